@@ -1,0 +1,55 @@
+# Every target makes its own virtual environment and installs what it needs: Python 3.11 and make are enough.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PB := serve/rpc/pb
+PROTO := lowpass/v1/recommender.proto
+
+.PHONY: demo test check fmt proto proto-check bench clean
+.DEFAULT_GOAL := demo
+
+$(VENV)/python: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/demo: $(VENV)/python
+	$(PIP) install -c constraints.txt -e '.[distill,export,serve]'
+	touch $@
+
+$(VENV)/test: $(VENV)/python
+	$(PIP) install -c constraints.txt -e '.[test]'
+	touch $@
+
+$(VENV)/dev: $(VENV)/python
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/demo  ## synthetic data -> teacher -> FreqD student -> bundles -> gRPC answers -> gains table
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash deploy/demo.sh
+
+test: $(VENV)/test  ## every test; those on real data skip, with a reason, where ../shared/data is absent
+	$(BIN)/python -m pytest
+
+check: $(VENV)/dev proto-check  ## style, types, import laws, generated code
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: $(VENV)/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+proto: $(VENV)/dev  ## regenerate the committed protobuf and gRPC code
+	$(BIN)/python protos/generate.py $(PB)
+
+proto-check: $(VENV)/dev
+	$(BIN)/buf lint protos
+	$(BIN)/python protos/generate.py --check $(PB)
+
+bench: $(VENV)/test  ## speed, as ratios taken in one run; takes minutes
+	$(BIN)/python -m pytest tests/benchmarks -o addopts= -s
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis demo

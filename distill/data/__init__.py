@@ -1,0 +1,1 @@
+"""Interaction data: reading, filtering, splitting, storing."""

@@ -1,0 +1,208 @@
+"""Split interactions of one data set, and the directory that stores them.
+
+A data directory holds
+
+- `interactions.parquet`: user_index int32, item_index int32, split (0 train, 1 validation, 2 test), in file order;
+- `users.parquet`: user_id string, row number = user_index;
+- `items.parquet`: item_id string, and, where the source has them, title string and categories list<string>;
+- `dataset.json`: name, counts, settings, fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import scipy.sparse as sp
+
+from distill.errors import DataError
+from distill.storage import publish_directory
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Interactions between users and items, already split.
+
+    Attributes:
+        name: Short name of the data set.
+        user_ids: Outside ids, array of str of shape (|U|,); the row number is the `user_index`.
+        item_ids: Outside ids, array of str of shape (|I|,); the row number is the `item_index`.
+        train: float32 CSR of ones, shape (|U|, |I|), sorted indices; so are the two below.
+        validation: Held out for choosing settings and for early stopping.
+        test: Held out for the final report.
+        item_titles: One per item, or None where the source has none.
+        item_categories: A tuple of names per item, or None.
+        settings: How the data was made: reader, thresholds, split, seed.
+        fingerprint: SHA-256 over ids and split interactions; equal content, equal fingerprint.
+    """
+
+    name: str
+    user_ids: npt.NDArray[np.str_]
+    item_ids: npt.NDArray[np.str_]
+    train: sp.csr_matrix
+    validation: sp.csr_matrix
+    test: sp.csr_matrix
+    item_titles: tuple[str, ...] | None = None
+    item_categories: tuple[tuple[str, ...], ...] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_users(self) -> int:
+        """|U|."""
+        return len(self.user_ids)
+
+    @property
+    def num_items(self) -> int:
+        """|I|."""
+        return len(self.item_ids)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Users, items and interactions per split."""
+        return {
+            "users": self.num_users,
+            "items": self.num_items,
+            **{name: int(getattr(self, name).nnz) for name in SPLITS},
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over the ids and the three matrices."""
+        digest = hashlib.sha256()
+        for ids in (self.user_ids, self.item_ids):
+            digest.update(json.dumps([str(value) for value in ids]).encode())
+        for name in SPLITS:
+            matrix: sp.csr_matrix = getattr(self, name)
+            digest.update(matrix.indptr.astype("<i8").tobytes())
+            digest.update(matrix.indices.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+def build_user_items(
+    user_index: npt.NDArray[np.integer[Any]],
+    item_index: npt.NDArray[np.integer[Any]],
+    shape: tuple[int, int],
+) -> sp.csr_matrix:
+    """Build a CSR of ones from pairs; a pair given twice counts once.
+
+    Args:
+        user_index: Row numbers, shape (n,).
+        item_index: Column numbers, shape (n,).
+        shape: (|U|, |I|).
+
+    Returns:
+        float32 CSR with sorted indices.
+    """
+    matrix = sp.csr_matrix(
+        (np.ones(len(user_index), dtype=np.float32), (user_index, item_index)), shape=shape
+    )
+    matrix.sum_duplicates()
+    matrix.data[:] = 1.0
+    matrix.sort_indices()
+    return matrix
+
+
+def save_interactions(data: Interactions, directory: Path) -> None:
+    """Write a data directory whole or not at all.
+
+    Raises:
+        DataError: `directory` exists and is not a data directory.
+    """
+    if directory.exists() and not (directory / "dataset.json").is_file():
+        raise DataError(f"{directory}: exists and is not a data directory; give another path for the output")
+    with publish_directory(directory) as draft:
+        pq.write_table(_interaction_table(data), draft / "interactions.parquet")
+        pq.write_table(
+            pa.table({"user_id": pa.array(data.user_ids.tolist(), pa.string())}), draft / "users.parquet"
+        )
+        items: dict[str, Any] = {"item_id": pa.array(data.item_ids.tolist(), pa.string())}
+        if data.item_titles is not None:
+            items["title"] = pa.array(data.item_titles, pa.string())
+        if data.item_categories is not None:
+            items["categories"] = pa.array([list(c) for c in data.item_categories], pa.list_(pa.string()))
+        pq.write_table(pa.table(items), draft / "items.parquet")
+        description = {
+            "format": 1,
+            "name": data.name,
+            "counts": data.counts,
+            "settings": dict(data.settings),
+            "fingerprint": data.fingerprint,
+        }
+        (draft / "dataset.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def _interaction_table(data: Interactions) -> pa.Table:
+    columns: dict[str, list[npt.NDArray[Any]]] = {"user_index": [], "item_index": [], "split": []}
+    for number, name in enumerate(SPLITS):
+        pairs = getattr(data, name).tocoo()
+        columns["user_index"].append(pairs.row.astype(np.int32))
+        columns["item_index"].append(pairs.col.astype(np.int32))
+        columns["split"].append(np.full(pairs.nnz, number, dtype=np.int8))
+    return pa.table({name: np.concatenate(parts) for name, parts in columns.items()})
+
+
+def load_interactions(directory: Path) -> Interactions:
+    """Read a data directory and check it against its fingerprint.
+
+    Args:
+        directory: What `save_interactions` wrote.
+
+    Raises:
+        DataError: A file is missing, unreadable, or its content is not what `dataset.json` says.
+    """
+    description_path = directory / "dataset.json"
+    if not description_path.is_file():
+        raise DataError(
+            f"{directory}: no dataset.json there; make a data directory with 'lowpass data prepare'"
+        )
+    try:
+        description = json.loads(description_path.read_text(encoding="utf-8"))
+        users = pq.read_table(directory / "users.parquet")
+        items = pq.read_table(directory / "items.parquet")
+        pairs = pq.read_table(directory / "interactions.parquet")
+        data = _assemble(description, users, items, pairs)
+        recorded = description["fingerprint"]
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise DataError(
+            f"{directory}: unreadable data directory ({error}); run 'lowpass data prepare' again"
+        ) from error
+    if data.fingerprint != recorded:
+        raise DataError(
+            f"{description_path}: fingerprint does not match the content; run 'lowpass data prepare' again"
+        )
+    return data
+
+
+def _assemble(description: dict[str, Any], users: pa.Table, items: pa.Table, pairs: pa.Table) -> Interactions:
+    user_ids = np.asarray(users["user_id"].to_pylist(), dtype=np.str_)
+    item_ids = np.asarray(items["item_id"].to_pylist(), dtype=np.str_)
+    user_index, item_index, split = (pairs[name].to_numpy() for name in ("user_index", "item_index", "split"))
+    shape = (len(user_ids), len(item_ids))
+    train, validation, test = (
+        build_user_items(user_index[split == number], item_index[split == number], shape)
+        for number in range(len(SPLITS))
+    )
+    names = items.column_names
+    return Interactions(
+        name=str(description["name"]),
+        user_ids=user_ids,
+        item_ids=item_ids,
+        train=train,
+        validation=validation,
+        test=test,
+        item_titles=tuple(items["title"].to_pylist()) if "title" in names else None,
+        item_categories=tuple(tuple(c) for c in items["categories"].to_pylist())
+        if "categories" in names
+        else None,
+        settings=description["settings"],
+    )

@@ -1,0 +1,137 @@
+"""The command line: one program whose groups load the package they belong to only when they are called.
+
+`lowpass serve` must never import torch (see DESIGN.md, law 1), so nothing of ours is imported at module level.
+
+Exit codes: 0 done, 1 our fault, 2 the user's fault. An exception that carries an `exit_code` attribute is a
+message for the user; any other one is a defect.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+
+COMMANDS = {
+    "data": "distill.data.cli:data",
+    "train": "distill.cli:train",
+    "distill": "distill.cli:distill",
+    "import-teacher": "distill.cli:import_teacher",
+    "evaluate": "distill.cli:evaluate",
+    "compare": "distill.cli:compare",
+    "export": "export.cli:export",
+    "rivals": "export.cli:rivals",
+    "bundle": "export.cli:bundle",
+    "label": "export.cli:label",
+    "serve": "serve.cli:serve",
+    "query": "serve.cli:query",
+    "gains": "serve.cli:gains",
+}
+"""Command name → "module:attribute", in the order in which a user meets them."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is asked for (click's documented pattern)."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in road order, not alphabetical."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return the command, or None for an unknown name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module_name, attribute = COMMANDS[cmd_name].split(":")
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] in {"distill", "export", "serve"}:
+                raise
+            room = module_name.split(".", maxsplit=1)[0]
+            raise click.ClickException(
+                f"'{cmd_name}' needs the Python package '{error.name}': pip install 'lowpass[{room}]'"
+            ) from error
+        command: click.Command = getattr(module, attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing any of them: help must be instant."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, SUMMARIES[name]) for name in COMMANDS])
+
+
+SUMMARIES = {
+    "data": "Prepare, fetch, synthesise or inspect interaction data.",
+    "train": "Train a teacher (or a bare student) from interactions.",
+    "distill": "Distill a small student from a teacher run.",
+    "import-teacher": "Take a teacher's embeddings from outside as a run.",
+    "evaluate": "Rank the whole catalogue for every user and report quality.",
+    "compare": "One table of several runs: mean and spread over seeds.",
+    "export": "Turn a run into a bundle in a model repository.",
+    "rivals": "Build the undistilled rivals of a teacher at a student's bytes.",
+    "bundle": "Inspect or verify a bundle.",
+    "label": "Show or move the labels of a model repository.",
+    "serve": "Answer top-k queries over gRPC, with Prometheus metrics.",
+    "query": "Ask a running server.",
+    "gains": "Serve teacher, student and rivals in turn; print what was won and lost.",
+}
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lowpass")
+def cli() -> None:
+    """Lowpass distills a big recommender into a small one with FreqD, exports it and serves it.
+
+    Example: lowpass data synth demo/data && lowpass train demo/data --out demo/teacher
+    """
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: Words after the program's name; `sys.argv` without it when None.
+
+    Returns:
+        0 done, 1 our fault, 2 the user's fault.
+    """
+    try:
+        result: Any = cli.main(args=arguments, prog_name="lowpass", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.Abort:
+        click.echo("lowpass: interrupted", err=True)
+        return 1
+    except click.UsageError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        click.echo(f"lowpass: error: {error.format_message()}", err=True)
+        return 2
+    except Exception as error:
+        return _report(error)
+    return result if isinstance(result, int) else 0
+
+
+def _report(error: Exception) -> int:
+    exit_code = getattr(error, "exit_code", None)
+    if exit_code is None or os.environ.get("LOWPASS_DEBUG"):
+        traceback.print_exc(file=sys.stderr)
+    if exit_code is None:
+        click.echo(f"lowpass: internal error: {type(error).__name__}: {error}", err=True)
+        return 1
+    click.echo(f"lowpass: error: {error}", err=True)
+    return int(exit_code)
+
+
+def entry_point() -> None:
+    """Run `main` as the installed `lowpass` program."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry_point()
