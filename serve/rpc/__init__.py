@@ -1,0 +1,1 @@
+"""Transport-side translation: generated code, conversion, status, services, interceptors."""
