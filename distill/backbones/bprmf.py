@@ -1,0 +1,48 @@
+"""BPRMF: matrix factorisation trained with the pairwise BPR loss.
+
+References:
+    Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 2009.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from distill.backbones.base import Backbone
+from distill.losses import bpr_loss
+from distill.sampling import Batch
+
+INITIAL_STD = 0.01
+
+
+class BPRMF(Backbone):
+    """One embedding a user, one an item, in a single table, so that a step makes one gradient buffer."""
+
+    def __init__(self, num_users: int, num_items: int, dim: int) -> None:
+        """Draw the embeddings from a normal distribution of standard deviation `INITIAL_STD`.
+
+        Args:
+            num_users: |U|.
+            num_items: |I|.
+            dim: d.
+        """
+        super().__init__(num_users, num_items, dim)
+        self.table = nn.Parameter(torch.randn(num_users + num_items, dim) * INITIAL_STD)
+
+    @property
+    def features(self) -> torch.Tensor:
+        """The table itself, shape (N, d)."""
+        return self.table
+
+    def base_loss(self, batch: Batch) -> torch.Tensor:
+        """BPR over the batch, summed: a scalar."""
+        rows = torch.cat([batch.users, self.num_users + batch.positives, self.num_users + batch.negatives])
+        user, positive, negative = F.embedding(rows, self.table).view(3, -1, self.dim)
+        return bpr_loss((user * positive).sum(dim=1), (user * negative).sum(dim=1)).sum()
+
+    def final_embeddings(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The two parts of the table."""
+        table = self.table.detach()
+        return table[: self.num_users], table[self.num_users :]

@@ -1,0 +1,137 @@
+"""Checkpoints: everything a run needs to go on exactly where it stopped, as safetensors and JSON.
+
+Random state needs no place here: every epoch draws from a generator seeded by (seed, epoch).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+
+from distill.errors import RunError
+from distill.storage import write_file
+
+TENSORS_FILE = "checkpoint.safetensors"
+STATE_FILE = "checkpoint.json"
+
+
+@dataclass
+class Progress:
+    """Where training stands.
+
+    Attributes:
+        epoch: Epochs done.
+        best_epoch: Epoch of the best validation metric; 0 before the first evaluation.
+        best_value: That metric.
+        seconds: Training time so far, evaluation left out, seconds.
+        history: One row an evaluated epoch.
+    """
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_value: float = -1.0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+Embeddings = tuple[torch.Tensor, torch.Tensor]
+
+
+def save_checkpoint(
+    directory: Path,
+    config: Mapping[str, Any],
+    progress: Progress,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    best: Embeddings | None,
+) -> None:
+    """Write a checkpoint; the tensor file's name is in the JSON, which is renamed into place last.
+
+    Args:
+        directory: The run directory.
+        config: The run's settings, compared on resume.
+        progress: Where training stands.
+        modules: Name → module whose state is kept.
+        optimizer: Its state is kept.
+        best: The best user and item embeddings so far.
+    """
+    tensors = {
+        f"{name}.{key}": value
+        for name, module in modules.items()
+        for key, value in module.state_dict().items()
+    }
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors.update({f"optimizer.{index}.{key}": value for key, value in state.items()})
+    if best is not None:
+        tensors.update({"best.user_embeddings": best[0], "best.item_embeddings": best[1]})
+    tensors_file = f"checkpoint-{progress.epoch}.safetensors"
+    write_file(
+        directory / tensors_file,
+        save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}),
+    )
+    state = {"tensors_file": tensors_file, "config": config, "progress": asdict(progress)}
+    write_file(directory / STATE_FILE, (json.dumps(state) + "\n").encode())
+    for old in directory.glob("checkpoint-*.safetensors"):
+        if old.name != tensors_file:
+            old.unlink()
+
+
+def load_checkpoint(
+    directory: Path,
+    config: Mapping[str, Any],
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+) -> tuple[Progress, Embeddings | None]:
+    """Restore modules and optimizer in place.
+
+    Returns:
+        Progress and the best embeddings so far.
+
+    Raises:
+        RunError: No checkpoint there, unreadable, or of a run with other settings.
+    """
+    path = directory / STATE_FILE
+    if not path.is_file():
+        raise RunError(f"{path}: no checkpoint to resume from; start without --resume")
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        tensors = load((directory / state["tensors_file"]).read_bytes())
+        _require_same_config(path, state["config"], json.loads(json.dumps(config)))
+        for name, module in modules.items():
+            module.load_state_dict(_with_prefix(tensors, f"{name}."))
+        _restore_optimizer(optimizer, _with_prefix(tensors, "optimizer."))
+        progress = Progress(**state["progress"])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise RunError(f"{path}: unreadable checkpoint ({error}); start again without --resume") from error
+    best = _with_prefix(tensors, "best.")
+    return progress, (best["user_embeddings"], best["item_embeddings"]) if best else None
+
+
+def _require_same_config(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    for key in sorted(set(saved) | set(wanted)):
+        if saved.get(key) != wanted.get(key):
+            raise RunError(
+                f"{path}: setting '{key}' was {saved.get(key)!r} and is now {wanted.get(key)!r}; "
+                "resume with the run's own settings or start a new run"
+            )
+
+
+def _with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+    whole = optimizer.state_dict()
+    states: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        index, key = name.split(".", 1)
+        states.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({**whole, "state": states})

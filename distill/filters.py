@@ -1,0 +1,158 @@
+"""Polynomial graph filters h(L) = Σ_p c_p L^p, applied to a whole feature matrix or to the rows of a batch.
+
+References:
+    FreqD, arXiv 2411.10676: h(λ) = 1 − αλ, so h(L) = (1 − α) I + α Â with L = I − Â.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from distill.errors import SettingError
+from distill.graph import laplacian
+
+MAX_NONZEROS = 400_000_000
+
+
+def linear_coefficients(alpha: float) -> tuple[float, ...]:
+    """h(λ) = 1 − αλ."""
+    return (1.0, -alpha)
+
+
+def quadratic_coefficients(alpha: float) -> tuple[float, ...]:
+    """h(λ) = (1 − αλ)²: the linear filter applied twice."""
+    return (1.0, -2.0 * alpha, alpha * alpha)
+
+
+def response(
+    coefficients: Sequence[float], frequencies: npt.NDArray[np.floating[Any]]
+) -> npt.NDArray[np.float64]:
+    """Evaluate h(λ) = Σ_p c_p λ^p at each frequency, any shape."""
+    return np.polynomial.polynomial.polyval(frequencies.astype(np.float64), list(coefficients))
+
+
+class GraphFilter(nn.Module):
+    """h(L) as one sparse matrix; a module without parameters, so that it moves to a device with its method.
+
+    Attributes:
+        matrix: h(L), CSR of shape (N, N), float32.
+        coefficients: c_0, c_1, …
+    """
+
+    def __init__(self, normalized_adjacency: sp.csr_matrix, coefficients: Sequence[float]) -> None:
+        """Build h(L) by Horner's rule on sparse matrices.
+
+        Args:
+            normalized_adjacency: Â, CSR of shape (N, N).
+            coefficients: c_0, c_1, … of h(λ) = Σ_p c_p λ^p.
+
+        Raises:
+            SettingError: No coefficients, or the matrix would exceed `MAX_NONZEROS` entries.
+        """
+        super().__init__()
+        if not len(coefficients):
+            raise SettingError("coefficients: a graph filter needs at least one")
+        size = normalized_adjacency.shape[0]
+        identity = sp.eye_array(size, dtype=np.float32, format="csr")
+        lap = laplacian(normalized_adjacency)
+        matrix = sp.csr_matrix(identity * np.float32(coefficients[-1]))
+        for coefficient in reversed(coefficients[:-1]):
+            _check_fill_in(matrix, lap)
+            matrix = sp.csr_matrix(matrix @ lap + identity * np.float32(coefficient))
+        matrix.eliminate_zeros()
+        matrix.sort_indices()
+        self.matrix = sp.csr_matrix(matrix, dtype=np.float32)
+        self.coefficients = tuple(coefficients)
+        indptr = torch.from_numpy(self.matrix.indptr.astype(np.int64))
+        indices = torch.from_numpy(self.matrix.indices.astype(np.int64))
+        owners = torch.repeat_interleave(torch.arange(size), indptr.diff())
+        self._indptr: torch.Tensor
+        self._indices: torch.Tensor
+        self._weights: torch.Tensor
+        self._is_self: torch.Tensor
+        self.register_buffer("_indptr", indptr, persistent=False)
+        self.register_buffer("_indices", indices, persistent=False)
+        self.register_buffer("_weights", torch.from_numpy(self.matrix.data), persistent=False)
+        self.register_buffer("_is_self", indices == owners, persistent=False)
+
+    def filter_all(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Filter a whole feature matrix of shape (N, d)."""
+        return np.asarray(self.matrix @ features, dtype=np.float32)
+
+    def rows(
+        self, batch: torch.Tensor, *, keep_prob: float = 1.0, generator: torch.Generator | None = None
+    ) -> FilterRows:
+        """Take the rows of h(L) that a batch needs.
+
+        Args:
+            batch: Entity rows, int64 of shape (B,).
+            keep_prob: Probability of keeping an edge; kept ones are scaled by its inverse, self weights stay.
+            generator: Randomness of the edge dropout.
+
+        Returns:
+            The rows, ready to be applied to any feature matrix.
+        """
+        starts, lengths = self._indptr[batch], self._indptr[batch + 1] - self._indptr[batch]
+        offsets = torch.cumsum(lengths, 0) - lengths
+        places = torch.arange(int(lengths.sum()), device=batch.device)
+        places += torch.repeat_interleave(starts - offsets, lengths)
+        weights = self._weights[places]
+        if keep_prob < 1.0:
+            kept = torch.rand(len(places), generator=generator, device=batch.device) < keep_prob
+            weights = torch.where(self._is_self[places], weights, weights * kept / keep_prob)
+        return FilterRows(self._indices[places], weights, offsets)
+
+
+class FilterRows:
+    """Rows of h(L) for one batch: an embedding bag over each entity's neighbours."""
+
+    def __init__(self, neighbors: torch.Tensor, weights: torch.Tensor, offsets: torch.Tensor) -> None:
+        """Hold the bag.
+
+        Args:
+            neighbors: Entity rows, int64 of shape (E,).
+            weights: float32 of shape (E,).
+            offsets: Where each of the B bags starts, int64 of shape (B,).
+        """
+        self.neighbors = neighbors
+        self.weights = weights
+        self.offsets = offsets
+
+    def apply(self, features: torch.Tensor) -> torch.Tensor:
+        """Compute h(L)[batch] · X.
+
+        Args:
+            features: X, shape (N, d).
+
+        Returns:
+            Shape (B, d); differentiable in X.
+        """
+        return F.embedding_bag(
+            self.neighbors, features, self.offsets, mode="sum", per_sample_weights=self.weights
+        )
+
+    def localize(self) -> tuple[torch.Tensor, FilterRows]:
+        """Renumber the neighbours, so that only they need features.
+
+        Returns:
+            (entity rows, int64 of shape (M,), sorted; the same bag over those M rows).
+        """
+        entities, local = torch.unique(self.neighbors, return_inverse=True)
+        return entities, FilterRows(local, self.weights, self.offsets)
+
+
+def _check_fill_in(left: sp.csr_matrix, right: sp.csr_matrix) -> None:
+    products = int(np.diff(right.indptr)[left.indices].sum())
+    if products > MAX_NONZEROS:
+        raise SettingError(
+            f"filter: this polynomial of the graph may have {products:,} entries, over the bound of {MAX_NONZEROS:,}; "
+            "use the linear filter, or a co-occurrence graph with fewer neighbours"
+        )

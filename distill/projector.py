@@ -1,0 +1,107 @@
+"""Projectors P: student rows of width d_s into the teacher's space of width d_t.
+
+A feature loss needs only two moments of a projected row, ⟨P(a), b⟩ and ‖P(a)‖². A linear projector has both
+without ever forming the d_t-wide P(a): with P(a) = W a they are a · (Wᵀ b) and a · (WᵀW) a, so the teacher's
+rows are the only d_t-wide data the step reads.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import nn
+
+ProjectorKind = Literal["linear", "mlp"]
+
+
+class Projector(nn.Module, ABC):
+    """Maps student rows into the teacher's space."""
+
+    is_linear: bool = False
+    """Whether P commutes with a graph filter."""
+
+    @abstractmethod
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Project rows of shape (B, d_s) to (B, d_t)."""
+
+    def moments(self, rows: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute ⟨P(a), b⟩ and ‖P(a)‖² for each pair of rows.
+
+        Args:
+            rows: a, shape (B, d_s).
+            targets: b, shape (B, d_t).
+
+        Returns:
+            Two tensors of shape (B,).
+        """
+        return row_moments(self(rows), targets)
+
+
+def row_moments(projected: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """⟨p, b⟩ and ‖p‖² of rows that are projected already, each of shape (B, d_t); two tensors of shape (B,)."""
+    return (projected * targets).sum(dim=1), projected.square().sum(dim=1)
+
+
+class LinearProjector(Projector):
+    """P(a) = W a, without bias."""
+
+    is_linear = True
+
+    def __init__(self, student_dim: int, teacher_dim: int) -> None:
+        """Draw W.
+
+        Args:
+            student_dim: d_s.
+            teacher_dim: d_t.
+        """
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(teacher_dim, student_dim))
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Project rows of shape (B, d_s) to (B, d_t)."""
+        return rows @ self.weight.T
+
+    def moments(self, rows: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute both moments at width d_s: see the module's docstring."""
+        inner = (rows * (targets @ self.weight)).sum(dim=1)
+        squared_norm = (rows @ (self.weight.T @ self.weight) * rows).sum(dim=1)
+        return inner, squared_norm
+
+
+class MLPProjector(Projector):
+    """P(a) = W₂ relu(W₁ a + b₁) + b₂ with a hidden width of d_t, as in the public code's expert."""
+
+    def __init__(self, student_dim: int, teacher_dim: int) -> None:
+        """Draw the weights.
+
+        Args:
+            student_dim: d_s.
+            teacher_dim: d_t.
+        """
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(student_dim, teacher_dim), nn.ReLU(), nn.Linear(teacher_dim, teacher_dim)
+        )
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Project rows of shape (B, d_s) to (B, d_t)."""
+        projected: torch.Tensor = self.layers(rows)
+        return projected
+
+
+PROJECTORS: dict[str, type[Projector]] = {"linear": LinearProjector, "mlp": MLPProjector}
+
+
+def build_projector(kind: ProjectorKind, student_dim: int, teacher_dim: int) -> Projector:
+    """Build a projector by name.
+
+    Args:
+        kind: "linear" or "mlp".
+        student_dim: d_s.
+        teacher_dim: d_t.
+    """
+    factory = PROJECTORS[kind]
+    return factory(student_dim, teacher_dim)

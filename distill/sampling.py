@@ -1,0 +1,98 @@
+"""Training pairs: every interaction once an epoch, with a uniform negative redrawn each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+import torch
+
+from distill.errors import DataError
+
+MAX_REDRAWS = 200
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One mini-batch of (user, positive, negative) rows, each int64 of shape (B,)."""
+
+    users: torch.Tensor
+    positives: torch.Tensor
+    negatives: torch.Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        return Batch(self.users.to(device), self.positives.to(device), self.negatives.to(device))
+
+
+class PairwiseSampler:
+    """Draws the epochs of a pairwise (BPR) training.
+
+    Negatives are uniform over the items a user has not interacted with in training (Rendle et al., UAI 2009,
+    section 4.2), drawn for the whole epoch at once; a draw that hits a training item is drawn again.
+
+    Attributes:
+        num_batches: Batches an epoch.
+    """
+
+    def __init__(self, train: sp.csr_matrix, batch_size: int) -> None:
+        """Prepare the keys against which draws are rejected.
+
+        Args:
+            train: CSR of shape (|U|, |I|) with sorted indices.
+            batch_size: Interactions a batch.
+
+        Raises:
+            DataError: There are no interactions, or a user has interacted with every item.
+        """
+        if train.nnz == 0:
+            raise DataError(
+                "train: no interactions to learn from; lower the thresholds of 'lowpass data prepare'"
+            )
+        degrees = np.diff(train.indptr)
+        if degrees.max() >= train.shape[1]:
+            row = int(degrees.argmax())
+            raise DataError(
+                f"train: user row {row} has interacted with every item, so it has no negative; drop that user"
+            )
+        self._users = np.repeat(np.arange(train.shape[0], dtype=np.int64), degrees)
+        self._positives = train.indices.astype(np.int64)
+        self._num_items = train.shape[1]
+        self._keys = self._users * self._num_items + self._positives
+        self._batch_size = batch_size
+        self.num_batches = -(-train.nnz // batch_size)
+
+    def draw_negatives(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Draw one negative per training interaction, in the order of the CSR.
+
+        Returns:
+            Item rows, shape (nnz,).
+        """
+        negatives = rng.integers(self._num_items, size=len(self._users))
+        open_places = np.arange(len(negatives))
+        for _ in range(MAX_REDRAWS):
+            wanted = self._users[open_places] * self._num_items + negatives[open_places]
+            places = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
+            open_places = open_places[self._keys[places] == wanted]
+            if not len(open_places):
+                return negatives
+            negatives[open_places] = rng.integers(self._num_items, size=len(open_places))
+        negatives[open_places] = [self._draw_from_rest(int(self._users[place]), rng) for place in open_places]
+        return negatives
+
+    def _draw_from_rest(self, user: int, rng: np.random.Generator) -> int:
+        """Draw from the listed complement: for a user who has taken nearly the whole catalogue."""
+        first, last = np.searchsorted(self._users, [user, user + 1])
+        rest = np.setdiff1d(np.arange(self._num_items), self._positives[first:last])
+        return int(rng.choice(rest))
+
+    def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
+        """Yield the batches of one epoch in random order."""
+        negatives = self.draw_negatives(rng)
+        order = rng.permutation(len(self._users))
+        columns = [torch.from_numpy(column[order]) for column in (self._users, self._positives, negatives)]
+        for users, positives, drawn in zip(*(c.split(self._batch_size) for c in columns), strict=True):
+            yield Batch(users, positives, drawn)
