@@ -1,0 +1,219 @@
+"""A model repository: `<root>/<model>/<version>/` bundles and `<root>/<model>/labels.json`.
+
+Versions are positive integers, written as text. Labels are lower-case words that point to a version; `stable`
+is what is served by default, and moving it leaves `previous` where it was, so a rollback is one move back.
+A label may point only to a bundle that opens and verifies. Names that begin with a dot are drafts, not seen.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from export.bundle import (
+    BundleContents,
+    Manifest,
+    RepositoryError,
+    UnknownLabel,
+    UnknownModel,
+    UnknownVersion,
+    open_bundle,
+    write_bundle,
+)
+
+LABELS_FILE = "labels.json"
+STABLE, PREVIOUS = "stable", "previous"
+
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
+_LABEL = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+
+
+class ModelRepository:
+    """The bundles under one root directory.
+
+    Args:
+        root: The repository's directory; made when the first bundle is published.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def models(self) -> list[str]:
+        """Names of the models that have a version, sorted."""
+        if not self.root.is_dir():
+            return []
+        names = (path.name for path in self.root.iterdir() if path.is_dir() and _MODEL.fullmatch(path.name))
+        return sorted(name for name in names if _versions_in(self.root / name))
+
+    def versions(self, model: str) -> list[str]:
+        """Versions of `model`, oldest first.
+
+        Raises:
+            UnknownModel: No such model.
+        """
+        versions = _versions_in(self._directory(model))
+        if not versions:
+            known = ", ".join(self.models()) or "none"
+            raise UnknownModel(f"{self.root}: no model {model!r}; there are: {known}")
+        return versions
+
+    def labels(self, model: str) -> dict[str, str]:
+        """Label → version.
+
+        Raises:
+            UnknownModel: No such model.
+            RepositoryError: labels.json is unreadable.
+        """
+        self.versions(model)
+        path = self._directory(model) / LABELS_FILE
+        try:
+            labels = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError) as error:
+            raise RepositoryError(
+                f"{path}: unreadable ({error}); remove it and set the labels again"
+            ) from error
+        if not isinstance(labels, dict) or not all(
+            _LABEL.fullmatch(label) and isinstance(version, str) and _VERSION.fullmatch(version)
+            for label, version in labels.items()
+        ):
+            raise RepositoryError(f"{path}: must map labels to versions; remove it and set the labels again")
+        return labels
+
+    def resolve(self, model: str, version_or_label: str | None = None) -> Path:
+        """Find a bundle.
+
+        Args:
+            model: Model name.
+            version_or_label: A version, a label, or None for `stable` or, without one, the newest version.
+
+        Returns:
+            The bundle's directory.
+
+        Raises:
+            UnknownModel: No such model.
+            UnknownVersion: No such version, or the label points to a version that is gone.
+            UnknownLabel: No such label.
+        """
+        versions = self.versions(model)
+        wanted = version_or_label
+        if wanted is None:
+            wanted = self.labels(model).get(STABLE, versions[-1])
+        elif not _VERSION.fullmatch(wanted):
+            labels = self.labels(model)
+            if wanted not in labels:
+                known = ", ".join(labels) or "none"
+                raise UnknownLabel(f"{self._directory(model)}: no label {wanted!r}; there are: {known}")
+            wanted = labels[wanted]
+        if wanted not in versions:
+            raise UnknownVersion(
+                f"{self._directory(model)}: no version {wanted}; there are: {', '.join(versions)}"
+            )
+        return self._directory(model) / wanted
+
+    def next_version(self, model: str) -> str:
+        """The first version number after those there are."""
+        versions = _versions_in(self._directory(model))
+        return str(int(versions[-1]) + 1) if versions else "1"
+
+    def set_label(self, model: str, label: str, version: str) -> None:
+        """Point `label` to `version` in one atomic step; moving `stable` leaves `previous` where it was.
+
+        Raises:
+            RepositoryError: Not a label, or no such version.
+            BundleError: The bundle does not verify.
+        """
+        if not _LABEL.fullmatch(label):
+            raise RepositoryError(f"label {label!r}: must be a lower-case word such as 'stable' or 'canary'")
+        path = self.resolve(model, version)
+        open_bundle(path, verify=True)
+        directory = self._directory(model)
+        with _locked(directory):
+            labels = self.labels(model)
+            before = labels.get(STABLE)
+            if label == STABLE and before not in (None, path.name):
+                labels[PREVIOUS] = str(before)
+            labels[label] = path.name
+            _write_atomically(directory / LABELS_FILE, json.dumps(labels, indent=2, sort_keys=True) + "\n")
+
+    def publish(
+        self,
+        manifest: Manifest,
+        contents: BundleContents,
+        write_graphs: Callable[[Path], None],
+        *,
+        label: str | None = None,
+    ) -> Path:
+        """Write a bundle as `manifest.model.name`, version `manifest.model.version`.
+
+        Args:
+            manifest: Its cards; an empty version means the next free one.
+            contents: Ids and arrays.
+            write_graphs: Writes the index and the graphs into the draft (see `write_bundle`).
+            label: Label to point to the new version, if any.
+
+        Returns:
+            The bundle's directory.
+
+        Raises:
+            RepositoryError: A name or version is not allowed.
+            BundleError: The bundle cannot be written.
+        """
+        model = manifest.model.name
+        version = manifest.model.version or self.next_version(model)
+        if not _VERSION.fullmatch(version):
+            raise RepositoryError(
+                f"version {version!r}: must be a positive integer; leave it out for the next one"
+            )
+        target = self._directory(model) / version
+        manifest = replace(manifest, model=replace(manifest.model, version=version))
+        write_bundle(target, manifest, contents, write_graphs)
+        if label is not None:
+            self.set_label(model, label, version)
+        return target
+
+    def _directory(self, model: str) -> Path:
+        if not _MODEL.fullmatch(model):
+            raise UnknownModel(f"model {model!r}: names are letters, digits, '.', '_' and '-', at most 128")
+        return self.root / model
+
+
+def _versions_in(directory: Path) -> list[str]:
+    if not directory.is_dir():
+        return []
+    names = (path.name for path in directory.iterdir() if path.is_dir())
+    return sorted((name for name in names if _VERSION.fullmatch(name)), key=int)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    draft = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.chmod(0o644)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise

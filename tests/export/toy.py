@@ -1,0 +1,53 @@
+"""A toy bundle with a known answer: user u likes item u best, and has item (u + 1) % I."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from export.bundle import BundleContents, IndexCard, Manifest, ModelCard, write_bundle
+
+USERS, ITEMS, DIM = 3, 4, 4
+PLACEHOLDER = b"placeholder"
+
+
+def toy_manifest(name: str = "toy", version: str = "1", dim: int = DIM) -> Manifest:
+    return Manifest(
+        schema_version=1,
+        bundle_id="",
+        producer="lowpass test",
+        created="2026-01-01T00:00:00+00:00",
+        model=ModelCard(name, version, "bprmf", "scratch", dim, (USERS + ITEMS) * dim),
+        counts={},
+        quality={"recall@20": 0.5, "ndcg@20": 0.25, "teacher_recall@20": None, "convention": "toy"},
+        data={"name": "toy", "fingerprint": "0" * 64},
+        index=IndexCard("Flat", {}, 1.0, 2, 16.0, []),
+        fold_in={"ridge": 0.1, "gram_weight": 0.01},
+        files={},
+    )
+
+
+def toy_contents(dtype: str = "float32") -> BundleContents:
+    return BundleContents(
+        user_ids=["ann", "bob", "çağ"],
+        item_ids=["i0", "i1", "i2", "i3"],
+        user_embeddings=np.eye(USERS, DIM, dtype=dtype),
+        item_embeddings=np.eye(ITEMS, DIM, dtype=dtype),
+        seen_indptr=np.array([0, 1, 2, 3]),
+        seen_indices=np.array([1, 2, 3]),
+        popularity=np.array([3, 1, 2, 0]),
+        item_titles=["Zero", "One", "Two — deux", ""],
+        item_categories=[["a", "b"], [], ["b"], ["c"]],
+        heldout_indptr=np.array([0, 1, 2, 2]),
+        heldout_indices=np.array([0, 1]),
+    )
+
+
+def write_placeholders(directory: Path) -> None:
+    for name in ("index.faiss", "recommend.onnx", "fold_in.onnx"):
+        (directory / name).write_bytes(PLACEHOLDER)
+
+
+def write_toy(target: Path, contents: BundleContents | None = None) -> Manifest:
+    return write_bundle(target, toy_manifest(), contents or toy_contents(), write_placeholders)
