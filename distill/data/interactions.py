@@ -2,7 +2,8 @@
 
 A data directory holds
 
-- `interactions.parquet`: user_index int32, item_index int32, split (0 train, 1 validation, 2 test), in file order;
+- `interactions.parquet`: user_index int32, item_index int32, split int8 (0 train, 1 validation, 2 test),
+  sorted by split, user and item;
 - `users.parquet`: user_id string, row number = user_index;
 - `items.parquet`: item_id string, and, where the source has them, title string and categories list<string>;
 - `dataset.json`: name, counts, settings, fingerprint.
@@ -14,6 +15,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from distill.errors import DataError
 from distill.storage import publish_directory
 
 SPLITS = ("train", "validation", "test")
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Interactions:
             **{name: int(getattr(self, name).nnz) for name in SPLITS},
         }
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the ids and the three matrices."""
         digest = hashlib.sha256()
@@ -132,7 +135,7 @@ def save_interactions(data: Interactions, directory: Path) -> None:
             items["categories"] = pa.array([list(c) for c in data.item_categories], pa.list_(pa.string()))
         pq.write_table(pa.table(items), draft / "items.parquet")
         description = {
-            "format": 1,
+            "format": FORMAT,
             "name": data.name,
             "counts": data.counts,
             "settings": dict(data.settings),
@@ -172,7 +175,9 @@ def load_interactions(directory: Path) -> Interactions:
         pairs = pq.read_table(directory / "interactions.parquet")
         data = _assemble(description, users, items, pairs)
         recorded = description["fingerprint"]
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        if description["format"] != FORMAT:
+            raise ValueError(f"format {description['format']}, this version reads {FORMAT}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         raise DataError(
             f"{directory}: unreadable data directory ({error}); run 'lowpass data prepare' again"
         ) from error

@@ -1,0 +1,240 @@
+"""`lowpass data`: prepare, fetch, synthesise and inspect interaction data."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from distill.data.catalog import CATALOG, CatalogEntry, find_entry
+from distill.data.download import fetch as download
+from distill.data.download import take_local
+from distill.data.inspection import describe, format_description
+from distill.data.interactions import Interactions, load_interactions, save_interactions
+from distill.data.item_metadata import read_item_metadata
+from distill.data.prepare import PrepareOptions
+from distill.data.prepare import prepare as prepare_table
+from distill.data.readers import READERS, ColumnNames, detect_format, read_table
+from distill.data.splits import SPLIT_METHODS
+from distill.data.synthetic import SyntheticOptions, synthesize
+from distill.errors import SettingError
+
+DIRECTORY = click.Path(path_type=Path, file_okay=False)
+ANY_PATH = click.Path(path_type=Path)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+
+
+@click.group()
+def data() -> None:
+    """Prepare, fetch, synthesise or inspect interaction data.
+
+    Example: lowpass data synth demo/data && lowpass data inspect demo/data
+    """
+
+
+@data.command()
+@click.argument("source", type=ANY_PATH)
+@click.option("--out", type=DIRECTORY, required=True, help="Data directory to write.")
+@click.option("--format", "format_name", type=click.Choice(list(READERS)), help="Default: told by the name.")
+@click.option("--name", help="Name of the data set. Default: the output directory's.")
+@click.option("--rating-min", type=float, help="Keep ratings of this and more. Default: keep all.")
+@click.option("--user-min", type=click.IntRange(0), default=0, show_default=True, help="k-core of users.")
+@click.option("--item-min", type=click.IntRange(0), default=0, show_default=True, help="k-core of items.")
+@click.option(
+    "--split",
+    type=click.Choice(["auto", "ready", *SPLIT_METHODS]),
+    default="auto",
+    show_default=True,
+    help="auto: ready where the source is split, else temporal where it has times, else random.",
+)
+@click.option("--ratios", default="8:1:1", show_default=True, help="Parts of train, validation, test.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of --split random.")
+@click.option("--user-column", help="Default: user_id, userId or user.")
+@click.option("--item-column", help="Default: item_id, itemId, movieId or item.")
+@click.option("--rating-column", help="Default: rating, where there is one.")
+@click.option("--timestamp-column", help="Default: timestamp, where there is one.")
+@click.option("--items", type=ANY_PATH, help="Item titles and categories: .csv, .tsv, .parquet or .item.")
+@json_option
+def prepare(
+    source: Path,
+    out: Path,
+    format_name: str | None,
+    name: str | None,
+    ratios: str,
+    as_json: bool,
+    **rest: Any,
+) -> None:
+    """Read interactions from SOURCE (a file, or a set's folder), filter, split and store them.
+
+    Example: lowpass data prepare ratings.csv --out mydata --rating-min 4 --user-min 5 --split temporal
+    """
+    options = PrepareOptions(
+        rating_minimum=rest["rating_min"],
+        user_minimum=rest["user_min"],
+        item_minimum=rest["item_min"],
+        split=rest["split"],
+        ratios=parse_ratios(ratios),
+        seed=rest["seed"],
+    )
+    columns = ColumnNames(
+        rest["user_column"], rest["item_column"], rest["rating_column"], rest["timestamp_column"]
+    )
+    interactions = prepare_source(
+        source,
+        options,
+        name=name or out.resolve().name,
+        format_name=format_name,
+        columns=columns,
+        items=rest["items"],
+    )
+    _save_and_report(interactions, out, as_json)
+
+
+@data.command()
+@click.argument("name", required=False)
+@click.option("--out", type=DIRECTORY, help="Folder for the raw files. Default: raw/NAME.")
+@click.option("--prepare", "prepared", type=DIRECTORY, help="Also prepare into this data directory.")
+@click.option("--from-file", type=ANY_PATH, help="Take the set's file (or a folder of its files) from here.")
+@click.option("--mirror", help="Base URL holding NAME/FILE, in place of the catalogue's.")
+@json_option
+def fetch(
+    name: str | None,
+    out: Path | None,
+    prepared: Path | None,
+    from_file: Path | None,
+    mirror: str | None,
+    as_json: bool,
+) -> None:
+    """Get a public data set by NAME, checksums verified; without NAME, list the catalogue.
+
+    Example: lowpass data fetch ml-100k --prepare data/ml-100k
+    """
+    if name is None:
+        _report_catalog(as_json)
+        return
+    entry = find_entry(name)
+    out = out or Path("raw") / name
+    files = take_local(entry, from_file, out) if from_file else download(entry, out, mirror=mirror)
+    if prepared is not None:
+        interactions = prepare_source(out, entry.options, name=name, format_name=entry.format_name)
+        _save_and_report(interactions, prepared, as_json)
+        return
+    command = prepare_command(entry, out)
+    if as_json:
+        report = {"name": name, "files": [str(path) for path in files], "licence": entry.licence}
+        click.echo(json.dumps(report | {"prepare": command}))
+        return
+    click.echo(f"{name}: {len(files)} files in {out}, checksums verified\nlicence: {entry.licence}")
+    click.echo(f"next:    {command}")
+
+
+@data.command()
+@click.argument("out", type=DIRECTORY)
+@click.option("--users", type=int, default=2000, show_default=True, help="Number of users.")
+@click.option("--items", type=int, default=1500, show_default=True, help="Number of items.")
+@click.option("--clusters", type=int, default=60, show_default=True, help="Number of tastes.")
+@click.option("--interactions", type=float, default=40.0, show_default=True, help="Mean items per user.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything.")
+@json_option
+def synth(
+    out: Path, users: int, items: int, clusters: int, interactions: float, seed: int, as_json: bool
+) -> None:
+    """Invent a data set into OUT: clustered tastes, Zipf popularity, item titles and categories.
+
+    Example: lowpass data synth demo/data --users 2000 --items 1500 --seed 0
+    """
+    options = SyntheticOptions(users, items, clusters, mean_interactions=interactions, seed=seed)
+    _save_and_report(synthesize(options), out, as_json)
+
+
+@data.command()
+@click.argument("directory", type=DIRECTORY)
+@json_option
+def inspect(directory: Path, as_json: bool) -> None:
+    """Print counts, density, degrees, settings and sample items of a data DIRECTORY.
+
+    Example: lowpass data inspect demo/data --json
+    """
+    description = describe(load_interactions(directory))
+    click.echo(json.dumps(description) if as_json else format_description(description))
+
+
+def prepare_source(
+    source: Path,
+    options: PrepareOptions,
+    *,
+    name: str,
+    format_name: str | None = None,
+    columns: ColumnNames | None = None,
+    items: Path | None = None,
+) -> Interactions:
+    """Read and prepare a source, recording its format and file name.
+
+    Raises:
+        DataError: The source or the item file is malformed, or nothing is left.
+        SettingError: A setting does not fit the source.
+    """
+    format_name = format_name or detect_format(source)
+    metadata = read_item_metadata(items) if items else None
+    table = read_table(source, format_name, columns, metadata)
+    recorded = {"reader": format_name, "source": source.resolve().name}
+    return prepare_table(table, options, name=name, source=recorded)
+
+
+def prepare_command(entry: CatalogEntry, raw: Path) -> str:
+    """Return the command that prepares a fetched set as the catalogue says."""
+    words = ["lowpass", "data", "prepare", str(raw), "--out", str(Path("data") / entry.name)]
+    words += ["--format", entry.format_name]
+    if entry.options.rating_minimum is not None:
+        words += ["--rating-min", f"{entry.options.rating_minimum:g}"]
+    if entry.options.user_minimum:
+        words += ["--user-min", str(entry.options.user_minimum)]
+    return shlex.join([*words, "--split", entry.options.split])
+
+
+def parse_ratios(text: str) -> tuple[int, int, int]:
+    """Read "8:1:1".
+
+    Raises:
+        SettingError: It is not three whole numbers with the first at least 1.
+    """
+    parts = text.split(":")
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts) or int(parts[0]) < 1:
+        raise SettingError(
+            f"--ratios '{text}': give three whole numbers, the first at least 1, such as 8:1:1"
+        )
+    return int(parts[0]), int(parts[1]), int(parts[2])
+
+
+def _save_and_report(interactions: Interactions, out: Path, as_json: bool) -> None:
+    if out.is_dir() and not any(out.iterdir()):
+        out.rmdir()
+    save_interactions(interactions, out)
+    report = {"directory": str(out), "name": interactions.name, "counts": interactions.counts}
+    report |= {"settings": dict(interactions.settings), "fingerprint": interactions.fingerprint}
+    if as_json:
+        click.echo(json.dumps(report))
+        return
+    counts = ", ".join(f"{count:,} {name}" for name, count in interactions.counts.items())
+    click.echo(f"{interactions.name}: {counts}\nwritten to {out}")
+
+
+def _report_catalog(as_json: bool) -> None:
+    entries = [
+        {
+            "name": entry.name,
+            "description": entry.description,
+            "bytes": sum(file.size for file in entry.files),
+            "licence": entry.licence,
+        }
+        for entry in CATALOG.values()
+    ]
+    if as_json:
+        click.echo(json.dumps({"sets": entries}))
+        return
+    for entry in entries:
+        click.echo(f"{entry['name']:12} {entry['bytes']:>10,} bytes  {entry['description']}")
+        click.echo(f"{'':30} licence: {entry['licence']}")

@@ -1,0 +1,139 @@
+"""Titles and categories of items, from the files that public sets put beside their interactions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distill.data.tabular import Tabular, read_delimited, read_parquet, read_text
+from distill.errors import DataError
+
+ITEM_COLUMNS = ("item_id", "itemId", "movieId", "item")
+TITLE_COLUMNS = ("title", "movie_title", "item_name", "name")
+YEAR_COLUMNS = ("release_year", "year")
+CATEGORY_COLUMNS = ("categories", "category", "class", "genres", "genre")
+
+ML_100K_GENRES = (
+    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
+    *(
+        "Fantasy",
+        "Film-Noir",
+        "Horror",
+        "Musical",
+        "Mystery",
+        "Romance",
+        "Sci-Fi",
+        "Thriller",
+        "War",
+        "Western",
+    ),
+)
+"""The flag columns of `u.item`, in the order of the set's own `u.genre`."""
+
+
+@dataclass(frozen=True)
+class ItemMetadata:
+    """What people call the items.
+
+    Attributes:
+        titles: item_id → title.
+        categories: item_id → names, in the order of the file.
+    """
+
+    titles: Mapping[str, str] = field(default_factory=dict)
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def read_item_metadata(path: Path) -> ItemMetadata:
+    """Read titles and categories; the format follows from the file's name.
+
+    RecBole `.item`, MovieLens `u.item` and `movies.dat`, or CSV, TSV or Parquet with an `item_id` column and
+    `title` and `categories` columns; several categories are parted by "|" (in `.item` also by spaces).
+
+    Raises:
+        DataError: The file is missing or malformed.
+    """
+    if path.name == "u.item":
+        return _read_u_item(path)
+    if path.name == "movies.dat":
+        return _read_movies_dat(path)
+    if path.suffix == ".item":
+        return _from_columns(read_delimited(path, "\t", typed_header=True), spaces_part_categories=True)
+    if path.suffix == ".parquet":
+        return _from_columns(read_parquet(path))
+    if path.suffix in {".csv", ".tsv"}:
+        comma = path.suffix == ".csv"
+        return _from_columns(read_delimited(path, "," if comma else "\t", quoted=comma))
+    raise DataError(
+        f"{path}: unknown kind of item file; give .item, .csv, .tsv, .parquet, u.item or movies.dat"
+    )
+
+
+def read_metadata_beside(path: Path) -> ItemMetadata:
+    """Read `path` if it is there; no titles otherwise."""
+    return read_item_metadata(path) if path.is_file() else ItemMetadata()
+
+
+def _from_columns(source: Tabular, *, spaces_part_categories: bool = False) -> ItemMetadata:
+    item = source.find(None, ITEM_COLUMNS)
+    if item is None:
+        raise DataError(f"{source.path}: no item column; name it '{ITEM_COLUMNS[0]}'")
+    item_ids = source.strings(item).to_pylist()
+    title, year = source.find(None, TITLE_COLUMNS), source.find(None, YEAR_COLUMNS)
+    category = source.find(None, CATEGORY_COLUMNS)
+    titles: dict[str, str] = {}
+    if title is not None:
+        texts = source.table[title].to_pylist()
+        years = source.table[year].to_pylist() if year else [None] * len(texts)
+        titles = {
+            item_id: f"{text} ({when})" if when else str(text)
+            for item_id, text, when in zip(item_ids, texts, years, strict=True)
+            if text
+        }
+    categories: dict[str, tuple[str, ...]] = {}
+    if category is not None:
+        values = source.table[category].to_pylist()
+        categories = {
+            item_id: _split_categories(value, spaces_part_categories)
+            for item_id, value in zip(item_ids, values, strict=True)
+        }
+    return ItemMetadata(titles, categories)
+
+
+def _split_categories(value: str | list[str] | None, spaces_part: bool) -> tuple[str, ...]:
+    if not isinstance(value, str):
+        return tuple(value or ())
+    if spaces_part:
+        value = value.replace(" ", "|")
+    names = (name.strip() for name in value.split("|"))
+    return tuple(dict.fromkeys(name for name in names if name and name != "(no genres listed)"))
+
+
+def _read_u_item(path: Path) -> ItemMetadata:
+    titles, categories = {}, {}
+    first_flag = 5
+    expected = first_flag + len(ML_100K_GENRES)
+    for number, line in enumerate(read_text(path, "latin-1").splitlines(), start=1):
+        fields = line.split("|")
+        if len(fields) != expected:
+            raise DataError(
+                f"{path}: line {number}: {len(fields)} fields, expected {expected}; give the set's own u.item"
+            )
+        titles[fields[0]] = fields[1]
+        flags = zip(ML_100K_GENRES, fields[first_flag:], strict=True)
+        categories[fields[0]] = tuple(genre for genre, flag in flags if flag == "1")
+    return ItemMetadata(titles, categories)
+
+
+def _read_movies_dat(path: Path) -> ItemMetadata:
+    titles, categories = {}, {}
+    for number, line in enumerate(read_text(path, "latin-1").splitlines(), start=1):
+        fields = line.split("::")
+        if len(fields) != 3:
+            raise DataError(
+                f"{path}: line {number}: {len(fields)} fields, expected 3; give the set's own movies.dat"
+            )
+        titles[fields[0]] = fields[1]
+        categories[fields[0]] = _split_categories(fields[2], spaces_part=False)
+    return ItemMetadata(titles, categories)

@@ -1,0 +1,78 @@
+"""What a reader hands on: pairs of users and items as the source has them, before any filter or split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from distill.errors import DataError
+
+MAX_ID_LENGTH = 256
+"""Ids are kept in fixed-width arrays; a longer one is almost surely a wrong delimiter."""
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """Rows of a source in file order, ids encoded as row numbers of their vocabulary.
+
+    Attributes:
+        user_ids: Distinct outside ids in order of first appearance, array of str of shape (|U|,).
+        item_ids: The same for items, shape (|I|,).
+        user_index: int64, shape (n,), row numbers into `user_ids`.
+        item_index: int64, shape (n,), row numbers into `item_ids`.
+        ratings: float64, shape (n,), or None where the source has none.
+        timestamps: int64 or float64, shape (n,), any unit that sorts by time, or None.
+        splits: int8, shape (n,), 0 train, 1 validation, 2 test, where the source is split already.
+        has_validation: False where a ready split lacks a validation part.
+        item_titles: item_id → title, empty where the source has none.
+        item_categories: item_id → names, empty where the source has none.
+    """
+
+    user_ids: npt.NDArray[np.str_]
+    item_ids: npt.NDArray[np.str_]
+    user_index: npt.NDArray[np.int64]
+    item_index: npt.NDArray[np.int64]
+    ratings: npt.NDArray[np.float64] | None = None
+    timestamps: npt.NDArray[np.int64] | npt.NDArray[np.float64] | None = None
+    splits: npt.NDArray[np.int8] | None = None
+    has_validation: bool = True
+    item_titles: Mapping[str, str] = field(default_factory=dict)
+    item_categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows n, duplicates included."""
+        return len(self.user_index)
+
+
+def encode_ids(values: Any, path: Path) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.int64]]:
+    """Number the distinct values of an Arrow string array in order of first appearance.
+
+    Args:
+        values: Arrow string array or chunked array of n values without nulls.
+        path: The file they come from, for the message.
+
+    Returns:
+        The distinct values, and int64 row numbers into them of shape (n,).
+
+    Raises:
+        DataError: An id is longer than `MAX_ID_LENGTH` characters.
+    """
+    array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    encoded = array.dictionary_encode()
+    vocabulary = encoded.dictionary
+    longest = pc.max(pc.utf8_length(vocabulary)).as_py() or 0
+    if longest > MAX_ID_LENGTH:
+        raise DataError(
+            f"{path}: an id is {longest} characters long (limit {MAX_ID_LENGTH}); "
+            "check the delimiter and the column names, or give --format"
+        )
+    ids = np.asarray(vocabulary.to_pylist(), dtype=np.str_)
+    return ids, encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
