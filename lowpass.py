@@ -29,7 +29,7 @@ COMMANDS = {
     "label": "export.cli:label",
     "serve": "serve.cli:serve",
     "query": "serve.cli:query",
-    "gains": "serve.cli:gains",
+    "gains": "serve.gains.cli:gains",
 }
 """Command name → "module:attribute", in the order in which a user meets them."""
 

@@ -63,11 +63,7 @@ def save_checkpoint(
         optimizer: Its state is kept.
         best: The best user and item embeddings so far.
     """
-    tensors = {
-        f"{name}.{key}": value
-        for name, module in modules.items()
-        for key, value in module.state_dict().items()
-    }
+    tensors = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors.update({f"optimizer.{index}.{key}": value for key, value in state.items()})
     if best is not None:

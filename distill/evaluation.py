@@ -208,9 +208,7 @@ def evaluate(
     return EvaluationReport(metrics, divisor, protocol)
 
 
-def _catalogue_metrics(
-    ranked: npt.NDArray[np.int64], data: Interactions, cutoffs: Sequence[int]
-) -> dict[str, float]:
+def _catalogue_metrics(ranked: npt.NDArray[np.int64], data: Interactions, cutoffs: Sequence[int]) -> dict[str, float]:
     counts = np.bincount(data.train.indices, minlength=data.num_items)
     found = {}
     for k in cutoffs:

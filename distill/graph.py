@@ -24,9 +24,7 @@ def bipartite_adjacency(user_items: sp.csr_matrix) -> sp.csr_matrix:
     return sp.block_array([[None, user_items], [user_items.T, None]], format="csr", dtype=np.float32)
 
 
-def cooccurrence_adjacency(
-    user_items: sp.csr_matrix, num_neighbors: int, *, reference: bool = False
-) -> sp.csr_matrix:
+def cooccurrence_adjacency(user_items: sp.csr_matrix, num_neighbors: int, *, reference: bool = False) -> sp.csr_matrix:
     """User–user and item–item graphs of the strongest co-occurrences, as one block-diagonal graph.
 
     Args:
@@ -42,9 +40,7 @@ def cooccurrence_adjacency(
     return sp.block_diag([users, items], format="csr", dtype=np.float32)
 
 
-def top_cooccurrence(
-    incidence: sp.csr_matrix, num_neighbors: int, *, reference: bool = False
-) -> sp.csr_matrix:
+def top_cooccurrence(incidence: sp.csr_matrix, num_neighbors: int, *, reference: bool = False) -> sp.csr_matrix:
     """Link each row to the rows it shares most columns with; edges weigh 1, then A = (G + Gᵀ) / 2.
 
     A row never links to itself, only rows that share at least one column are neighbours, and ties go to the

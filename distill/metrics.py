@@ -29,7 +29,8 @@ Metric = Callable[[Hits, Counts, int], Values]
 
 def recall_at_k(hits: Hits, num_relevant: Counts, k: int) -> Values:
     """Share of the relevant items found among the first k; the denominator is all of them, not min(·, k)."""
-    return hits[:, :k].sum(axis=1) / np.maximum(num_relevant, 1)
+    shares: Values = hits[:, :k].sum(axis=1) / np.maximum(num_relevant, 1)
+    return shares
 
 
 def precision_at_k(hits: Hits, num_relevant: Counts, k: int) -> Values:
@@ -54,7 +55,8 @@ def ndcg_at_k(hits: Hits, num_relevant: Counts, k: int) -> Values:
     discounts = 1.0 / np.log2(np.arange(2, k + 2))
     gain = hits[:, :k] @ discounts
     ideal = np.concatenate([[0.0], np.cumsum(discounts)])[np.minimum(num_relevant, k)]
-    return np.divide(gain, ideal, out=np.zeros_like(gain), where=ideal > 0)
+    shares: Values = np.divide(gain, ideal, out=np.zeros_like(gain), where=ideal > 0)
+    return shares
 
 
 METRICS: dict[str, Metric] = {

@@ -40,7 +40,7 @@ class Projector(nn.Module, ABC):
 
 
 def row_moments(projected: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """⟨p, b⟩ and ‖p‖² of rows that are projected already, each of shape (B, d_t); two tensors of shape (B,)."""
+    """Both moments of rows that are projected already, (B, d_t) each: two tensors of shape (B,)."""
     return (projected * targets).sum(dim=1), projected.square().sum(dim=1)
 
 
@@ -82,9 +82,7 @@ class MLPProjector(Projector):
             teacher_dim: d_t.
         """
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(student_dim, teacher_dim), nn.ReLU(), nn.Linear(teacher_dim, teacher_dim)
-        )
+        self.layers = nn.Sequential(nn.Linear(student_dim, teacher_dim), nn.ReLU(), nn.Linear(teacher_dim, teacher_dim))
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Project rows of shape (B, d_s) to (B, d_t)."""

@@ -49,9 +49,7 @@ class PairwiseSampler:
             DataError: There are no interactions, or a user has interacted with every item.
         """
         if train.nnz == 0:
-            raise DataError(
-                "train: no interactions to learn from; lower the thresholds of 'lowpass data prepare'"
-            )
+            raise DataError("train: no interactions to learn from; lower the thresholds of 'lowpass data prepare'")
         degrees = np.diff(train.indptr)
         if degrees.max() >= train.shape[1]:
             row = int(degrees.argmax())
@@ -93,6 +91,9 @@ class PairwiseSampler:
         """Yield the batches of one epoch in random order."""
         negatives = self.draw_negatives(rng)
         order = rng.permutation(len(self._users))
-        columns = [torch.from_numpy(column[order]) for column in (self._users, self._positives, negatives)]
-        for users, positives, drawn in zip(*(c.split(self._batch_size) for c in columns), strict=True):
-            yield Batch(users, positives, drawn)
+        users, positives, drawn = (
+            torch.from_numpy(column[order]) for column in (self._users, self._positives, negatives)
+        )
+        for start in range(0, len(order), self._batch_size):
+            part = slice(start, start + self._batch_size)
+            yield Batch(users[part], positives[part], drawn[part])

@@ -22,6 +22,7 @@ def write_file(path: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         draft.chmod(0o644)
         draft.replace(path)
+        _flush_one(path.parent)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
@@ -46,6 +47,7 @@ def publish_directory(target: Path) -> Iterator[Path]:
         draft.chmod(0o755)
         _flush(draft)
         _swap(draft, target)
+        _flush_one(target.parent)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -53,11 +55,15 @@ def publish_directory(target: Path) -> Iterator[Path]:
 
 def _flush(directory: Path) -> None:
     for path in [*directory.rglob("*"), directory]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _flush_one(path)
+
+
+def _flush_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _swap(draft: Path, target: Path) -> None:

@@ -32,9 +32,7 @@ class Tracker:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
-                raise SettingError(
-                    "tensorboard: not installed; pip install 'lowpass[tensorboard]'"
-                ) from error
+                raise SettingError("tensorboard: not installed; pip install 'lowpass[tensorboard]'") from error
             self._writer = SummaryWriter(str(tensorboard))
 
     def __enter__(self) -> Self:

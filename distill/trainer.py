@@ -142,10 +142,7 @@ class Trainer:
             while not self._is_done():
                 loss = self.train_epoch()
                 tracker.advance(loss)
-                if (
-                    self.progress.epoch % self.options.eval_every == 0
-                    or self.progress.epoch == self.options.epochs
-                ):
+                if self.progress.epoch % self.options.eval_every == 0 or self.progress.epoch == self.options.epochs:
                     tracker.evaluated(self._evaluate(loss))
                 if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                     self.save()
@@ -170,11 +167,11 @@ class Trainer:
             if added is not None:
                 loss = loss + added
             self.optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             self.optimizer.step()
             total += loss.detach()
         self.progress.epoch = epoch + 1
-        mean = float(total) / self.data.train.nnz
+        mean = float(total) / int(self.data.train.nnz)
         self.progress.seconds += time.perf_counter() - started
         return mean
 
@@ -221,9 +218,7 @@ class Trainer:
         return metrics
 
 
-def final_reports(
-    user_embeddings: torch.Tensor, item_embeddings: torch.Tensor, data: Interactions
-) -> dict[str, Any]:
+def final_reports(user_embeddings: torch.Tensor, item_embeddings: torch.Tensor, data: Interactions) -> dict[str, Any]:
     """Report validation and test, under the default convention and under the public code's (`*_all_users`).
 
     Args:
@@ -237,9 +232,7 @@ def final_reports(
     reports: dict[str, Any] = {}
     for split in ("validation", "test"):
         if getattr(data, split).nnz:
-            with_relevant = evaluate(
-                user_embeddings, item_embeddings, data, Protocol(split=split), progress=True
-            )
+            with_relevant = evaluate(user_embeddings, item_embeddings, data, Protocol(split=split), progress=True)
             reports[split] = with_relevant.as_dict()
             reports[f"{split}_all_users"] = with_relevant.over_all_users(data.num_users).as_dict()
     return reports

@@ -85,9 +85,7 @@ class Method(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def build(
-        cls, settings: MethodSettings, data: Interactions, student: Backbone, teacher: Teacher | None
-    ) -> Method:
+    def build(cls, settings: MethodSettings, data: Interactions, student: Backbone, teacher: Teacher | None) -> Method:
         """Prepare everything that does not change during training.
 
         Raises:
@@ -95,9 +93,7 @@ class Method(nn.Module, ABC):
         """
 
     @abstractmethod
-    def distillation_loss(
-        self, batch: Batch, student: Backbone, generator: torch.Generator
-    ) -> torch.Tensor | None:
+    def distillation_loss(self, batch: Batch, student: Backbone, generator: torch.Generator) -> torch.Tensor | None:
         """The weighted loss to add for this batch, a scalar, or None where there is nothing to add."""
 
 

@@ -5,10 +5,10 @@
 over the users, positives and negatives of a batch (each entity once, items weighted one half, as in the public
 code). With D = l2 and w = 1 the sum over all entities is Σ_k h(λ_k)² ‖u_kᵀ(X_t − P(X_s))‖² (arXiv 2411.10676).
 
-Cost of a step. The teacher's side h(L) X_t is computed once, before training. The student's side is an embedding
-bag of width d_s over the batch's neighbours when the filter comes first, or when the projector is linear, since
-then the two commute; only the teacher's filtered rows are d_t wide, and they are read once forward and once
-backward. With edge dropout the teacher's rows are filtered anew from their neighbours, by the same dropped graph.
+Cost of a step. The teacher's side h(L) X_t is computed once, before training. The student's side is an
+embedding bag of width d_s over the batch's neighbours when the filter comes first, or when a linear projector
+commutes with it; only the teacher's filtered rows are d_t wide, and they are read once forward and once backward.
+With edge dropout the teacher's rows are filtered anew from their neighbours, by the same dropped graph.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from distill.data.interactions import Interactions
 from distill.filters import FilterRows, GraphFilter, linear_coefficients, quadratic_coefficients
 from distill.graph import bipartite_adjacency, cooccurrence_adjacency, symmetric_normalization
 from distill.losses import feature_loss
-from distill.methods.base import Method, MethodSettings, Teacher, require_teacher
+from distill.methods.base import Method, MethodSettings, Order, Teacher, require_teacher
 from distill.projector import build_projector, row_moments
 from distill.sampling import Batch
 
 PUBLISHED_ALPHA = {"bipartite": 0.2, "cooccurrence": 0.5}
-PUBLISHED_ORDER = {"bipartite": "filter-first", "cooccurrence": "projector-first"}
+PUBLISHED_ORDER: dict[str, Order] = {"bipartite": "filter-first", "cooccurrence": "projector-first"}
 PUBLISHED_KEEP_PROB = {"bipartite": 1.0, "cooccurrence": 0.5}
 ITEM_WEIGHT = 0.5
 
 
 def complete(settings: MethodSettings) -> MethodSettings:
-    """Fill in the published values of the chosen variant (research of the public code, 2024-10 and 2025-04)."""
+    """Fill in the published values of the chosen variant (the public code of 2024-10 and 2025-04)."""
     alpha = PUBLISHED_ALPHA[settings.variant] if settings.alpha is None else settings.alpha
     coefficients = settings.coefficients
     if coefficients is None:
@@ -88,17 +88,13 @@ class FreqD(Method):
         self._filter = graph_filter
         self._drops_edges = (settings.keep_prob or 1.0) < 1.0
         filtered = torch.from_numpy(graph_filter.filter_all(np.asarray(teacher.features)))
-        self.register_buffer(
-            "_targets", teacher.features if self._drops_edges else filtered, persistent=False
-        )
+        self.register_buffer("_targets", teacher.features if self._drops_edges else filtered, persistent=False)
         self.register_buffer("_target_norms", filtered.square().sum(dim=1), persistent=False)
         self._targets: torch.Tensor
         self._target_norms: torch.Tensor
 
     @classmethod
-    def build(
-        cls, settings: MethodSettings, data: Interactions, student: Backbone, teacher: Teacher | None
-    ) -> FreqD:
+    def build(cls, settings: MethodSettings, data: Interactions, student: Backbone, teacher: Teacher | None) -> FreqD:
         """Build the graph, the filter and the filtered teacher.
 
         Raises:

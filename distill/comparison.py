@@ -1,0 +1,86 @@
+"""Runs side by side: those that differ only in their seed make one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from distill.run import Run
+
+SHOWN = ("Recall@20", "NDCG@20")
+
+
+def compare_runs(runs: Sequence[Run], *, average: str = "with-relevant") -> list[dict[str, Any]]:
+    """Group runs by all their settings but the seed.
+
+    Args:
+        runs: Finished runs.
+        average: "with-relevant" or "all": which of the stored reports to read.
+
+    Returns:
+        One row a group, in the order of first appearance: its settings, seeds, and for validation and test the
+        mean and the sample standard deviation (0 for one seed) of each metric shown.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        settings = {key: value for key, value in run.config.items() if key != "seed"}
+        groups.setdefault(json.dumps(settings, sort_keys=True), []).append(run)
+    return [_row(group, "_all_users" if average == "all" else "") for group in groups.values()]
+
+
+def _row(group: list[Run], suffix: str) -> dict[str, Any]:
+    config = group[0].config
+    row: dict[str, Any] = {
+        "label": label(config),
+        "backbone": config["backbone"],
+        "dim": config["dim"],
+        "seeds": [run.config.get("seed") for run in group],
+        "epochs": _mean([run.metrics.get("training", {}).get("best_epoch", 0) for run in group]),
+        "seconds": _mean([run.metrics.get("training", {}).get("seconds", 0.0) for run in group]),
+    }
+    for split in ("validation", "test"):
+        for metric in SHOWN:
+            values = [run.metrics[split + suffix][metric] for run in group if split + suffix in run.metrics]
+            if values:
+                spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+                row[f"{split} {metric}"] = {"mean": float(np.mean(values)), "std": spread}
+    return row
+
+
+def _mean(values: list[float]) -> float:
+    return round(float(np.mean(values)), 1)
+
+
+def label(config: Any) -> str:
+    """A short name of what a run is: method and the settings that set it apart."""
+    settings = config.get("method_settings") or {}
+    parts = [config["method"]]
+    if config["method"] == "freqd":
+        parts.append(settings["variant"])
+    if settings:
+        parts += [settings["projector"], settings["loss"], f"β {settings['distillation_weight']:g}"]
+    if "training" in config:
+        parts.append(f"wd {config['training']['weight_decay']:g}")
+    return " ".join(parts)
+
+
+def render_comparison(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as a Markdown table."""
+    columns = [f"{split} {metric}" for split in ("validation", "test") for metric in SHOWN]
+    header = ["run", "d", "seeds", *columns, "best epoch", "training s"]
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    for row in rows:
+        cells = [row["label"], str(row["dim"]), str(len(row["seeds"]))]
+        cells += [_cell(row.get(column), len(row["seeds"])) for column in columns]
+        cells += [f"{row['epochs']:g}", f"{row['seconds']:g}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(value: dict[str, float] | None, seeds: int) -> str:
+    if value is None:
+        return "–"
+    return f"{value['mean']:.4f} ± {value['std']:.4f}" if seeds > 1 else f"{value['mean']:.4f}"
