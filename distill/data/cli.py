@@ -79,9 +79,7 @@ def prepare(
         ratios=parse_ratios(ratios),
         seed=rest["seed"],
     )
-    columns = ColumnNames(
-        rest["user_column"], rest["item_column"], rest["rating_column"], rest["timestamp_column"]
-    )
+    columns = ColumnNames(rest["user_column"], rest["item_column"], rest["rating_column"], rest["timestamp_column"])
     interactions = prepare_source(
         source,
         options,
@@ -139,9 +137,7 @@ def fetch(
 @click.option("--interactions", type=float, default=40.0, show_default=True, help="Mean items per user.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything.")
 @json_option
-def synth(
-    out: Path, users: int, items: int, clusters: int, interactions: float, seed: int, as_json: bool
-) -> None:
+def synth(out: Path, users: int, items: int, clusters: int, interactions: float, seed: int, as_json: bool) -> None:
     """Invent a data set into OUT: clustered tastes, Zipf popularity, item titles and categories.
 
     Example: lowpass data synth demo/data --users 2000 --items 1500 --seed 0
@@ -203,9 +199,7 @@ def parse_ratios(text: str) -> tuple[int, int, int]:
     """
     parts = text.split(":")
     if len(parts) != 3 or not all(part.isdecimal() for part in parts) or int(parts[0]) < 1:
-        raise SettingError(
-            f"--ratios '{text}': give three whole numbers, the first at least 1, such as 8:1:1"
-        )
+        raise SettingError(f"--ratios '{text}': give three whole numbers, the first at least 1, such as 8:1:1")
     return int(parts[0]), int(parts[1]), int(parts[2])
 
 

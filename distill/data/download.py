@@ -61,9 +61,7 @@ def take_local(entry: CatalogEntry, source: Path, directory: Path) -> list[Path]
     """
     if source.is_file() and len(entry.files) > 1:
         names = ", ".join(file.name for file in entry.files)
-        raise DataError(
-            f"{source}: '{entry.name}' has several files ({names}); give the folder that holds them"
-        )
+        raise DataError(f"{source}: '{entry.name}' has several files ({names}); give the folder that holds them")
     found = {file.name: source / file.name if source.is_dir() else source for file in entry.files}
     for file in entry.files:
         path = found[file.name]

@@ -48,9 +48,7 @@ def format_description(description: dict[str, Any]) -> str:
     ]
     for item in description["popular_items"]:
         categories = f"  ({', '.join(item['categories'])})" if item.get("categories") else ""
-        lines.append(
-            f"  {item['train']:>7,}  {item['item_id']}  {item.get('title', '')}{categories}".rstrip()
-        )
+        lines.append(f"  {item['train']:>7,}  {item['item_id']}  {item.get('title', '')}{categories}".rstrip())
     return "\n".join(lines)
 
 

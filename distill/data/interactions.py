@@ -106,9 +106,7 @@ def build_user_items(
     Returns:
         float32 CSR with sorted indices.
     """
-    matrix = sp.csr_matrix(
-        (np.ones(len(user_index), dtype=np.float32), (user_index, item_index)), shape=shape
-    )
+    matrix = sp.csr_matrix((np.ones(len(user_index), dtype=np.float32), (user_index, item_index)), shape=shape)
     matrix.sum_duplicates()
     matrix.data[:] = 1.0
     matrix.sort_indices()
@@ -125,9 +123,7 @@ def save_interactions(data: Interactions, directory: Path) -> None:
         raise DataError(f"{directory}: exists and is not a data directory; give another path for the output")
     with publish_directory(directory) as draft:
         pq.write_table(_interaction_table(data), draft / "interactions.parquet")
-        pq.write_table(
-            pa.table({"user_id": pa.array(data.user_ids.tolist(), pa.string())}), draft / "users.parquet"
-        )
+        pq.write_table(pa.table({"user_id": pa.array(data.user_ids.tolist(), pa.string())}), draft / "users.parquet")
         items: dict[str, Any] = {"item_id": pa.array(data.item_ids.tolist(), pa.string())}
         if data.item_titles is not None:
             items["title"] = pa.array(data.item_titles, pa.string())
@@ -165,9 +161,7 @@ def load_interactions(directory: Path) -> Interactions:
     """
     description_path = directory / "dataset.json"
     if not description_path.is_file():
-        raise DataError(
-            f"{directory}: no dataset.json there; make a data directory with 'lowpass data prepare'"
-        )
+        raise DataError(f"{directory}: no dataset.json there; make a data directory with 'lowpass data prepare'")
     try:
         description = json.loads(description_path.read_text(encoding="utf-8"))
         users = pq.read_table(directory / "users.parquet")
@@ -182,9 +176,7 @@ def load_interactions(directory: Path) -> Interactions:
             f"{directory}: unreadable data directory ({error}); run 'lowpass data prepare' again"
         ) from error
     if data.fingerprint != recorded:
-        raise DataError(
-            f"{description_path}: fingerprint does not match the content; run 'lowpass data prepare' again"
-        )
+        raise DataError(f"{description_path}: fingerprint does not match the content; run 'lowpass data prepare' again")
     return data
 
 
@@ -206,8 +198,6 @@ def _assemble(description: dict[str, Any], users: pa.Table, items: pa.Table, pai
         validation=validation,
         test=test,
         item_titles=tuple(items["title"].to_pylist()) if "title" in names else None,
-        item_categories=tuple(tuple(c) for c in items["categories"].to_pylist())
-        if "categories" in names
-        else None,
+        item_categories=tuple(tuple(c) for c in items["categories"].to_pylist()) if "categories" in names else None,
         settings=description["settings"],
     )

@@ -65,9 +65,7 @@ def read_item_metadata(path: Path) -> ItemMetadata:
     if path.suffix in {".csv", ".tsv"}:
         comma = path.suffix == ".csv"
         return _from_columns(read_delimited(path, "," if comma else "\t", quoted=comma))
-    raise DataError(
-        f"{path}: unknown kind of item file; give .item, .csv, .tsv, .parquet, u.item or movies.dat"
-    )
+    raise DataError(f"{path}: unknown kind of item file; give .item, .csv, .tsv, .parquet, u.item or movies.dat")
 
 
 def read_metadata_beside(path: Path) -> ItemMetadata:
@@ -131,9 +129,7 @@ def _read_movies_dat(path: Path) -> ItemMetadata:
     for number, line in enumerate(read_text(path, "latin-1").splitlines(), start=1):
         fields = line.split("::")
         if len(fields) != 3:
-            raise DataError(
-                f"{path}: line {number}: {len(fields)} fields, expected 3; give the set's own movies.dat"
-            )
+            raise DataError(f"{path}: line {number}: {len(fields)} fields, expected 3; give the set's own movies.dat")
         titles[fields[0]] = fields[1]
         categories[fields[0]] = _split_categories(fields[2], spaces_part=False)
     return ItemMetadata(titles, categories)

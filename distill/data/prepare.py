@@ -110,9 +110,7 @@ def _filtered_rows(table: RawTable, options: PrepareOptions, method: str) -> npt
         raise SettingError("--user-min, --item-min: must be 0 or more")
     times = table.timestamps[kept] if method in BY_TIME and table.timestamps is not None else None
     kept = kept[first_pairs(table.user_index[kept], table.item_index[kept], times)]
-    core = kcore_mask(
-        table.user_index[kept], table.item_index[kept], options.user_minimum, options.item_minimum
-    )
+    core = kcore_mask(table.user_index[kept], table.item_index[kept], options.user_minimum, options.item_minimum)
     kept = kept[core]
     if not len(kept):
         raise DataError(

@@ -175,9 +175,7 @@ def detect_format(path: Path) -> str:
         DataError: `path` is not there, or no format fits.
     """
     if not path.exists():
-        raise DataError(
-            f"{path}: no such file or directory; check the path, or get a set by 'lowpass data fetch'"
-        )
+        raise DataError(f"{path}: no such file or directory; check the path, or get a set by 'lowpass data fetch'")
     for name, (_, pattern) in READERS.items():
         if (path.is_dir() and any(path.glob(pattern))) or (path.is_file() and path.match(pattern)):
             return name
@@ -229,8 +227,7 @@ def _from_columns(source: Tabular, names: ColumnNames, metadata: ItemMetadata | 
     if user is None or item is None:
         missing = "user" if user is None else "item"
         raise DataError(
-            f"{source.path}: no {missing} column among {', '.join(source.columns)}; "
-            f"name it by --{missing}-column"
+            f"{source.path}: no {missing} column among {', '.join(source.columns)}; name it by --{missing}-column"
         )
     rating = source.find(names.rating, RATING_COLUMNS)
     timestamp = source.find(names.timestamp, TIMESTAMP_COLUMNS)

@@ -1,8 +1,8 @@
 """The embedded data set: invented users with a few tastes each, items with titles, Zipf popularity.
 
 Items belong to clusters of taste; a user mixes a few clusters. A user's chance to take item i is proportional
-to zipf(i) · (breadth + Σ_c mixture[c] · [i in c]), without replacement. So popularity explains a part, tastes the
-rest, and there are more tastes than a small student has dimensions.
+to zipf(i) · (breadth + Σ_c mixture[c] · [i in c]), without replacement. So popularity explains a
+part, tastes the rest, and there are more tastes than a small student has dimensions.
 """
 
 from __future__ import annotations
@@ -153,9 +153,7 @@ def _require_sane(options: SyntheticOptions) -> None:
     if not 1 <= options.num_clusters <= options.num_items:
         raise SettingError(f"--clusters {options.num_clusters}: give 1 to {options.num_items} (--items)")
     if not 1 <= options.tastes_per_user <= options.num_clusters:
-        raise SettingError(
-            f"tastes_per_user {options.tastes_per_user}: give 1 to {options.num_clusters} (--clusters)"
-        )
+        raise SettingError(f"tastes_per_user {options.tastes_per_user}: give 1 to {options.num_clusters} (--clusters)")
     if options.mean_interactions < 5:
         raise SettingError(f"--interactions {options.mean_interactions:g}: give a mean of at least 5")
 
@@ -198,9 +196,7 @@ def _numbered(prefix: str, count: int) -> npt.NDArray[np.str_]:
     return np.array([f"{prefix}{number:0{width}d}" for number in range(1, count + 1)], dtype=np.str_)
 
 
-def _describe(
-    cluster: npt.NDArray[np.int64], rng: np.random.Generator
-) -> tuple[list[str], list[tuple[str, ...]]]:
+def _describe(cluster: npt.NDArray[np.int64], rng: np.random.Generator) -> tuple[list[str], list[tuple[str, ...]]]:
     """Name each item "Adjective Noun", the noun of its cluster's category; then come parts 2, 3, ..."""
     names = list(NOUNS)
     second = rng.integers(len(names), size=int(cluster.max()) + 1)

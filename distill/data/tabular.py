@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 
 from distill.errors import DataError
 
+TIME_TYPES = (pa.int64(), pa.float64(), pa.timestamp("us"), pa.timestamp("us", tz="UTC"))
+
 
 @dataclass(frozen=True)
 class Tabular:
@@ -45,9 +47,7 @@ class Tabular:
             DataError: `wanted` is given and missing.
         """
         if wanted is not None and wanted not in self.columns:
-            raise DataError(
-                f"{self.path}: no column '{wanted}'; it has {', '.join(self.columns)}: name one of these"
-            )
+            raise DataError(f"{self.path}: no column '{wanted}'; it has {', '.join(self.columns)}: name one of these")
         return wanted or next((name for name in candidates if name in self.columns), None)
 
     def strings(self, name: str) -> Any:
@@ -58,16 +58,12 @@ class Tabular:
         """
         column = self.table[name]
         if not _is_id_type(column.type):
-            raise DataError(
-                f"{self.path}: column '{name}' is of type {column.type}; store ids as integers or strings"
-            )
+            raise DataError(f"{self.path}: column '{name}' is of type {column.type}; store ids as integers or strings")
         column = column.cast(pa.string())
         empty = pc.fill_null(pc.equal(pc.utf8_length(column), 0), True)
         if pc.any(empty).as_py():
             row = pc.index(empty, True).as_py()
-            raise DataError(
-                f"{self.path}: {self.locate(row)}: column '{name}' is empty; fill it in or drop the line"
-            )
+            raise DataError(f"{self.path}: {self.locate(row)}: column '{name}' is empty; fill it in or drop the line")
         return column
 
     def numbers(self, name: str) -> npt.NDArray[np.float64]:
@@ -95,21 +91,23 @@ class Tabular:
         column = self._trimmed(name)
         if pa.types.is_temporal(column.type):
             column = column.cast(pa.timestamp("us"), safe=False)
-        for target in (pa.int64(), pa.float64(), pa.timestamp("us")):
-            try:
-                values = column.cast(target)
-            except pa.ArrowException:
+        for target in TIME_TYPES:
+            values = _cast(column, target)
+            if values is None or values.null_count:
                 continue
-            if values.null_count:
-                break
             if pa.types.is_temporal(target):
                 values = values.cast(pa.int64())
             numbers: npt.NDArray[Any] = values.to_numpy()
             self._require_finite(name, numbers, "a time")
             return numbers
-        numbers = np.array([_to_float(value) for value in column.to_pylist()])
-        self._require_finite(name, numbers, "a time (seconds, or a date such as 2024-05-01T12:00:00)")
-        return numbers
+        texts = column.to_pylist()
+        row = next((row for row, text in enumerate(texts) if not _is_time(text)), None)
+        if row is None:
+            raise DataError(f"{self.path}: column '{name}' mixes forms of time; write all of them alike")
+        raise DataError(
+            f"{self.path}: {self.locate(row)}: column '{name}' is {texts[row]!r}, not a time; "
+            "give seconds, or a date such as 2024-05-01T12:00:00"
+        )
 
     def _trimmed(self, name: str) -> Any:
         column = self.table[name]
@@ -130,6 +128,17 @@ def _is_id_type(kind: Any) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _cast(column: Any, target: Any) -> Any | None:
+    try:
+        return column.cast(target)
+    except pa.ArrowException:
+        return None
+
+
+def _is_time(text: Any) -> bool:
+    return text is not None and any(_cast(pa.array([text]), target) is not None for target in TIME_TYPES)
 
 
 def _to_float(value: Any) -> float:
@@ -162,9 +171,7 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}: line {line}: not {encoding} text; convert the file to {encoding}"
-        ) from error
+        raise DataError(f"{path}: line {line}: not {encoding} text; convert the file to {encoding}") from error
 
 
 def read_delimited(
@@ -200,9 +207,7 @@ def read_delimited(
             io.BytesIO(content),
             pa_csv.ReadOptions(column_names=list(names), skip_rows=header_lines),
             pa_csv.ParseOptions(delimiter=delimiter, quote_char='"' if quoted else False),
-            pa_csv.ConvertOptions(
-                column_types={name: pa.string() for name in names}, strings_can_be_null=False
-            ),
+            pa_csv.ConvertOptions(column_types={name: pa.string() for name in names}, strings_can_be_null=False),
         )
     except pa.ArrowException as error:
         raise _malformed(path, content, delimiter, len(names), quoted, error) from error
@@ -244,9 +249,7 @@ def _line_of(content: bytes, record: int) -> str:
     return f"row {record}"
 
 
-def _malformed(
-    path: Path, content: bytes, delimiter: str, expected: int, quoted: bool, cause: Exception
-) -> DataError:
+def _malformed(path: Path, content: bytes, delimiter: str, expected: int, quoted: bool, cause: Exception) -> DataError:
     for number, text in _lines(content):
         found = len(_fields(text, delimiter, quoted))
         if found != expected:
