@@ -59,6 +59,8 @@ def take_local(entry: CatalogEntry, source: Path, directory: Path) -> list[Path]
     Raises:
         DataError: A file is missing or has another checksum.
     """
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder; check the path of --from-file")
     if source.is_file() and len(entry.files) > 1:
         names = ", ".join(file.name for file in entry.files)
         raise DataError(f"{source}: '{entry.name}' has several files ({names}); give the folder that holds them")
