@@ -54,9 +54,9 @@ def prepare(
 
     Args:
         table: What a reader returned.
-        options: The settings.
+        options: The settings; recorded in the result, after what `source` says of the table.
         name: Name of the data set.
-        source: What to record of the source in the settings, beside the options.
+        source: Further settings to record.
 
     Raises:
         DataError: Nothing is left.
@@ -73,9 +73,6 @@ def prepare(
         for part in (TRAIN, VALIDATION, TEST)
     )
     item_ids = table.item_ids[items]
-    recorded = asdict(replace(options, split=method)) | {"ratios": ":".join(map(str, options.ratios))}
-    if method == "ready":
-        recorded["validation"] = "ready" if table.has_validation else "random ninth of train"
     return Interactions(
         name=name,
         user_ids=table.user_ids[users],
@@ -85,8 +82,15 @@ def prepare(
         test=test,
         item_titles=_titles(table, item_ids),
         item_categories=_categories(table, item_ids),
-        settings={**(source or {}), **recorded},
+        settings={**(source or {}), **_record(table, options, method)},
     )
+
+
+def _record(table: RawTable, options: PrepareOptions, method: str) -> dict[str, Any]:
+    recorded = asdict(replace(options, split=method)) | {"ratios": ":".join(map(str, options.ratios))}
+    if method == "ready":
+        recorded["validation"] = "ready" if table.has_validation else "random ninth of train"
+    return recorded
 
 
 def _resolve_split(table: RawTable, split: str) -> str:
