@@ -51,15 +51,8 @@ def read_header(path: Path) -> tuple[np.dtype[Any], tuple[int, ...], int]:
             offset = stream.tell()
     except (ValueError, OSError, SyntaxError, RecursionError) as error:
         raise MalformedArray(f"{path}: unreadable .npy header ({error}); export the bundle again") from error
-    if (
-        dtype.name not in DTYPES
-        or dtype.newbyteorder("<") != dtype
-        or fortran_order
-        or min(shape, default=0) < 0
-    ):
-        raise MalformedArray(
-            f"{path}: must be little-endian {'/'.join(DTYPES)} in C order; export the bundle again"
-        )
+    if dtype.name not in DTYPES or dtype.newbyteorder("<") != dtype or fortran_order or min(shape, default=0) < 0:
+        raise MalformedArray(f"{path}: must be little-endian {'/'.join(DTYPES)} in C order; export the bundle again")
     needed = offset + dtype.itemsize * _product(shape)
     if path.stat().st_size != needed:
         raise SizeMismatch(
@@ -95,9 +88,7 @@ def map_array(path: Path, dtype: str, shape: tuple[int, ...]) -> Array:
     """
     found_dtype, found_shape, offset = read_header(path)
     if found_dtype.name != dtype:
-        raise DtypeMismatch(
-            f"{path}: dtype {found_dtype.name}, manifest says {dtype}; export the bundle again"
-        )
+        raise DtypeMismatch(f"{path}: dtype {found_dtype.name}, manifest says {dtype}; export the bundle again")
     if found_shape != shape:
         raise ShapeMismatch(f"{path}: shape {found_shape}, manifest says {shape}; export the bundle again")
     return np.memmap(path, dtype=found_dtype, mode="r", offset=offset, shape=found_shape)

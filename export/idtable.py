@@ -70,9 +70,7 @@ class StringColumn:
         try:
             return self._encoded(row).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise MalformedArray(
-                f"{self.path}{BYTES}: row {row} is not UTF-8; export the bundle again"
-            ) from error
+            raise MalformedArray(f"{self.path}{BYTES}: row {row} is not UTF-8; export the bundle again") from error
 
     def take(self, rows: Iterable[int]) -> list[str]:
         """The strings at `rows`, in that order; raises what `get` raises."""
@@ -81,9 +79,7 @@ class StringColumn:
 
     def _encoded(self, row: int) -> bytes:
         if not 0 <= row < self._count:
-            raise RowOutOfRange(
-                f"{self.path}: no row {row} where there are {self._count}; give a row number below"
-            )
+            raise RowOutOfRange(f"{self.path}: no row {row} where there are {self._count}; give a row number below")
         return bytes(self._data[self._offsets[row] : self._offsets[row + 1]])
 
     def verify(self) -> None:
@@ -123,9 +119,7 @@ class IdTable(StringColumn):
             )
         check_rows(slots_path, slots, self._count, lowest=-1)
         if int(np.count_nonzero(slots >= 0)) != self._count:
-            raise MalformedArray(
-                f"{slots_path}: must hold each of {self._count} rows once; export the bundle again"
-            )
+            raise MalformedArray(f"{slots_path}: must hold each of {self._count} rows once; export the bundle again")
         self._slots = slots.data
         self._mask = size - 1
 
@@ -157,9 +151,7 @@ class IdTable(StringColumn):
             if found == row:
                 continue
             if found >= 0:
-                raise DuplicateIds(
-                    f"{self.path}: rows {found} and {row} have the same id {id_!r}; make the ids unique"
-                )
+                raise DuplicateIds(f"{self.path}: rows {found} and {row} have the same id {id_!r}; make the ids unique")
             raise MalformedArray(f"{self.path}{SLOTS}: does not lead to row {row}; export the bundle again")
 
 
@@ -179,9 +171,7 @@ def write_string_column(path: Path, strings: Sequence[str]) -> None:
     """
     encoded = _encode(path, strings)
     lengths = np.fromiter((len(text) for text in encoded), dtype=np.int64, count=len(encoded))
-    save_array(
-        path.with_name(path.name + OFFSETS), np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    )
+    save_array(path.with_name(path.name + OFFSETS), np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
     save_array(path.with_name(path.name + BYTES), np.frombuffer(b"".join(encoded), dtype=np.uint8))
 
 

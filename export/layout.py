@@ -88,9 +88,7 @@ def map_arrays(path: Path, manifest: Manifest) -> dict[str, Array]:
 def _declared(path: Path, name: str, entry: FileEntry, rule: _Rule) -> tuple[str, tuple[int, ...]]:
     where = f"{path / MANIFEST_FILE}: files.{name}"
     if entry.dtype is None or entry.shape is None or entry.dtype not in DTYPES:
-        raise MalformedManifest(
-            f"{where} needs a dtype of {'/'.join(DTYPES)} and a shape; export the bundle again"
-        )
+        raise MalformedManifest(f"{where} needs a dtype of {'/'.join(DTYPES)} and a shape; export the bundle again")
     if entry.dtype not in rule.dtypes:
         raise DtypeMismatch(
             f"{where} has dtype {entry.dtype}, must be {' or '.join(rule.dtypes)}; export the bundle again"
@@ -122,9 +120,7 @@ def check_values(path: Path, manifest: Manifest, arrays: Mapping[str, Array]) ->
     popularity = arrays["popularity.npy"]
     check_rows(path / "popularity.npy", popularity, items)
     if not np.bincount(popularity, minlength=items).all():
-        raise MalformedArray(
-            f"{path / 'popularity.npy'}: must hold every item row once; export the bundle again"
-        )
+        raise MalformedArray(f"{path / 'popularity.npy'}: must hold every item row once; export the bundle again")
 
 
 def verify_values(path: Path, arrays: Mapping[str, Array]) -> None:

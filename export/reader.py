@@ -67,9 +67,7 @@ class Bundle:
             RowOutOfRange: No such user row.
         """
         if not 0 <= user_index < len(self.user_ids):
-            raise RowOutOfRange(
-                f"{self.path}: no user row {user_index}; there are {len(self.user_ids)} users"
-            )
+            raise RowOutOfRange(f"{self.path}: no user row {user_index}; there are {len(self.user_ids)} users")
         return self.seen_indices[self.seen_indptr[user_index] : self.seen_indptr[user_index + 1]]
 
     @property
@@ -104,9 +102,7 @@ def open_manifest(path: Path) -> Manifest:
     if not manifest_path.is_file():
         raise NotABundle(f"{path}: no {MANIFEST_FILE} there; make a bundle with 'lowpass export'")
     if manifest_path.stat().st_size > MAXIMUM_MANIFEST_BYTES:
-        raise MalformedManifest(
-            f"{manifest_path}: longer than {MAXIMUM_MANIFEST_BYTES} bytes; export the bundle again"
-        )
+        raise MalformedManifest(f"{manifest_path}: longer than {MAXIMUM_MANIFEST_BYTES} bytes; export the bundle again")
     return parse_manifest(manifest_path.read_bytes(), str(manifest_path))
 
 
@@ -156,13 +152,9 @@ def _optional_column(path: Path, arrays: dict[str, Array]) -> StringColumn | Non
 
 def _check_file(path: Path, entry: FileEntry, *, verify: bool) -> None:
     if path.is_symlink() or not path.is_file():
-        raise MissingFile(
-            f"{path}: listed in {MANIFEST_FILE} and not a file; copy or export the bundle again"
-        )
+        raise MissingFile(f"{path}: listed in {MANIFEST_FILE} and not a file; copy or export the bundle again")
     size = path.stat().st_size
     if size != entry.bytes:
-        raise SizeMismatch(
-            f"{path}: {size} bytes, manifest says {entry.bytes}; copy or export the bundle again"
-        )
+        raise SizeMismatch(f"{path}: {size} bytes, manifest says {entry.bytes}; copy or export the bundle again")
     if verify and sha256_of(path) != entry.sha256:
         raise ChecksumMismatch(f"{path}: SHA-256 is not the manifest's; copy or export the bundle again")

@@ -79,9 +79,7 @@ class ModelRepository:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, RecursionError) as error:
-            raise RepositoryError(
-                f"{path}: unreadable ({error}); remove it and set the labels again"
-            ) from error
+            raise RepositoryError(f"{path}: unreadable ({error}); remove it and set the labels again") from error
         if not isinstance(labels, dict) or not all(
             _LABEL.fullmatch(label) and isinstance(version, str) and _VERSION.fullmatch(version)
             for label, version in labels.items()
@@ -115,9 +113,7 @@ class ModelRepository:
                 raise UnknownLabel(f"{self._directory(model)}: no label {wanted!r}; there are: {known}")
             wanted = labels[wanted]
         if wanted not in versions:
-            raise UnknownVersion(
-                f"{self._directory(model)}: no version {wanted}; there are: {', '.join(versions)}"
-            )
+            raise UnknownVersion(f"{self._directory(model)}: no version {wanted}; there are: {', '.join(versions)}")
         return self._directory(model) / wanted
 
     def next_version(self, model: str) -> str:
@@ -150,8 +146,6 @@ class ModelRepository:
         manifest: Manifest,
         contents: BundleContents,
         write_graphs: Callable[[Path], None],
-        *,
-        label: str | None = None,
     ) -> Path:
         """Write a bundle as `manifest.model.name`, version `manifest.model.version`.
 
@@ -159,7 +153,6 @@ class ModelRepository:
             manifest: Its cards; an empty version means the next free one.
             contents: Ids and arrays.
             write_graphs: Writes the index and the graphs into the draft (see `write_bundle`).
-            label: Label to point to the new version, if any.
 
         Returns:
             The bundle's directory.
@@ -171,14 +164,10 @@ class ModelRepository:
         model = manifest.model.name
         version = manifest.model.version or self.next_version(model)
         if not _VERSION.fullmatch(version):
-            raise RepositoryError(
-                f"version {version!r}: must be a positive integer; leave it out for the next one"
-            )
+            raise RepositoryError(f"version {version!r}: must be a positive integer; leave it out for the next one")
         target = self._directory(model) / version
         manifest = replace(manifest, model=replace(manifest.model, version=version))
         write_bundle(target, manifest, contents, write_graphs)
-        if label is not None:
-            self.set_label(model, label, version)
         return target
 
     def _directory(self, model: str) -> Path:

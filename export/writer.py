@@ -147,9 +147,7 @@ def _write_contents(directory: Path, contents: BundleContents) -> None:
         _save_csr(directory, "heldout", contents.heldout_indptr, contents.heldout_indices)
 
 
-def _save_csr(
-    directory: Path, name: str, indptr: npt.NDArray[np.integer], indices: npt.NDArray[np.integer]
-) -> None:
+def _save_csr(directory: Path, name: str, indptr: npt.NDArray[np.integer], indices: npt.NDArray[np.integer]) -> None:
     save_array(directory / f"{name}_indptr.npy", indptr.astype(np.int64))
     save_array(directory / f"{name}_indices.npy", indices.astype(np.int32))
 

@@ -1,0 +1,102 @@
+"""Making a teacher small without training: the best low-rank cut of its scores, and product quantisation.
+
+Pure functions on arrays; `export/rivals.py` makes bundles of them.
+
+References:
+    Eckart and Young, "The approximation of one matrix by another of lower rank", Psychometrika 1936.
+    Jégou, Douze and Schmid, "Product quantization for nearest neighbor search", PAMI 2011.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from export.ann import one_thread
+from export.errors import ExportError
+
+MAXIMUM_BITS = 8
+
+
+def cut_to_rank(
+    user_embeddings: npt.NDArray[Any], item_embeddings: npt.NDArray[Any], dim: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Factors of the best rank-`dim` approximation of the score matrix UVᵀ, which is never formed.
+
+    With U = Q_u R_u and V = Q_v R_v, the SVD of the score matrix is that of the small core R_u R_vᵀ.
+
+    Args:
+        user_embeddings: U, shape (|U|, d_t).
+        item_embeddings: V, shape (|I|, d_t).
+        dim: d_s.
+
+    Returns:
+        User and item factors, float32, shapes (|U|, d_s) and (|I|, d_s).
+
+    Raises:
+        ExportError: `dim` is not below the rank the factors can have.
+    """
+    user_basis, user_core = np.linalg.qr(user_embeddings.astype(np.float64))
+    item_basis, item_core = np.linalg.qr(item_embeddings.astype(np.float64))
+    left, singular, right = np.linalg.svd(user_core @ item_core.T)
+    if not 1 <= dim <= len(singular):
+        raise ExportError(f"dim {dim}: must be from 1 to {len(singular)}, the rank of the teacher's scores")
+    scale = np.sqrt(singular[:dim])
+    users = user_basis @ (left[:, :dim] * scale)
+    items = item_basis @ (right[:dim].T * scale)
+    return users.astype(np.float32), items.astype(np.float32)
+
+
+def quantize_items(
+    item_embeddings: npt.NDArray[Any], code_bytes: int
+) -> tuple[faiss.Index, npt.NDArray[np.float32], str]:
+    """Product-quantise item vectors to `code_bytes` bytes each, for search by inner product.
+
+    One byte a sub-vector. Where the dimension is no multiple of `code_bytes`, a random rotation first spreads the
+    vector over the next multiple, which changes no inner product. With fewer than 256 items the sub-codes have as
+    many bits as there are items to tell apart, so the code is shorter than asked for.
+
+    Args:
+        item_embeddings: Shape (I, d_t).
+        code_bytes: Bytes a code.
+
+    Returns:
+        The index, the decoded vectors (float32, shape (I, d_t)), and the FAISS factory string.
+
+    Raises:
+        ExportError: No bytes, or no items to tell apart.
+    """
+    items = np.ascontiguousarray(item_embeddings, dtype=np.float32)
+    bits = min(MAXIMUM_BITS, len(items).bit_length() - 1)
+    if code_bytes < 1 or bits < 1:
+        raise ExportError(f"code of {code_bytes} bytes for {len(items)} items: needs at least one and two")
+    dim = items.shape[1]
+    padded = -(-dim // code_bytes) * code_bytes
+    # "np": no polysemous training, which takes minutes and serves a filter that is not used here.
+    factory = f"PQ{code_bytes}x{bits}np"
+    if padded != dim:
+        factory = f"RR{padded},{factory}"
+    index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    inner = index.index if isinstance(index, faiss.IndexPreTransform) else index
+    quantizer: Any = faiss.downcast_index(inner)
+    # Few items are no mistake here: the codebook is to fit these items and no others.
+    quantizer.pq.cp.min_points_per_centroid = 1
+    with one_thread():
+        index.train(items)
+        index.add(items)
+    return index, index.reconstruct_n(0, len(items)), factory
+
+
+def code_size(index: faiss.Index) -> int:
+    """Bytes a code of a product-quantised index."""
+    return int(index.sa_code_size())
+
+
+def codebook_size(index: faiss.Index) -> int:
+    """Bytes of a product-quantised index that do not grow with the items: its centroids."""
+    inner = index.index if isinstance(index, faiss.IndexPreTransform) else index
+    quantizer: Any = faiss.downcast_index(inner)
+    return int(quantizer.pq.centroids.size()) * 4
