@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# The whole road on invented data: teacher -> FreqD student -> bundles -> gRPC answers -> gains table.
+# Everything lands in ./demo (or $1) and is made anew each time.
+set -euo pipefail
+out=${1:-demo}
+export OMP_NUM_THREADS=1
+server=""
+trap '[ -z "$server" ] || kill "$server" 2>/dev/null || true' EXIT
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+show() { printf '$ lowpass %s\n' "$*"; lowpass "$@"; }
+
+rm -rf "$out"
+mkdir -p "$out"
+say "1. Invented interactions: clustered tastes, Zipf popularity, titles"
+show data synth "$out/data"
+
+say "2. A teacher, 128 numbers a user and item"
+show train "$out/data" --out "$out/teacher" --dim 128 --patience 30
+
+say "3. A student of 32 numbers, distilled with FreqD"
+show distill "$out/data" --teacher "$out/teacher" --out "$out/student" --dim 32 \
+    --lr 5e-3 --weight-decay 1e-4 --epochs 100 --patience 30
+
+say "4. Both exported: embeddings, ONNX graphs, FAISS index, one bundle each"
+show export "$out/teacher" --data "$out/data" --repository "$out/models" --model teacher
+show export "$out/student" --data "$out/data" --repository "$out/models" --model student --teacher "$out/teacher"
+show bundle verify "$out/models/student/1"
+
+say "5. Served over gRPC, and asked"
+lowpass serve --repository "$out/models" --model student --address 127.0.0.1:0 --metrics-address 127.0.0.1:0 \
+    --ready-file "$out/ready.json" 2>"$out/serve.log" &
+server=$!
+for _ in $(seq 100); do [ -e "$out/ready.json" ] && break; sleep 0.2; done
+field() { python -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$out/ready.json" "$1"; }
+target=$(field address)
+show query --target "$target" --user u0007 -k 5
+show query --target "$target" --history i0042,i0099 -k 5
+show query --target "$target" --similar i0042 -k 5
+python - "$(field metrics_address)" <<'PY'
+import sys, urllib.request
+
+wanted = ("lowpass_request_duration_seconds_count", "lowpass_model_quality", "lowpass_bundle_load_seconds")
+print(f"\nPrometheus, http://{sys.argv[1]}/metrics:")
+for line in urllib.request.urlopen(f"http://{sys.argv[1]}/metrics", timeout=5).read().decode().splitlines():
+    if line.startswith(wanted):
+        print("  " + line)
+PY
+kill -TERM "$server"
+wait "$server"
+server=""
+
+say "6. What was won, and what was not"
+show gains --repository "$out/models" --teacher teacher --student student --out "$out/gains"
+
+say "Done. Next:"
+cat <<NEXT
+  open $out/gains/gains.png and $out/student/curve.png
+  lowpass compare $out/teacher $out/student          quality side by side
+  lowpass serve --repository $out/models             keep it running; metrics on http://127.0.0.1:9464/metrics
+  lowpass data prepare YOUR.csv --out mydata         your own interactions: README.md, "Your own data"
+NEXT
