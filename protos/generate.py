@@ -1,7 +1,7 @@
 """Generate the committed protobuf and gRPC code, or prove that it matches the .proto files.
 
-protoc writes `from lowpass.v1 import ...`, which would name the command line's module; the imports are rewritten to
-the package the code really lives in.
+protoc writes `from lowpass.v1 import ...`, which would name the command line's module; the imports are
+rewritten to the package the code really lives in.
 
 Example: python protos/generate.py serve/rpc/pb
 """
@@ -51,9 +51,7 @@ def generate(package: str) -> dict[str, str]:
         if protoc.main(arguments) != 0:
             raise SystemExit("protos/generate.py: protoc failed; its message is above")
         files = {
-            path.relative_to(draft).as_posix(): IMPORT.sub(
-                rf"\1 {package}.\2", path.read_text(encoding="utf-8")
-            )
+            path.relative_to(draft).as_posix(): IMPORT.sub(rf"\1 {package}.\2", path.read_text(encoding="utf-8"))
             for path in sorted(Path(draft).rglob("*.py*"))
         }
     markers = {f"{folder}/__init__.py".lstrip("/"): text for folder, text in MARKERS.items()}
@@ -73,12 +71,8 @@ def drift(expected: dict[str, str], target: Path) -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Write the code into the target folder, or compare (`--check`); returns the exit code."""
     parser = argparse.ArgumentParser(description="Generate protobuf and gRPC code.")
-    parser.add_argument(
-        "target", type=Path, help="package folder, relative to the project root: serve/rpc/pb"
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit 1 when the folder has drifted"
-    )
+    parser.add_argument("target", type=Path, help="package folder, relative to the project root: serve/rpc/pb")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the folder has drifted")
     options = parser.parse_args(arguments)
     target: Path = options.target
     files = generate(".".join(target.parts))
@@ -87,9 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name in changed:
             sys.stderr.write(f"protos/generate.py: {target / name} has drifted: run `make proto`\n")
         if changed:
-            sys.stderr.write(
-                f"protos/generate.py: generated here with grpcio-tools {version('grpcio-tools')}\n"
-            )
+            sys.stderr.write(f"protos/generate.py: generated here with grpcio-tools {version('grpcio-tools')}\n")
         return 1 if changed else 0
     for name in changed:
         path = target / name

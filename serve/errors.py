@@ -1,0 +1,173 @@
+"""Everything that can go wrong in serving, in words of the domain.
+
+    ServingError
+    ├── StartupError            the server cannot start; the user's fault
+    │   ├── NothingToServe      the repository holds no model, or none that was asked for
+    │   ├── UnusableBundle      a bundle opened but cannot answer
+    │   └── AddressUnavailable  an address is malformed or cannot be bound
+    └── RequestError            a request is refused; the server is well
+        ├── InvalidRequest      fields of the request are wrong
+        ├── NotFound            the request names something that is not there
+        │   ├── UnknownUser     no such user, and no fallback was allowed
+        │   ├── UnknownItem     no such item
+        │   ├── UnknownHistory  no item of the history is known, and no fallback was allowed
+        │   ├── ModelNotServed  no such model is loaded
+        │   ├── VersionNotServed    the model is, this version is not
+        │   └── LabelNotServed      the model is, this label is not
+        ├── FoldInUnavailable   the model cannot answer histories
+        ├── Overloaded          too many requests in flight; try again later
+        ├── DeadlineExpired     the caller's, or the server's, time was up before an answer
+        ├── NotReady            the server still loads its models
+        └── ShuttingDown        the server drains; another one will answer
+
+No error here knows a status code: `serve.rpc.status` maps them all, and a test proves that it does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class ServingError(Exception):
+    """Root of the tree; `exit_code` 2 tells the command line whose fault it is."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class StartupError(ServingError):
+    """The server cannot start."""
+
+
+class NothingToServe(StartupError):
+    """The repository holds no model, or none that was asked for."""
+
+
+class UnusableBundle(StartupError):
+    """A bundle opened but cannot answer."""
+
+
+class AddressUnavailable(StartupError):
+    """An address is malformed or cannot be bound."""
+
+
+class RequestError(ServingError):
+    """A request is refused; the server is well."""
+
+
+@dataclass(frozen=True)
+class FieldViolation:
+    """One wrong field of a request.
+
+    Args:
+        field: Its path, as in the public interface, e.g. "history.item_ids".
+        description: What is wrong and what would be right.
+    """
+
+    field: str
+    description: str
+
+
+class InvalidRequest(RequestError):
+    """Fields of the request are wrong.
+
+    Args:
+        violations: All of them, not just the first.
+    """
+
+    def __init__(self, *violations: FieldViolation) -> None:
+        super().__init__("; ".join(f"{wrong.field}: {wrong.description}" for wrong in violations))
+        self.violations = violations
+
+
+class NotFound(RequestError):
+    """The request names something that is not there.
+
+    Args:
+        name: What was named.
+    """
+
+    kind: ClassVar[str] = "resource"
+    remedy: ClassVar[str] = "check the name"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"unknown {self.kind} {name!r}: {self.remedy}")
+        self.name = name
+
+
+class UnknownUser(NotFound):
+    """No such user, and no fallback was allowed."""
+
+    kind = "user"
+    remedy = "send a history instead of a user id, or set allow_fallback"
+
+
+class UnknownItem(NotFound):
+    """No such item."""
+
+    kind = "item"
+    remedy = "the model was trained without it"
+
+
+class UnknownHistory(NotFound):
+    """No item of the history is known, and no fallback was allowed."""
+
+    kind = "history"
+    remedy = "the model knows none of its items; set allow_fallback"
+
+
+class ModelNotServed(NotFound):
+    """No such model is loaded."""
+
+    kind = "model"
+    remedy = "GetInfo lists what is served"
+
+
+class VersionNotServed(NotFound):
+    """The model is loaded, this version of it is not."""
+
+    kind = "version"
+    remedy = "GetInfo lists what is served"
+
+
+class LabelNotServed(NotFound):
+    """The model is loaded, this label of it is not."""
+
+    kind = "label"
+    remedy = "GetInfo lists what is served"
+
+
+class FoldInUnavailable(RequestError):
+    """The model cannot answer histories.
+
+    Args:
+        model: Its name.
+    """
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"model {model!r} has no fold-in graph: send a user id, or set allow_fallback")
+        self.model = model
+
+
+class Overloaded(RequestError):
+    """Too many requests are in flight.
+
+    Args:
+        retry_after: When trying again makes sense, in seconds.
+    """
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"too many requests in flight: try again in {retry_after * 1000:.0f} ms")
+        self.retry_after = retry_after
+
+
+class DeadlineExpired(RequestError):
+    """The caller's, or the server's, time was up before an answer."""
+
+
+class NotReady(RequestError):
+    """The server still loads its models."""
+
+
+class ShuttingDown(RequestError):
+    """The server drains; another one will answer."""

@@ -1,0 +1,194 @@
+"""Every Prometheus series of the server, in one place; the registry comes from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    start_http_server,
+)
+
+from serve.errors import AddressUnavailable
+from serve.types import ModelSummary, Source
+
+BUCKETS = tuple(float(f"{1e-5 * 1.5**power:.3g}") for power in range(35))
+"""Seconds, geometric from 10 µs to 9.7 s: a quantile read from them is off by at most a factor of 1.5."""
+
+STAGES = ("queue", "encode", "search", "filter", "total")
+QUALITY = ("recall@20", "ndcg@20", "teacher_recall@20", "teacher_ndcg@20", "kept_recall")
+
+
+class Metrics:
+    """The series. Children are looked up once and kept: labels() alone costs as much as an observation.
+
+    Args:
+        registry: Where they are registered; one per server.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self._request_duration = Histogram(
+            "lowpass_request_duration_seconds",
+            "From arrival until the answer or the error was ready to be sent.",
+            ["method", "model", "version", "code"],
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        self._stage_duration = Histogram(
+            "lowpass_stage_duration_seconds",
+            "Where the time of answered requests went.",
+            ["stage", "model"],
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        self._in_flight = Gauge(
+            "lowpass_requests_in_flight", "Requests in work or waiting for a worker.", registry=registry
+        )
+        self._rejected = Counter(
+            "lowpass_requests_rejected_total",
+            "Requests refused or given up before they were worked on.",
+            ["reason"],
+            registry=registry,
+        )
+        self._answers = Counter(
+            "lowpass_answers_total",
+            "Lists sent, by how they came about.",
+            ["model", "source"],
+            registry=registry,
+        )
+        self._models = _ModelSeries(registry)
+        self._request_children: dict[tuple[str, str, str, str], Histogram] = {}
+        self._stage_children: dict[str, tuple[Histogram, ...]] = {}
+        self._answer_children: dict[tuple[str, Source], Counter] = {}
+
+    def watch_in_flight(self, read: Callable[[], float]) -> None:
+        """Read the gauge of requests in flight from `read` when scraped."""
+        self._in_flight.set_function(read)
+
+    def request(self, method: str, model: str, version: str, code: str, seconds: float) -> None:
+        """Count one finished request; an empty model is one that was not found or not reached."""
+        labels = (method, model, version, code)
+        child = self._request_children.get(labels)
+        if child is None:
+            child = self._request_children.setdefault(labels, self._request_duration.labels(*labels))
+        child.observe(seconds)
+
+    def stages(self, model: str, nanoseconds: tuple[int, ...]) -> None:
+        """Count the stages of one answered request, in the order of `STAGES`."""
+        children = self._stage_children.get(model)
+        if children is None:
+            made = tuple(self._stage_duration.labels(stage, model) for stage in STAGES)
+            children = self._stage_children.setdefault(model, made)
+        for child, duration in zip(children, nanoseconds, strict=True):
+            child.observe(duration * 1e-9)
+
+    def rejected(self, reason: str) -> None:
+        """Count one request that was not worked on."""
+        self._rejected.labels(reason).inc()
+
+    def answer(self, model: str, source: Source) -> None:
+        """Count one list."""
+        child = self._answer_children.get((model, source))
+        if child is None:
+            made = self._answers.labels(model, source.value)
+            child = self._answer_children.setdefault((model, source), made)
+        child.inc()
+
+    def model_loaded(self, summary: ModelSummary, load_seconds: float) -> None:
+        """Publish what is known about a loaded model."""
+        self._models.publish(summary, load_seconds)
+
+    def handled(self) -> dict[str, int]:
+        """Finished requests by code, over all methods and models."""
+        counts: dict[str, int] = {}
+        for (_, _, _, code), child in list(self._request_children.items()):
+            total = next(sample.value for sample in child._child_samples() if sample.name == "_count")
+            counts[code] = counts.get(code, 0) + int(total)
+        return counts
+
+
+class _ModelSeries:
+    """Gauges that describe the loaded models."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"lowpass_{name}", text, ["model", "version", *labels], registry=registry)
+
+        self._info = gauge(
+            "bundle_info", "1 for each loaded bundle.", "bundle_id", "backbone", "method", "teacher", "index"
+        )
+        self._load = gauge("bundle_load_seconds", "Time to open, verify, build and warm the bundle.")
+        self._quality = gauge("model_quality", "Offline quality measured at export.", "metric")
+        self._index_bytes = gauge("index_bytes", "Size of the search index.")
+        self._ann_recall = gauge("index_ann_recall", "Share of the exact top-k the index finds.")
+        self._items = gauge("items", "Items of the catalogue.")
+        self._users = gauge("users", "Users with an embedding.")
+
+    def publish(self, summary: ModelSummary, load_seconds: float) -> None:
+        which = (summary.name, summary.version)
+        described = (summary.bundle_id, summary.backbone, summary.method, summary.teacher)
+        self._info.labels(*which, *described, summary.index.factory).set(1)
+        self._load.labels(*which).set(load_seconds)
+        for metric in QUALITY:
+            if metric in summary.quality:
+                self._quality.labels(*which, metric).set(summary.quality[metric])
+        self._index_bytes.labels(*which).set(summary.index.size_bytes)
+        self._ann_recall.labels(*which).set(summary.index.ann_recall)
+        self._items.labels(*which).set(summary.items)
+        self._users.labels(*which).set(summary.users)
+
+
+@dataclass(frozen=True)
+class MetricsEndpoint:
+    """The registry over HTTP.
+
+    Args:
+        server: Serving in its own thread.
+        thread: That thread.
+    """
+
+    server: WSGIServer
+    thread: Thread
+
+    @classmethod
+    def start(cls, host: str, port: int, registry: CollectorRegistry) -> MetricsEndpoint:
+        """Serve `/metrics`.
+
+        Args:
+            host: Address to bind.
+            port: Port to bind; 0 for any free one.
+            registry: What to serve.
+
+        Raises:
+            AddressUnavailable: The address cannot be bound.
+        """
+        try:
+            server, thread = start_http_server(port, host, registry)
+        except OSError as error:
+            raise AddressUnavailable(
+                f"--metrics-address {host}:{port}: cannot be bound ({error.strerror}): choose another one"
+            ) from error
+        return cls(server, thread)
+
+    @property
+    def address(self) -> str:
+        """Host and port really bound."""
+        host, port = self.server.server_address[:2]
+        return f"{host!s}:{port}"
+
+    def stop(self) -> None:
+        """Stop serving and free the port."""
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()

@@ -1,0 +1,245 @@
+"""From a question to an answer: subject → vector → candidates → mask → top-k. Pure, synchronous, in batches.
+
+An index is asked for as many candidates as could possibly be masked (k + offset + seen + excluded), so that a
+full answer never depends on luck; where that is too many, or an approximate index finds fewer, every item is
+scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter_ns
+
+import numpy as np
+import numpy.typing as npt
+
+from serve.errors import FoldInUnavailable, RequestError, UnknownHistory, UnknownItem, UnknownUser
+from serve.ports import CandidateIndex, Catalogue, FoldIn, ItemScorer
+from serve.selection import NO_ROWS, Selection, cut
+from serve.types import Answers, Query, Recommendation, Rows, Scores, SimilarQuery, Source
+
+NO_SCORES: Scores = np.empty(0, dtype=np.float32)
+
+
+@dataclass(slots=True)
+class _Task:
+    """A question on its way, in row numbers; `vector` is None if popular, `complete` if no item is missed."""
+
+    position: int
+    query: Query | SimilarQuery
+    source: Source
+    vector: npt.NDArray[np.float32] | None
+    blocked: Rows
+    allowed: Rows | None
+    unknown: list[str]
+    exact: bool
+    rows: Rows = field(default_factory=lambda: NO_ROWS)
+    scores: Scores = field(default_factory=lambda: NO_SCORES)
+    complete: bool = True
+
+    @property
+    def wanted(self) -> int:
+        return self.query.k + self.query.offset
+
+
+class Recommender:
+    """Answers questions about one model. Thread-safe: it keeps nothing between calls.
+
+    Args:
+        name: The model's, for errors.
+        catalogue: Users and items, N of them.
+        index: Approximate or exact search over the item embeddings.
+        exact: Exact search over the item embeddings, by inner product.
+        cosine: Exact search over the item embeddings scaled to unit length.
+        fold_in: Histories to vectors; None when the model cannot.
+        max_over_fetch: Most candidates to ask of an approximate index; for more, every item is scored.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        catalogue: Catalogue,
+        *,
+        index: CandidateIndex,
+        exact: ItemScorer,
+        cosine: ItemScorer,
+        fold_in: FoldIn | None = None,
+        max_over_fetch: int = 1024,
+    ) -> None:
+        self.name = name
+        self.catalogue = catalogue
+        self._index = index
+        self._exact = exact
+        self._cosine = cosine
+        self._fold_in = fold_in
+        self._max_over_fetch = max_over_fetch
+        self._num_items = exact.num_items
+        self._selection = Selection(catalogue)
+
+    @property
+    def has_fold_in(self) -> bool:
+        """Whether histories can be answered."""
+        return self._fold_in is not None
+
+    def recommend(self, queries: Sequence[Query]) -> Answers:
+        """Answer a batch of questions; one that fails does not fail the others.
+
+        Args:
+            queries: Already checked against the server's limits.
+
+        Returns:
+            One outcome per question, and where the time went.
+        """
+        started = perf_counter_ns()
+        tasks: list[_Task] = []
+        failures: dict[int, RequestError] = {}
+        for position, query in enumerate(queries):
+            try:
+                tasks.append(self._encode(position, query))
+            except RequestError as error:
+                failures[position] = error
+        return self._answer(tasks, failures, self._index, self._exact, started)
+
+    def similar_items(self, query: SimilarQuery) -> Answers:
+        """Answer an item-to-item question, exactly, by cosine.
+
+        Args:
+            query: Already checked against the server's limits.
+
+        Returns:
+            One outcome, and where the time went.
+        """
+        started = perf_counter_ns()
+        try:
+            tasks, failures = [self._encode_item(query)], {}
+        except RequestError as error:
+            tasks, failures = [], {0: error}
+        return self._answer(tasks, failures, self._cosine, self._cosine, started)
+
+    def _answer(
+        self,
+        tasks: list[_Task],
+        failures: dict[int, RequestError],
+        index: CandidateIndex,
+        exact: ItemScorer,
+        started: int,
+    ) -> Answers:
+        encoded = perf_counter_ns()
+        self._search(tasks, index, exact)
+        searched = perf_counter_ns()
+        outcomes: dict[int, Recommendation | RequestError] = {**failures}
+        for task in tasks:
+            outcomes[task.position] = self._finish(task, exact)
+        filtered = perf_counter_ns()
+        in_order = [outcomes[position] for position in range(len(outcomes))]
+        return Answers(in_order, encoded - started, searched - encoded, filtered - searched)
+
+    def _encode(self, position: int, query: Query) -> _Task:
+        allowed, unlisted = self._selection.allowed(query.allow_item_ids, query.allow_categories)
+        if query.user_id is not None:
+            source, (vector, has, unknown) = Source.PERSONAL, self._encode_user(query)
+        else:
+            source, (vector, has, unknown) = Source.FOLD_IN, self._encode_history(query)
+        blocked = self._selection.blocked(NO_ROWS if query.include_seen else has, query.exclude_item_ids)
+        return _Task(
+            position=position,
+            query=query,
+            source=source if vector is not None else Source.POPULAR,
+            vector=vector,
+            blocked=blocked,
+            allowed=allowed,
+            unknown=list(dict.fromkeys([*unknown, *unlisted])) if unknown or unlisted else [],
+            exact=query.exact,
+        )
+
+    def _encode_user(self, query: Query) -> tuple[npt.NDArray[np.float32] | None, Rows, list[str]]:
+        user_id = query.user_id or ""
+        user_index = self.catalogue.user_ids.index_of(user_id)
+        if user_index >= 0:
+            embedding = self.catalogue.user_embeddings[user_index]
+            return embedding.astype(np.float32, copy=False), self._selection.seen(user_index), []
+        if not query.allow_fallback:
+            raise UnknownUser(user_id)
+        return None, NO_ROWS, []
+
+    def _encode_history(self, query: Query) -> tuple[npt.NDArray[np.float32] | None, Rows, list[str]]:
+        history, unknown = self._selection.rows_of(query.history)
+        if len(history) and self._fold_in is not None:
+            return self._fold_in.encode(history), history, unknown
+        if query.allow_fallback:
+            return None, history, unknown
+        if self._fold_in is None:
+            raise FoldInUnavailable(self.name)
+        raise UnknownHistory(", ".join([*query.history[:3], *(["..."] if len(query.history) > 3 else [])]))
+
+    def _encode_item(self, query: SimilarQuery) -> _Task:
+        row = self.catalogue.item_ids.index_of(query.item_id)
+        if row < 0:
+            raise UnknownItem(query.item_id)
+        allowed, unknown = self._selection.allowed(query.allow_item_ids, query.allow_categories)
+        return _Task(
+            position=0,
+            query=query,
+            source=Source.SIMILAR,
+            vector=self._cosine.item_vector(row),
+            blocked=self._selection.blocked(np.array([row]), query.exclude_item_ids),
+            allowed=allowed,
+            unknown=unknown,
+            exact=True,
+        )
+
+    def _search(self, tasks: list[_Task], index: CandidateIndex, exact: ItemScorer) -> None:
+        groups: dict[tuple[bool, int], list[_Task]] = {}
+        for task in tasks:
+            if task.vector is None:
+                task.rows, task.scores = self._selection.popular(task.wanted, task.blocked, task.allowed)
+            elif task.allowed is not None:
+                rows = self._selection.without(task.allowed, task.blocked)
+                task.rows, task.scores = rows, exact.score(task.vector, rows)
+            else:
+                fetch = self._over_fetch(task)
+                scan = task.exact or (fetch > self._max_over_fetch and not index.is_exact)
+                # Requests of like size share a search; one alone asks for exactly what it needs.
+                size = fetch if len(tasks) == 1 else min(1 << (fetch - 1).bit_length(), self._num_items)
+                groups.setdefault((scan, size), []).append(task)
+        for (scan, size), group in groups.items():
+            _search_group(group, exact if scan else index, size)
+
+    def _over_fetch(self, task: _Task) -> int:
+        return min(task.wanted + len(task.blocked), self._num_items)
+
+    def _finish(self, task: _Task, exact: ItemScorer) -> Recommendation:
+        query = task.query
+        rows, scores = self._eligible(task)
+        if len(rows) < task.wanted and not task.complete:
+            # The approximate index found fewer than it was asked for: no answer may be short for that reason.
+            _search_group([task], exact, self._over_fetch(task))
+            rows, scores = self._eligible(task)
+        min_score = None if task.source is Source.POPULAR else query.min_score
+        rows, scores, shortfall = cut(rows, scores, offset=query.offset, k=query.k, min_score=min_score)
+        titles = self.catalogue.item_titles if query.include_titles else None
+        return Recommendation(
+            item_ids=self.catalogue.item_ids.take(rows),
+            scores=scores,
+            source=task.source,
+            shortfall=shortfall,
+            titles=titles.take(rows) if titles is not None else [],
+            unknown_item_ids=task.unknown,
+        )
+
+    def _eligible(self, task: _Task) -> tuple[Rows, Scores]:
+        rows, scores = task.rows, task.scores
+        if task.vector is None:
+            return rows, scores
+        keep = self._selection.free(rows, task.blocked) & (rows >= 0)
+        rows, scores = rows[keep], scores[keep]
+        order = np.lexsort((rows, -scores))
+        return rows[order], scores[order]
+
+
+def _search_group(group: list[_Task], index: CandidateIndex, size: int) -> None:
+    vectors = np.stack([task.vector for task in group if task.vector is not None])
+    scores, rows = index.search(vectors, size)
+    for number, task in enumerate(group):
+        task.rows, task.scores, task.complete = rows[number], scores[number], index.is_exact

@@ -1,0 +1,190 @@
+"""Between protobuf messages and the types of the domain; nothing is decided here but the defaults of the interface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from serve.errors import FieldViolation, InvalidRequest
+from serve.limits import Limits
+from serve.model_store import ServedModel
+from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
+from serve.types import ModelSummary, Query, Recommendation, Shortfall, SimilarQuery, Source
+
+_SOURCES = {
+    Source.PERSONAL: pb.SOURCE_PERSONAL,
+    Source.FOLD_IN: pb.SOURCE_FOLD_IN,
+    Source.POPULAR: pb.SOURCE_POPULAR,
+    Source.SIMILAR: pb.SOURCE_SIMILAR,
+}
+_SHORTFALLS = {
+    Shortfall.NONE: pb.SHORTFALL_UNSPECIFIED,
+    Shortfall.EXHAUSTED: pb.SHORTFALL_EXHAUSTED,
+    Shortfall.BELOW_MIN_SCORE: pb.SHORTFALL_BELOW_MIN_SCORE,
+}
+
+
+def to_query(request: pb.RecommendRequest, limits: Limits) -> Query:
+    """A checked question.
+
+    Args:
+        request: As received.
+        limits: What is accepted.
+
+    Raises:
+        InvalidRequest: Naming every wrong field.
+    """
+    subject = request.WhichOneof("subject")
+    if subject is None:
+        raise InvalidRequest(FieldViolation("subject", "is not set; send user_id or history"))
+    query = Query(
+        user_id=request.user_id if subject == "user_id" else None,
+        history=tuple(request.history.item_ids) if subject == "history" else (),
+        k=request.k or limits.default_k,
+        include_seen=request.include_seen,
+        exclude_item_ids=tuple(request.exclude_item_ids),
+        allow_item_ids=tuple(request.allow_item_ids),
+        allow_categories=tuple(request.allow_categories),
+        min_score=request.min_score if request.HasField("min_score") else None,
+        offset=request.offset,
+        exact=request.exact,
+        allow_fallback=request.allow_fallback,
+        include_titles=request.include_titles,
+    )
+    limits.check_query(query)
+    return query
+
+
+def to_similar_query(request: pb.SimilarItemsRequest, limits: Limits) -> SimilarQuery:
+    """A checked item-to-item question.
+
+    Args:
+        request: As received.
+        limits: What is accepted.
+
+    Raises:
+        InvalidRequest: Naming every wrong field.
+    """
+    query = SimilarQuery(
+        item_id=request.item_id,
+        k=request.k or limits.default_k,
+        exclude_item_ids=tuple(request.exclude_item_ids),
+        allow_item_ids=tuple(request.allow_item_ids),
+        allow_categories=tuple(request.allow_categories),
+        min_score=request.min_score if request.HasField("min_score") else None,
+        offset=request.offset,
+        include_titles=request.include_titles,
+    )
+    limits.check_similar(query)
+    return query
+
+
+def to_timings(nanoseconds: Sequence[int]) -> pb.Timings:
+    """Timings from nanoseconds in the order queue, encode, search, filter, total."""
+    queue, encode, search, filtered, total = nanoseconds
+    return pb.Timings(
+        queue_us=queue // 1000,
+        encode_us=encode // 1000,
+        search_us=search // 1000,
+        filter_us=filtered // 1000,
+        total_us=total // 1000,
+    )
+
+
+def to_response(answer: Recommendation, model: ModelSummary, timings: pb.Timings) -> pb.RecommendResponse:
+    """An answer as it is sent."""
+    return pb.RecommendResponse(
+        item_ids=answer.item_ids,
+        scores=answer.scores.tolist(),
+        titles=answer.titles,
+        model=model.name,
+        version=model.version,
+        source=_SOURCES[answer.source],
+        shortfall=_SHORTFALLS[answer.shortfall],
+        unknown_item_ids=answer.unknown_item_ids,
+        timings=timings,
+    )
+
+
+def to_similar_response(answer: Recommendation, model: ModelSummary, timings: pb.Timings) -> pb.SimilarItemsResponse:
+    """An item-to-item answer as it is sent."""
+    return pb.SimilarItemsResponse(
+        item_ids=answer.item_ids,
+        scores=answer.scores.tolist(),
+        titles=answer.titles,
+        model=model.name,
+        version=model.version,
+        source=_SOURCES[answer.source],
+        shortfall=_SHORTFALLS[answer.shortfall],
+        unknown_item_ids=answer.unknown_item_ids,
+        timings=timings,
+    )
+
+
+def to_info(models: Sequence[ServedModel], limits: Limits, server_version: str) -> pb.GetInfoResponse:
+    """What is served and accepted.
+
+    Args:
+        models: The default first.
+        limits: What is accepted.
+        server_version: Of the software.
+    """
+    defaults: dict[str, ServedModel] = {}
+    for model in models:
+        defaults.setdefault(model.summary.name, model)
+    default_name = models[0].summary.name if models else ""
+    return pb.GetInfoResponse(
+        server_version=server_version,
+        models=[
+            _to_model(model, defaults[model.summary.name] is model, model.summary.name == default_name)
+            for model in models
+        ],
+        limits=to_limits(limits),
+    )
+
+
+def to_limits(limits: Limits) -> pb.Limits:
+    """Limits as they are sent."""
+    return pb.Limits(
+        max_k=limits.max_k,
+        default_k=limits.default_k,
+        max_offset=limits.max_offset,
+        max_batch=limits.max_batch,
+        max_history=limits.max_history,
+        max_exclude=limits.max_exclude,
+        max_allow=limits.max_allow,
+        max_categories=limits.max_categories,
+        max_id_bytes=limits.max_id_bytes,
+        max_message_bytes=limits.max_message_bytes,
+        max_in_flight=limits.max_in_flight,
+        max_deadline_ms=round(limits.max_deadline * 1000),
+    )
+
+
+def _to_model(model: ServedModel, is_default_version: bool, is_default: bool) -> pb.Model:
+    summary, catalogue = model.summary, model.recommender.catalogue
+    return pb.Model(
+        name=summary.name,
+        version=summary.version,
+        labels=summary.labels,
+        bundle_id=summary.bundle_id,
+        backbone=summary.backbone,
+        method=summary.method,
+        teacher=summary.teacher,
+        dim=summary.dim,
+        num_parameters=summary.num_parameters,
+        users=summary.users,
+        items=summary.items,
+        quality=summary.quality,
+        index=pb.IndexInfo(
+            factory=summary.index.factory,
+            search=summary.index.search,
+            ann_recall=summary.index.ann_recall,
+            ann_recall_k=summary.index.ann_recall_k,
+            bytes_per_item=summary.index.bytes_per_item,
+        ),
+        has_fold_in=model.recommender.has_fold_in,
+        has_titles=catalogue.item_titles is not None,
+        categories=catalogue.category_names,
+        is_default_version=is_default_version,
+        is_default=is_default,
+    )

@@ -1,0 +1,153 @@
+"""The methods of the public interface: convert, ask the recommender, convert back. No transport."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
+
+from serve.errors import RequestError
+from serve.limits import Limits
+from serve.metrics import Metrics
+from serve.model_store import ModelStore, ServedModel
+from serve.rpc.call import Call
+from serve.rpc.convert import (
+    to_info,
+    to_query,
+    to_response,
+    to_similar_query,
+    to_similar_response,
+    to_timings,
+)
+from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
+from serve.rpc.status import to_status
+from serve.types import Answers, Query, Recommendation
+
+SERVICE: str = pb.DESCRIPTOR.services_by_name["RecommenderService"].full_name
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of a service.
+
+    Args:
+        name: Without the service.
+        request: Its request message.
+        response: Its response message.
+        handle: Answers, or raises a `RequestError`.
+    """
+
+    name: str
+    request: type[Message]
+    response: type[Message]
+    handle: Callable[[Any, Call], Message]
+
+
+class RecommenderService:
+    """The methods over a store of models.
+
+    Args:
+        store: The models.
+        limits: What is accepted.
+        metrics: Where stages and sources are counted.
+        server_version: Of the software.
+    """
+
+    def __init__(self, store: ModelStore, limits: Limits, metrics: Metrics, server_version: str) -> None:
+        self._store = store
+        self._limits = limits
+        self._metrics = metrics
+        self._server_version = server_version
+
+    def methods(self) -> tuple[Method, ...]:
+        """All of them, for a transport to register."""
+        return (
+            Method("Recommend", pb.RecommendRequest, pb.RecommendResponse, self.recommend),
+            Method("BatchRecommend", pb.BatchRecommendRequest, pb.BatchRecommendResponse, self.batch),
+            Method("SimilarItems", pb.SimilarItemsRequest, pb.SimilarItemsResponse, self.similar_items),
+            Method("GetInfo", pb.GetInfoRequest, pb.GetInfoResponse, self.get_info),
+        )
+
+    def recommend(self, request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
+        """Answer one question."""
+        query = to_query(request, self._limits)
+        with self._find(request.model, call) as model:
+            answers = model.recommender.recommend([query])
+        answer = _only(answers)
+        self._metrics.answer(call.model, answer.source)
+        return to_response(answer, model.summary, self._timings(model, answers, call))
+
+    def batch(self, request: pb.BatchRecommendRequest, call: Call) -> pb.BatchRecommendResponse:
+        """Answer many questions, each with a status of its own."""
+        self._limits.check_batch(len(request.requests))
+        entries: list[pb.BatchRecommendEntry | None] = [None] * len(request.requests)
+        groups: dict[ServedModel, list[tuple[int, Query]]] = {}
+        for position, entry in enumerate(request.requests):
+            try:
+                query = to_query(entry, self._limits)
+                model = self._store.find(*_selected(entry.model))
+            except RequestError as error:
+                entries[position] = pb.BatchRecommendEntry(status=to_status(error))
+            else:
+                groups.setdefault(model, []).append((position, query))
+        for model, members in groups.items():
+            call.deadline.check()
+            self._answer_group(model, members, entries, call)
+        if len(groups) > 1:
+            call.model = call.version = ""
+        return pb.BatchRecommendResponse(entries=[entry for entry in entries if entry is not None])
+
+    def similar_items(self, request: pb.SimilarItemsRequest, call: Call) -> pb.SimilarItemsResponse:
+        """Answer one item-to-item question."""
+        query = to_similar_query(request, self._limits)
+        with self._find(request.model, call) as model:
+            answers = model.recommender.similar_items(query)
+        answer = _only(answers)
+        self._metrics.answer(call.model, answer.source)
+        return to_similar_response(answer, model.summary, self._timings(model, answers, call))
+
+    def get_info(self, _request: pb.GetInfoRequest, _call: Call) -> pb.GetInfoResponse:
+        """Say what is served and accepted."""
+        return to_info(self._store.models, self._limits, self._server_version)
+
+    def _find(self, selector: pb.ModelSelector, call: Call) -> ServedModel:
+        model = self._store.find(*_selected(selector))
+        call.model, call.version = model.summary.name, model.summary.version
+        return model
+
+    def _answer_group(
+        self,
+        model: ServedModel,
+        members: list[tuple[int, Query]],
+        entries: list[pb.BatchRecommendEntry | None],
+        call: Call,
+    ) -> None:
+        call.model, call.version = model.summary.name, model.summary.version
+        with model:
+            answers = model.recommender.recommend([query for _, query in members])
+        timings = self._timings(model, answers, call)
+        for (position, _), outcome in zip(members, answers.outcomes, strict=True):
+            if isinstance(outcome, RequestError):
+                entries[position] = pb.BatchRecommendEntry(status=to_status(outcome))
+            else:
+                self._metrics.answer(call.model, outcome.source)
+                response = to_response(outcome, model.summary, timings)
+                entries[position] = pb.BatchRecommendEntry(response=response)
+
+    def _timings(self, model: ServedModel, answers: Answers, call: Call) -> pb.Timings:
+        spent = (call.queue_ns, answers.encode_ns, answers.search_ns, answers.filter_ns, call.age_ns)
+        self._metrics.stages(model.summary.name, spent)
+        return to_timings(spent)
+
+
+def _selected(selector: pb.ModelSelector) -> tuple[str, str, str]:
+    return selector.name, selector.version, selector.label
+
+
+def _only(answers: Answers) -> Recommendation:
+    outcome = answers.outcomes[0]
+    if isinstance(outcome, RequestError):
+        raise outcome
+    return outcome

@@ -1,0 +1,95 @@
+"""Domain errors to gRPC status: one table of codes, one function for google.rpc details.
+
+What is in the details: ErrorInfo always; BadRequest for wrong fields; ResourceInfo for what is not there; RetryInfo
+when trying again makes sense.
+"""
+
+from __future__ import annotations
+
+import re
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from serve import errors
+from serve.rpc.call import Refusal
+
+DOMAIN = "lowpass"
+INTERNAL = status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")
+"""All that a caller learns of a defect; the log has the rest."""
+
+CODES: dict[type[errors.RequestError], int] = {
+    errors.InvalidRequest: code_pb2.INVALID_ARGUMENT,
+    errors.UnknownUser: code_pb2.NOT_FOUND,
+    errors.UnknownItem: code_pb2.NOT_FOUND,
+    errors.UnknownHistory: code_pb2.NOT_FOUND,
+    errors.ModelNotServed: code_pb2.NOT_FOUND,
+    errors.VersionNotServed: code_pb2.NOT_FOUND,
+    errors.LabelNotServed: code_pb2.NOT_FOUND,
+    errors.FoldInUnavailable: code_pb2.FAILED_PRECONDITION,
+    errors.Overloaded: code_pb2.RESOURCE_EXHAUSTED,
+    errors.DeadlineExpired: code_pb2.DEADLINE_EXCEEDED,
+    errors.NotReady: code_pb2.UNAVAILABLE,
+    errors.ShuttingDown: code_pb2.UNAVAILABLE,
+}
+
+REJECTIONS: dict[type[errors.RequestError], str] = {
+    errors.Overloaded: "overloaded",
+    errors.DeadlineExpired: "deadline",
+    errors.NotReady: "not_ready",
+    errors.ShuttingDown: "shutting_down",
+}
+"""Errors that say something of the server's load and not of the request, and their metric label."""
+
+
+def to_status(error: errors.RequestError) -> status_pb2.Status:
+    """The status of an error, with its details.
+
+    Args:
+        error: A leaf of the tree.
+
+    Returns:
+        Code, the error's own words, and details.
+    """
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason_of(type(error)), domain=DOMAIN)]
+    if isinstance(error, errors.InvalidRequest):
+        violations = [
+            error_details_pb2.BadRequest.FieldViolation(field=wrong.field, description=wrong.description)
+            for wrong in error.violations
+        ]
+        details.append(error_details_pb2.BadRequest(field_violations=violations))
+    elif isinstance(error, errors.NotFound):
+        details.append(
+            error_details_pb2.ResourceInfo(resource_type=error.kind, resource_name=error.name, description=error.remedy)
+        )
+    elif isinstance(error, errors.Overloaded):
+        delay = Duration()
+        delay.FromMilliseconds(retry_milliseconds(error))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    return status_pb2.Status(code=CODES[type(error)], message=str(error), details=map(_pack, details))
+
+
+def to_refusal(error: errors.RequestError) -> Refusal:
+    """The end of a call that failed for `error`; tells gRPC's own retry logic when to come back, too."""
+    trailers: tuple[tuple[str, str], ...] = ()
+    if isinstance(error, errors.Overloaded):
+        trailers = (("grpc-retry-pushback-ms", str(retry_milliseconds(error))),)
+    return Refusal(to_status(error), trailers)
+
+
+def retry_milliseconds(error: errors.Overloaded) -> int:
+    """When to come back, in whole milliseconds."""
+    return max(1, round(error.retry_after * 1000))
+
+
+def reason_of(kind: type[errors.RequestError]) -> str:
+    """An error's name as ErrorInfo wants it, e.g. "UNKNOWN_USER"."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).upper()
+
+
+def _pack(message: Message) -> AnyMessage:
+    packed = AnyMessage()
+    packed.Pack(message)
+    return packed

@@ -1,0 +1,155 @@
+"""Which items may be answered, and in which order: masks and cuts on row numbers, no scores computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from serve.errors import FieldViolation, InvalidRequest
+from serve.ports import Catalogue
+from serve.types import Rows, Scores, Shortfall
+
+NO_ROWS: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
+
+
+class Selection:
+    """Row sets of one catalogue of N items. Immutable.
+
+    Args:
+        catalogue: Users and items.
+    """
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._num_items = len(catalogue.item_ids)
+        self._popularity = np.asarray(catalogue.popularity)
+        counts = np.bincount(catalogue.seen_indices, minlength=self._num_items)
+        self._popularity_scores: Scores = counts.astype(np.float32)
+        self._category_rows = {name: row for row, name in enumerate(catalogue.category_names)}
+        self._category_indptr, self._category_items = _items_by_category(catalogue)
+
+    def seen(self, user_index: int) -> Rows:
+        """Items the user already has, shape (n,)."""
+        indptr = self._catalogue.seen_indptr
+        return self._catalogue.seen_indices[indptr[user_index] : indptr[user_index + 1]]
+
+    def rows_of(self, item_ids: Sequence[str]) -> tuple[npt.NDArray[np.int64], list[str]]:
+        """Distinct rows of the known ids, in order of first mention, and the distinct unknown ids."""
+        distinct = list(dict.fromkeys(item_ids))
+        rows = self._catalogue.item_ids.index_many(distinct)
+        known = rows >= 0
+        if known.all():
+            return rows, []
+        return rows[known], [distinct[number] for number in np.flatnonzero(~known)]
+
+    def blocked(self, seen: Rows, exclude_item_ids: Sequence[str]) -> Rows:
+        """Rows never to answer with, shape (n,), possibly repeated; unknown ids are dropped."""
+        if not exclude_item_ids:
+            return seen
+        excluded = self._catalogue.item_ids.index_many(exclude_item_ids)
+        return np.concatenate([seen, excluded[excluded >= 0]])
+
+    def allowed(
+        self, item_ids: Sequence[str], categories: Sequence[str]
+    ) -> tuple[npt.NDArray[np.int64] | None, list[str]]:
+        """The only rows to answer with.
+
+        Args:
+            item_ids: Outside ids; empty for all.
+            categories: Category names; empty for all.
+
+        Returns:
+            Distinct rows in rising order, or None when all are allowed; and the distinct unknown ids.
+
+        Raises:
+            InvalidRequest: A category is not in the catalogue.
+        """
+        allowed: npt.NDArray[np.int64] | None = None
+        unknown: list[str] = []
+        if item_ids:
+            rows, unknown = self.rows_of(item_ids)
+            allowed = np.sort(rows)
+        if categories:
+            inside = self._in_categories(categories)
+            allowed = inside if allowed is None else np.intersect1d(allowed, inside, assume_unique=True)
+        return allowed, unknown
+
+    def popular(self, wanted: int, blocked: Rows, allowed: Rows | None) -> tuple[npt.NDArray[np.int64], Scores]:
+        """The most popular items that may be answered, and the number of users who have them.
+
+        Args:
+            wanted: How many at most.
+            blocked: Rows never to answer with.
+            allowed: The only rows to answer with; None for all.
+
+        Returns:
+            Rows and scores of shape (n,), n ≤ wanted, most popular first.
+        """
+        if allowed is None:
+            rows = self.without(self._popularity[: wanted + len(blocked)], blocked)
+        else:
+            inside = np.zeros(self._num_items, dtype=bool)
+            inside[allowed] = True
+            inside[blocked] = False
+            rows = self._popularity[inside[self._popularity]]
+        best: npt.NDArray[np.int64] = rows[:wanted].astype(np.int64)
+        return best, self._popularity_scores[best]
+
+    def without(self, rows: Rows, blocked: Rows) -> Rows:
+        """`rows` without the blocked ones, in the same order."""
+        return rows if len(blocked) == 0 else rows[self.free(rows, blocked)]
+
+    def free(self, rows: Rows, blocked: Rows) -> npt.NDArray[np.bool_]:
+        """Which of `rows` are not blocked, shape (n,)."""
+        # Zeroed pages are only touched where they are written or read, so this is cheap for any N.
+        taken = np.zeros(self._num_items, dtype=bool)
+        taken[blocked] = True
+        return ~taken[rows]
+
+    def _in_categories(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
+        unknown = [name for name in names if name not in self._category_rows]
+        if unknown:
+            known = ", ".join(self._catalogue.category_names[:5]) or "none at all"
+            text = f"unknown category {unknown[0]!r}; the model knows {known}"
+            raise InvalidRequest(FieldViolation("allow_categories", text))
+        indptr = self._category_indptr
+        parts = [
+            self._category_items[indptr[row] : indptr[row + 1]] for row in {self._category_rows[name] for name in names}
+        ]
+        return np.unique(np.concatenate(parts)).astype(np.int64)
+
+
+def cut(rows: Rows, scores: Scores, *, offset: int, k: int, min_score: float | None) -> tuple[Rows, Scores, Shortfall]:
+    """The part of a ranking that answers, and why it is shorter than k.
+
+    Args:
+        rows: All eligible rows, or at least the best offset + k of them; best first.
+        scores: Their scores, falling.
+        offset: How many to skip.
+        k: How many to keep.
+        min_score: Leave out what scores less.
+
+    Returns:
+        Rows, scores, and the reason for a shortfall.
+    """
+    shortfall = Shortfall.EXHAUSTED
+    if min_score is not None:
+        good = int(np.count_nonzero(scores >= min_score))
+        if good < len(rows):
+            shortfall = Shortfall.BELOW_MIN_SCORE
+        rows, scores = rows[:good], scores[:good]
+    rows, scores = rows[offset : offset + k], scores[offset : offset + k]
+    return rows, scores, Shortfall.NONE if len(rows) == k else shortfall
+
+
+def _items_by_category(catalogue: Catalogue) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    if catalogue.category_indptr is None or catalogue.category_indices is None:
+        return np.zeros(1, dtype=np.int64), np.empty(0, dtype=np.int32)
+    indptr = catalogue.category_indptr.astype(np.int64)
+    sizes = indptr[1:] - indptr[:-1]
+    items = np.repeat(np.arange(len(catalogue.item_ids), dtype=np.int32), sizes)
+    order = np.argsort(catalogue.category_indices, kind="stable")
+    counts = np.bincount(catalogue.category_indices, minlength=len(catalogue.category_names))
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), items[order]

@@ -1,0 +1,228 @@
+"""The server put together, and the order in which it starts and stops, written once.
+
+Start: take both addresses → metrics → accept, health NOT_SERVING → load, verify, warm → admit → health SERVING.
+Stop: health NOT_SERVING → wait one probe period → admit and accept nothing more → drain → close → metrics last.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from queue import SimpleQueue
+
+from prometheus_client import CollectorRegistry
+
+from export.repository import ModelRepository
+from serve.admission import Admission
+from serve.backends.faiss_index import limit_native_threads
+from serve.backends.fake import fake_model
+from serve.errors import AddressUnavailable
+from serve.limits import Limits
+from serve.logs import log_to_stderr
+from serve.metrics import Metrics, MetricsEndpoint
+from serve.model_store import ModelStore, ServedModel, choose_models, load_model
+from serve.rpc.services import SERVICE, RecommenderService
+from serve.transport.base import Transport, TransportSettings
+from serve.transport.grpcio_server import GrpcioServer
+
+LOG = logging.getLogger("lowpass.serve")
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How to serve.
+
+    Args:
+        repository: Root of a model repository; None serves the fake model.
+        models: `NAME` or `NAME:VERSION-OR-LABEL`, the default first; empty for every model.
+        address: For gRPC.
+        metrics_address: For Prometheus.
+        workers: Threads that work on requests.
+        limits: What is accepted.
+        reflection: Whether to offer server reflection.
+        verify: Whether to read every byte of a bundle before serving it.
+        drain_wait: Between NOT_SERVING and refusing, in seconds: one period of whoever probes health.
+        grace: How long what is in flight may take when stopping, in seconds.
+        ready_file: Where to write the addresses once ready; None for nowhere.
+    """
+
+    repository: Path | None = None
+    models: Sequence[str] = ()
+    address: str = "127.0.0.1:50051"
+    metrics_address: str = "127.0.0.1:9464"
+    workers: int = 4
+    limits: Limits = field(default_factory=Limits)
+    reflection: bool = True
+    verify: bool = True
+    drain_wait: float = 1.0
+    grace: float = 20.0
+    ready_file: Path | None = None
+
+
+class Server:
+    """One process that serves.
+
+    Args:
+        options: How.
+        transport: Makes the transport.
+
+    Attributes:
+        address: Of gRPC, once started.
+        metrics_address: Of Prometheus, once started.
+    """
+
+    def __init__(
+        self, options: ServerOptions, transport: Callable[[TransportSettings], Transport] = GrpcioServer
+    ) -> None:
+        self.address = self.metrics_address = ""
+        self.store = ModelStore()
+        self.metrics = Metrics(CollectorRegistry())
+        self.admission = Admission(options.limits.max_in_flight)
+        self.metrics.watch_in_flight(lambda: self.admission.in_flight)
+        self._options = options
+        service = RecommenderService(self.store, options.limits, self.metrics, metadata.version("lowpass"))
+        self._transport = transport(
+            TransportSettings(
+                services={SERVICE: service.methods()},
+                admission=self.admission,
+                limits=options.limits,
+                metrics=self.metrics,
+                workers=options.workers,
+                reflection=options.reflection,
+                prepare_thread=limit_native_threads,
+            )
+        )
+        self._endpoint: MetricsEndpoint | None = None
+
+    def start(self) -> None:
+        """Start, and return when ready.
+
+        Raises:
+            StartupError: An address, the repository or a bundle is unusable.
+            BundleError: A bundle is wrong.
+        """
+        options = self._options
+        try:
+            host, port = _split("--metrics-address", options.metrics_address)
+            _split("--address", options.address)
+            self.address = self._transport.bind(options.address)
+            self._endpoint = MetricsEndpoint.start(host, port, self.metrics.registry)
+            self.metrics_address = self._endpoint.address
+            self._transport.start()
+            self._load()
+        except BaseException:
+            self._close(grace=0.0)
+            raise
+        self.admission.open()
+        self._transport.set_serving(True)
+
+    def stop(self) -> bool:
+        """Stop in order; returns whether everything in flight ended in time."""
+        self._transport.set_serving(False)
+        time.sleep(self._options.drain_wait)
+        return self._close(self._options.grace)
+
+    def _close(self, grace: float) -> bool:
+        self.admission.close()
+        drained = self._transport.stop(grace)
+        if self._endpoint is not None:
+            self._endpoint.stop()
+        return drained
+
+    def _load(self) -> None:
+        limit_native_threads()
+        options = self._options
+        if options.repository is None:
+            self._add(ServedModel(*fake_model()))
+            return
+        repository = ModelRepository(options.repository)
+        loaded: set[Path] = set()
+        for choice in choose_models(repository, options.models):
+            path = repository.resolve(choice.name, choice.revision)
+            if path not in loaded:
+                loaded.add(path)
+                self._add(load_model(repository, choice.name, path, verify=options.verify))
+
+    def _add(self, model: ServedModel) -> None:
+        summary = model.summary
+        self.store.add(model)
+        self.metrics.model_loaded(summary, model.load_seconds)
+        fields = {
+            "model": summary.name,
+            "version": summary.version,
+            "labels": summary.labels,
+            "bundle_id": summary.bundle_id,
+            "load_seconds": round(model.load_seconds, 3),
+        }
+        LOG.info("model loaded", extra={"fields": fields})
+
+
+def run(options: ServerOptions) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code.
+
+    Args:
+        options: How.
+
+    Raises:
+        StartupError: An address, the repository or a bundle is unusable.
+        BundleError: A bundle is wrong.
+    """
+    log_to_stderr()
+    server = Server(options)
+    server.start()
+    # SimpleQueue.put may interrupt any code of the same thread; Event.set may not.
+    stops: SimpleQueue[int] = SimpleQueue()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    previous = {number: signal.signal(number, lambda got, _: stops.put(got)) for number in signals}
+    try:
+        _announce(options, server)
+        reason = signal.Signals(stops.get()).name
+        LOG.info("stopping", extra={"fields": {"signal": reason, "in_flight": server.admission.in_flight}})
+        drained = server.stop()
+        LOG.info("stopped", extra={"fields": {"drained": drained, "handled": server.metrics.handled()}})
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return 0 if drained else 1
+
+
+def _announce(options: ServerOptions, server: Server) -> None:
+    host, _ = _split("--address", server.address)
+    if not _is_loopback(host):
+        LOG.warning(
+            "OPEN WITHOUT TLS: anyone who reaches this address can read requests and answers",
+            extra={"fields": {"address": server.address}},
+        )
+    models = [f"{model.summary.name}:{model.summary.version}" for model in server.store.models]
+    ready = {"address": server.address, "metrics_address": server.metrics_address, "models": models}
+    LOG.info("ready", extra={"fields": ready})
+    if options.ready_file is not None:
+        _write_atomically(options.ready_file, json.dumps(ready) + "\n")
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as draft:
+        draft.write(text)
+    Path(draft.name).replace(path)
+
+
+def _split(option: str, address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise AddressUnavailable(f"{option} {address}: must be HOST:PORT, e.g. 127.0.0.1:50051")
+    return host.strip("[]"), int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

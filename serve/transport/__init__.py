@@ -1,0 +1,1 @@
+"""Ways for requests to come in. A transport moves messages and knows no recommendation."""

@@ -1,0 +1,66 @@
+"""What every transport must do; `tests/kits/transport_kit.py` is this text as tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from serve.admission import Admission
+from serve.limits import Limits
+from serve.metrics import Metrics
+from serve.rpc.services import Method
+
+
+@dataclass(frozen=True)
+class TransportSettings:
+    """What a transport is made of.
+
+    Args:
+        services: Methods by full service name.
+        admission: Counts and refuses; `enter` and `leave` surround each admitted request, its waiting included.
+        limits: What is accepted.
+        metrics: Where requests are counted.
+        workers: Threads that work on requests.
+        reflection: Whether to offer server reflection.
+        prepare_thread: Called once in each of these threads.
+    """
+
+    services: Mapping[str, tuple[Method, ...]]
+    admission: Admission
+    limits: Limits
+    metrics: Metrics
+    workers: int = 4
+    reflection: bool = True
+    prepare_thread: Callable[[], None] | None = None
+
+
+class Transport(Protocol):
+    """A server on one address: gRPC methods, `grpc.health.v1`, and reflection."""
+
+    def bind(self, address: str) -> str:
+        """Take the address, `host:port` with port 0 for any free one; returns the one really bound.
+
+        Raises:
+            AddressUnavailable: It is malformed, or somebody else has it.
+        """
+        ...
+
+    def start(self) -> None:
+        """Accept connections. Health says NOT_SERVING until `set_serving`."""
+        ...
+
+    def set_serving(self, serving: bool) -> None:
+        """What health says of the server and of each service."""
+        ...
+
+    def stop(self, grace: float) -> bool:
+        """Accept nothing more, let what is in flight end, then close.
+
+        Args:
+            grace: How long what is in flight may take, in seconds.
+
+        Returns:
+            Whether everything ended in time.
+        """
+        ...

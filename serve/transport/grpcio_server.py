@@ -1,0 +1,210 @@
+"""The default transport: grpcio's synchronous server.
+
+Arrival is seen by a server interceptor, which grpcio runs on its polling thread before a request queues for a
+worker: queue time is measured from there, and refusals are answered on threads of their own, so that a full server
+still says quickly that it is full.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
+from time import monotonic, perf_counter_ns
+from typing import Any
+
+import grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_status import rpc_status
+
+from serve.admission import Admission, Deadline
+from serve.errors import AddressUnavailable, RequestError
+from serve.metrics import Metrics
+from serve.rpc.call import Call, Refusal
+from serve.rpc.interceptors import Guarded, count_refusal, guard
+from serve.rpc.services import Method
+from serve.rpc.status import to_refusal
+from serve.transport.base import TransportSettings
+from serve.transport.health import Readiness
+
+MAX_ANSWER_BYTES = 64 << 20
+"""Largest answer sent; a client must accept as much (`serve.client` does)."""
+
+REFUSALS_QUEUED = 1024
+"""Beyond the admitted requests and these, grpcio itself refuses, without details: memory stays bounded."""
+
+OPTIONS = (
+    # Without this a second server on the port would silently take half of the connections.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+)
+
+_ARRIVAL: ContextVar[tuple[int, RequestError | None]] = ContextVar("lowpass_arrival")
+"""When the request arrived, and why it was not admitted, if so."""
+
+
+class GrpcioServer:
+    """A `Transport`.
+
+    Args:
+        settings: What it is made of.
+    """
+
+    def __init__(self, settings: TransportSettings) -> None:
+        self._settings = settings
+        self._workers = _WorkerPool(settings)
+        self._side = ThreadPoolExecutor(2, thread_name_prefix="lowpass-side")
+        self._reflecting = ThreadPoolExecutor(2, thread_name_prefix="lowpass-reflection")
+        self._readiness = Readiness(settings.services, self._side)
+        self._arrivals = _Arrivals(settings.admission)
+        self._server = grpc.server(
+            self._workers,
+            interceptors=[self._arrivals],
+            options=[*OPTIONS, ("grpc.max_receive_message_length", settings.limits.max_message_bytes)],
+            maximum_concurrent_rpcs=settings.limits.max_in_flight + REFUSALS_QUEUED,
+        )
+        for service, methods in settings.services.items():
+            self._register(service, methods)
+        self._server.add_generic_rpc_handlers((self._readiness.handler(),))
+        if settings.reflection:
+            self._server.add_generic_rpc_handlers((self._reflection_handler(),))
+
+    def bind(self, address: str) -> str:
+        """Take the address; see `Transport`."""
+        try:
+            port = self._server.add_insecure_port(address)
+        except (RuntimeError, ValueError) as error:
+            raise AddressUnavailable(
+                f"--address {address}: malformed, or in use by another server: choose another one"
+            ) from error
+        return f"{address.rpartition(':')[0]}:{port}"
+
+    def start(self) -> None:
+        """Accept connections; see `Transport`."""
+        self._server.start()
+
+    def set_serving(self, serving: bool) -> None:
+        """What health says; see `Transport`."""
+        self._readiness.set_serving(serving)
+
+    def stop(self, grace: float) -> bool:
+        """Accept nothing more, let what is in flight end, close; see `Transport`."""
+        give_up = monotonic() + grace
+        stopped = self._server.stop(grace)
+        self._readiness.end_watches()
+        emptied = self._settings.admission.wait_empty(grace)
+        in_time = stopped.wait(max(0.0, give_up - monotonic()))
+        stopped.wait()
+        for pool in (self._workers, self._side, self._reflecting):
+            pool.shutdown(wait=emptied)
+        return emptied and in_time
+
+    def _register(self, service: str, methods: tuple[Method, ...]) -> None:
+        settings = self._settings
+        handlers: dict[str, Any] = {}
+        for method in methods:
+            guarded = guard(method, settings.metrics)
+            serve = _adapt(guarded, settings.limits.max_deadline, self._workers)
+            refuse = _refuser(method.name, settings.metrics)
+            refuse.experimental_thread_pool = self._side  # type: ignore[attr-defined]  # read by grpcio
+            codec = (method.request.FromString, method.response.SerializeToString)
+            handlers[method.name] = grpc.unary_unary_rpc_method_handler(serve, *codec)
+            refusing = grpc.unary_unary_rpc_method_handler(refuse, bytes, method.response.SerializeToString)
+            self._arrivals.refusing[f"/{service}/{method.name}"] = refusing
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+
+    def _reflection_handler(self) -> grpc.GenericRpcHandler:
+        names = (*self._settings.services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+        servicer = reflection.ReflectionServicer(names)
+
+        def reflect(requests: Any, context: Any) -> Any:
+            return servicer.ServerReflectionInfo(requests, context)
+
+        # A reflection stream stays open as long as its client likes: it must not hold a worker.
+        reflect.experimental_thread_pool = self._reflecting  # type: ignore[attr-defined]  # read by grpcio
+        handler = grpc.stream_stream_rpc_method_handler(
+            reflect,
+            reflection_pb2.ServerReflectionRequest.FromString,
+            reflection_pb2.ServerReflectionResponse.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(reflection.SERVICE_NAME, {"ServerReflectionInfo": handler})
+
+
+class _WorkerPool(ThreadPoolExecutor):
+    """Counts a request from the moment it queues, and one that was given up before its method ran."""
+
+    def __init__(self, settings: TransportSettings) -> None:
+        super().__init__(settings.workers, thread_name_prefix="lowpass-worker", initializer=settings.prepare_thread)
+        self._admission = settings.admission
+        self._metrics = settings.metrics
+        self._local = threading.local()
+
+    def submit(self, task: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self._admission.enter()
+        return super().submit(self._work, task, *args, **kwargs)
+
+    def taken_up(self) -> None:
+        """The method of this thread's request runs."""
+        self._local.taken_up = True
+
+    def _work(self, task: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        self._local.taken_up = False
+        try:
+            return task(*args, **kwargs)
+        finally:
+            if not self._local.taken_up:
+                self._metrics.rejected("abandoned")
+            self._admission.leave()
+
+
+class _Arrivals(grpc.ServerInterceptor):
+    """Stamps arrivals and turns refused requests away before they queue."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self.refusing: dict[str, Any] = {}
+
+    def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
+        # grpcio runs the method in the context that is current here, so the stamp reaches it.
+        refusing = self.refusing.get(handler_call_details.method)
+        refusal = self._admission.refusal() if refusing is not None else None
+        _ARRIVAL.set((perf_counter_ns(), refusal))
+        return continuation(handler_call_details) if refusal is None else refusing
+
+
+def _adapt(guarded: Guarded, max_deadline: float, workers: _WorkerPool) -> Callable[[Any, Any], Any]:
+    def serve(request: Any, context: Any) -> Any:
+        workers.taken_up()
+        (arrival, _), now = _ARRIVAL.get(), perf_counter_ns()
+        arrived_at = monotonic() - (now - arrival) * 1e-9
+        deadline = Deadline.of(arrived_at, max_deadline, context.time_remaining())
+        try:
+            return guarded(request, Call(arrival, deadline, context.is_active, now))
+        except Refusal as refusal:
+            _abort(context, refusal)
+
+    return serve
+
+
+def _refuser(method: str, metrics: Metrics) -> Callable[[Any, Any], Any]:
+    def refuse(_request: Any, context: Any) -> Any:
+        arrival, error = _ARRIVAL.get()
+        if error is None:
+            raise RuntimeError("an admitted request was refused")
+        code = count_refusal(error, metrics)
+        metrics.request(method, "", "", code, (perf_counter_ns() - arrival) * 1e-9)
+        _abort(context, to_refusal(error))
+
+    return refuse
+
+
+def _abort(context: Any, refusal: Refusal) -> None:
+    status = rpc_status.to_status(refusal.status)
+    # abort_with_status would replace the other trailers.
+    context.set_trailing_metadata((*refusal.trailers, *status.trailing_metadata))
+    context.abort(status.code, status.details)
