@@ -10,14 +10,14 @@ set -euo pipefail
 data=$1 out=$2 teacher_dim=$3 teacher_patience=$4 distilled=$5 scratch=$6
 jobs=${JOBS:-2}
 export OMP_NUM_THREADS=1
-mkdir -p "$out"
+mkdir -p "$out/logs"
 
 run() { # run NAME COMMAND…: train into $out/NAME unless it is finished; resume what was cut off
     local name=$1 resume=()
     shift
     [ -e "$out/$name/metrics.json" ] && return 0
     [ -e "$out/$name/checkpoint.json" ] && resume=(--resume)
-    "$@" --out "$out/$name" "${resume[@]}" >"$out/$name.log" 2>&1 || { echo "failed: see $out/$name.log" >&2; return 1; }
+    "$@" --out "$out/$name" "${resume[@]}" >"$out/logs/$name.log" 2>&1 || { echo "failed: see $out/logs/$name.log" >&2; return 1; }
 }
 later() { # the same in the background, at most $jobs at a time
     while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
