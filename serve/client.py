@@ -4,28 +4,26 @@
         for item in client.recommend("user-7", k=5, include_titles=True):
             print(item.title, item.score)
 
-A client holds one connection, may be shared by threads, and is meant to live long. Errors:
-
-    RecommenderError            whatever else the server said; `code` is the gRPC status name
-    ├── InvalidQuery            a field is wrong: `violations`
-    ├── NotFoundByServer        unknown user, item, model, version or label: `resource_type`, `resource_name`
-    ├── NotPossible             the model cannot do this
-    ├── ServerBusy              too many requests in flight: `retry_after` seconds
-    ├── ServerUnavailable       nobody answers there, after retries
-    └── TimeUp                  the deadline passed
+A client holds one connection, may be shared by threads, and is meant to live long. What can go
+wrong is in `serve.client_errors`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from types import TracebackType
+from typing import Any, Self
 
-from google.protobuf.message import Message
-from google.rpc import error_details_pb2
+import grpc
 
-MAX_ANSWER_BYTES = 64 << 20
+from serve.client_answers import RecommendationList, ServerInfo, to_list, to_model_info
+from serve.client_errors import RecommenderError, ServerUnavailable, error_from_call, error_from_status
+from serve.limits import MAX_ANSWER_BYTES
+from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
+from serve.rpc.pb.lowpass.v1 import recommender_pb2_grpc
+
 SERVICE_CONFIG = json.dumps(
     {
         "methodConfig": [
@@ -55,135 +53,199 @@ CHANNEL_OPTIONS = (
 )
 
 
-class RecommenderError(Exception):
-    """The server, or the way to it, said no.
+@dataclass(frozen=True, kw_only=True)
+class QueryOptions:
+    """What `recommend` takes beside the subject; see the proto's `RecommendRequest`.
 
     Args:
-        code: gRPC status name, e.g. "NOT_FOUND".
-        message: In words.
-        details: google.rpc messages by type name, e.g. "ErrorInfo".
+        k: How many items; 0 for the server's default.
+        model: Name, `NAME:LABEL` or `NAME:VERSION`; empty for the server's default.
+        include_seen: Also recommend what the subject already has.
+        exclude: Item ids never to answer with.
+        allow: Answer only with these item ids; empty for all.
+        allow_categories: Answer only with items of one of these; empty for all.
+        min_score: Leave out what scores less.
+        offset: How many of the best to skip.
+        exact: Score every item.
+        allow_fallback: Answer the unknown with what is popular.
+        include_titles: Also send titles.
     """
 
-    exit_code: ClassVar[int] = 2
-
-    def __init__(self, code: str, message: str, details: Mapping[str, Any] | None = None) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
-        self.message = message
-        self.details = dict(details or {})
-
-    @property
-    def reason(self) -> str:
-        """The server's name for the error, e.g. "UNKNOWN_USER"; empty when it gave none."""
-        info = self.details.get("ErrorInfo")
-        return info.reason if info is not None else ""
+    k: int = 0
+    model: str = ""
+    include_seen: bool = False
+    exclude: Sequence[str] = ()
+    allow: Sequence[str] = ()
+    allow_categories: Sequence[str] = ()
+    min_score: float | None = None
+    offset: int = 0
+    exact: bool = False
+    allow_fallback: bool = False
+    include_titles: bool = False
 
 
-class InvalidQuery(RecommenderError):
-    """A field of the query is wrong."""
-
-    @property
-    def violations(self) -> dict[str, str]:
-        """Field → what is wrong with it."""
-        wrong = self.details.get("BadRequest")
-        return {violation.field: violation.description for violation in wrong.field_violations} if wrong else {}
-
-
-class NotFoundByServer(RecommenderError):
-    """Unknown user, item, model, version or label."""
-
-    @property
-    def resource_type(self) -> str:
-        """What kind of thing is unknown, e.g. "user"."""
-        resource = self.details.get("ResourceInfo")
-        return resource.resource_type if resource is not None else ""
-
-    @property
-    def resource_name(self) -> str:
-        """Which one."""
-        resource = self.details.get("ResourceInfo")
-        return resource.resource_name if resource is not None else ""
-
-
-class NotPossible(RecommenderError):
-    """The model cannot do this."""
-
-
-class ServerBusy(RecommenderError):
-    """Too many requests are in flight."""
-
-    @property
-    def retry_after(self) -> float:
-        """When to try again, in seconds."""
-        info = self.details.get("RetryInfo")
-        return info.retry_delay.ToMilliseconds() / 1000 if info is not None else 1.0
-
-
-class ServerUnavailable(RecommenderError):
-    """Nobody answers there, after retries."""
-
-
-class TimeUp(RecommenderError):
-    """The deadline passed."""
-
-
-_ERRORS = {
-    "INVALID_ARGUMENT": InvalidQuery,
-    "NOT_FOUND": NotFoundByServer,
-    "FAILED_PRECONDITION": NotPossible,
-    "RESOURCE_EXHAUSTED": ServerBusy,
-    "UNAVAILABLE": ServerUnavailable,
-    "DEADLINE_EXCEEDED": TimeUp,
-}
-_DETAILS: dict[str, type[Message]] = {
-    name: getattr(error_details_pb2, name) for name in ("ErrorInfo", "BadRequest", "ResourceInfo", "RetryInfo")
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One recommended item.
+class RecommenderClient:
+    """A connection to a server.
 
     Args:
-        item_id: Its id.
-        score: Its score.
-        title: Its title; empty when not asked for or not there.
+        target: `host:port`, or any gRPC target.
+        timeout: Deadline of each call in seconds, retries included.
+        credentials: For TLS; None for plain text.
+        options: More channel options; they win over the defaults.
     """
 
-    item_id: str
-    score: float
-    title: str = ""
+    def __init__(
+        self,
+        target: str,
+        timeout: float = 2.0,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        options: Sequence[tuple[str, Any]] = (),
+    ) -> None:
+        self.timeout = timeout
+        merged = list({**dict(CHANNEL_OPTIONS), **dict(options)}.items())
+        if credentials is None:
+            self._channel = grpc.insecure_channel(target, merged)
+        else:
+            self._channel = grpc.secure_channel(target, credentials, merged)
+        make_stub: Any = recommender_pb2_grpc.RecommenderServiceStub
+        self._stub = make_stub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._channel.close()
+
+    def wait_ready(self, timeout: float) -> None:
+        """Wait until the server can be reached.
+
+        Raises:
+            ServerUnavailable: It could not in time.
+        """
+        try:
+            grpc.channel_ready_future(self._channel).result(timeout)
+        except grpc.FutureTimeoutError as error:
+            raise ServerUnavailable("UNAVAILABLE", f"no connection within {timeout:g} s") from error
+
+    def recommend(
+        self, user_id: str | None = None, *, history: Sequence[str] | None = None, **options: Any
+    ) -> RecommendationList:
+        """The best items for a user, or for someone with a history.
+
+        Args:
+            user_id: A user of the training data; or
+            history: Item ids of anyone.
+            options: The fields of `QueryOptions`.
+
+        Raises:
+            RecommenderError: See `serve.client_errors`.
+        """
+        request = _request(user_id, history, QueryOptions(**options))
+        return to_list(self._call(self._stub.Recommend, request))
+
+    def batch_recommend(
+        self, subjects: Sequence[str | Sequence[str]], **options: Any
+    ) -> list[RecommendationList | RecommenderError]:
+        """Answer many subjects in one call; one that fails does not fail the others.
+
+        Args:
+            subjects: User ids (strings) and histories (sequences of item ids).
+            options: The fields of `QueryOptions`, the same for all.
+
+        Returns:
+            A list or the error, for each.
+
+        Raises:
+            RecommenderError: The call as a whole failed.
+        """
+        shared = QueryOptions(**options)
+        requests = [
+            _request(one, None, shared) if isinstance(one, str) else _request(None, one, shared) for one in subjects
+        ]
+        answer = self._call(self._stub.BatchRecommend, pb.BatchRecommendRequest(requests=requests))
+        return [
+            to_list(entry.response) if entry.HasField("response") else error_from_status(entry.status)
+            for entry in answer.entries
+        ]
+
+    def similar_items(
+        self,
+        item_id: str,
+        *,
+        k: int = 0,
+        model: str = "",
+        exclude: Sequence[str] = (),
+        allow: Sequence[str] = (),
+        allow_categories: Sequence[str] = (),
+        min_score: float | None = None,
+        offset: int = 0,
+        include_titles: bool = False,
+    ) -> RecommendationList:
+        """The items nearest to one, by cosine; the arguments are those of `QueryOptions`.
+
+        Raises:
+            RecommenderError: See `serve.client_errors`.
+        """
+        request = pb.SimilarItemsRequest(
+            item_id=item_id,
+            k=k,
+            model=_selector(model),
+            exclude_item_ids=exclude,
+            allow_item_ids=allow,
+            allow_categories=allow_categories,
+            min_score=min_score,
+            offset=offset,
+            include_titles=include_titles,
+        )
+        return to_list(self._call(self._stub.SimilarItems, request))
+
+    def info(self) -> ServerInfo:
+        """What the server serves and accepts.
+
+        Raises:
+            RecommenderError: See `serve.client_errors`.
+        """
+        answer = self._call(self._stub.GetInfo, pb.GetInfoRequest())
+        limits = {field.name: getattr(answer.limits, field.name) for field in pb.Limits.DESCRIPTOR.fields}
+        return ServerInfo(answer.server_version, tuple(to_model_info(model) for model in answer.models), limits)
+
+    def _call(self, method: Any, request: Any) -> Any:
+        try:
+            return method(request, timeout=self.timeout)
+        except grpc.RpcError as error:
+            raise error_from_call(error) from error
 
 
-@dataclass(frozen=True, slots=True)
-class RecommendationList:
-    """An answer; iterate over it for its items.
+def _request(user_id: str | None, history: Sequence[str] | None, options: QueryOptions) -> pb.RecommendRequest:
+    return pb.RecommendRequest(
+        user_id=user_id,
+        history=None if history is None else pb.History(item_ids=history),
+        k=options.k,
+        model=_selector(options.model),
+        include_seen=options.include_seen,
+        exclude_item_ids=options.exclude,
+        allow_item_ids=options.allow,
+        allow_categories=options.allow_categories,
+        min_score=options.min_score,
+        offset=options.offset,
+        exact=options.exact,
+        allow_fallback=options.allow_fallback,
+        include_titles=options.include_titles,
+    )
 
-    Args:
-        item_ids: Best first.
-        scores: scores[i] belongs to item_ids[i].
-        titles: titles[i] belongs to item_ids[i]; empty when not asked for or not there.
-        model: Name of the model that answered.
-        version: Version of the model that answered.
-        source: "personal", "fold_in", "popular" or "similar".
-        shortfall: Empty, or why there are fewer than k: "exhausted" or "below_min_score".
-        unknown_item_ids: Ids of the history or the allow list that the model does not know.
-        timings_us: Stage → microseconds on the server.
-    """
 
-    item_ids: tuple[str, ...]
-    scores: tuple[float, ...]
-    titles: tuple[str, ...]
-    model: str
-    version: str
-    source: str
-    shortfall: str
-    unknown_item_ids: tuple[str, ...]
-    timings_us: Mapping[str, int]
-
-    def __len__(self) -> int:
-        return len(self.item_ids)
-
-    def __iter__(self) -> Iterator[Item]:
-        for place, item_id in enumerate(self.item_ids):
-            yield Item(item_id, self.scores[place], self.titles[place] if self.titles else "")
+def _selector(model: str) -> pb.ModelSelector | None:
+    if not model:
+        return None
+    name, _, revision = model.partition(":")
+    # Versions are numbers and labels are words, so one text can name either.
+    if revision.isdecimal():
+        return pb.ModelSelector(name=name, version=revision)
+    return pb.ModelSelector(name=name, label=revision or None)

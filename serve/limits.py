@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from serve.errors import FieldViolation, InvalidRequest
 from serve.types import Query, SimilarQuery
 
+MAX_ANSWER_BYTES = 64 << 20
+"""Largest answer sent; a client must accept as much (`serve.client` does)."""
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from queue import SimpleQueue
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from export.repository import ModelRepository
 from serve.admission import Admission
@@ -176,6 +176,8 @@ def run(options: ServerOptions) -> int:
         BundleError: A bundle is wrong.
     """
     log_to_stderr()
+    # One more series per child, which no query here needs.
+    disable_created_metrics()
     server = Server(options)
     server.start()
     # SimpleQueue.put may interrupt any code of the same thread; Event.set may not.

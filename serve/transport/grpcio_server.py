@@ -20,6 +20,7 @@ from grpc_status import rpc_status
 
 from serve.admission import Admission, Deadline
 from serve.errors import AddressUnavailable, RequestError
+from serve.limits import MAX_ANSWER_BYTES
 from serve.metrics import Metrics
 from serve.rpc.call import Call, Refusal
 from serve.rpc.interceptors import Guarded, count_refusal, guard
@@ -27,9 +28,6 @@ from serve.rpc.services import Method
 from serve.rpc.status import to_refusal
 from serve.transport.base import TransportSettings
 from serve.transport.health import Readiness
-
-MAX_ANSWER_BYTES = 64 << 20
-"""Largest answer sent; a client must accept as much (`serve.client` does)."""
 
 REFUSALS_QUEUED = 1024
 """Beyond the admitted requests and these, grpcio itself refuses, without details: memory stays bounded."""
