@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from distill.data.interactions import Interactions
+from distill.data.synthetic import SyntheticOptions, synthesize
+from distill.run import Run, open_run, write_run
 from export.bundle import BundleContents, IndexCard, Manifest, ModelCard, write_bundle
 
 USERS, ITEMS, DIM = 3, 4, 4
@@ -51,3 +54,24 @@ def write_placeholders(directory: Path) -> None:
 
 def write_toy(target: Path, contents: BundleContents | None = None) -> Manifest:
     return write_bundle(target, toy_manifest(), contents or toy_contents(), write_placeholders)
+
+
+def toy_interactions(num_users: int = 120, num_items: int = 90) -> Interactions:
+    return synthesize(SyntheticOptions(num_users=num_users, num_items=num_items, num_clusters=6, seed=3))
+
+
+def toy_run(path: Path, data: Interactions, dim: int, teacher: Path | None = None, *, scale: float = 1.0) -> Run:
+    """A run whose embeddings are the rank-`dim` factors of the training matrix: quick, and good enough to rank."""
+    left, singular, right = np.linalg.svd(data.train.toarray(), full_matrices=False)
+    root = np.sqrt(singular[:dim])
+    config = {
+        "backbone": "svd",
+        "method": "scratch",
+        "dim": dim,
+        "data": {"name": data.name, "fingerprint": data.fingerprint},
+        "teacher": str(teacher) if teacher else None,
+        "seed": 0,
+    }
+    users, items = left[:, :dim] * root * scale, right[:dim].T * root
+    write_run(path, config, users.astype(np.float32), items.astype(np.float32), {})
+    return open_run(path)

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.ann import build_index, write_index
+from export.bundle import BundleContents, TruncatedIndex, WrongAnswer, open_bundle, write_bundle
+from export.fold_in import FoldInWeights, build_whitening
+from export.onnx_graphs import write_fold_in_graph, write_recommend_graph
+from export.verify import verify_bundle
+from tests.export.toy import toy_contents, toy_manifest, write_toy
+
+WEIGHTS = FoldInWeights(0.5, 0.1)
+
+
+def write_with(target: Path, *, wrong: str = "", broken: str = "") -> Path:
+    """A toy bundle with real index and graphs, one of them of other embeddings or no graph at all."""
+    contents: BundleContents = toy_contents()
+    items = contents.item_embeddings
+
+    def write(draft: Path) -> None:
+        write_index(build_index("Flat", items * (2 if wrong == "index" else 1)), draft / "index.faiss")
+        write_recommend_graph(draft)
+        weights = FoldInWeights(9.0, 9.0) if wrong == "fold_in" else WEIGHTS
+        write_fold_in_graph(draft, build_whitening(items, weights))
+        if wrong == "recommend":
+            graph = (draft / "recommend.onnx").read_bytes()
+            (draft / "recommend.onnx").write_bytes(graph.replace(b"user_embeddings.npy", b"item_embeddings.npy"))
+        if broken:
+            (draft / broken).write_bytes(b"placeholder")
+
+    card = {"relative_ridge": WEIGHTS.relative_ridge, "gram_weight": WEIGHTS.gram_weight}
+    write_bundle(target, replace(toy_manifest(), fold_in=card), contents, write)
+    return target
+
+
+def test_a_good_bundle_is_good(tmp_path: Path) -> None:
+    report = verify_bundle(write_with(tmp_path / "1"))
+    assert report["users_compared"] == 3
+    assert report["bundle_id"] == open_bundle(tmp_path / "1").manifest.bundle_id
+    assert max(value for name, value in report.items() if name.endswith("difference")) < 1e-5
+
+
+@pytest.mark.parametrize("wrong", ["index", "fold_in"])
+def test_a_part_of_other_embeddings(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(WrongAnswer, match=wrong):
+        verify_bundle(write_with(tmp_path / "1", wrong=wrong))
+
+
+def test_a_graph_that_maps_the_wrong_file(tmp_path: Path) -> None:
+    path = write_with(tmp_path / "1", wrong="recommend")
+    # The first rows of both toy matrices agree, so tell them apart by scaling the users.
+    contents = replace(toy_contents(), user_embeddings=np.eye(3, 4, dtype=np.float32) * 2)
+    other = tmp_path / "2"
+
+    def write(draft: Path) -> None:
+        for name in ("index.faiss", "recommend.onnx", "fold_in.onnx"):
+            shutil.copy(path / name, draft / name)
+
+    write_bundle(other, toy_manifest(), contents, write)
+    with pytest.raises(WrongAnswer, match="recommend"):
+        verify_bundle(other)
+
+
+@pytest.mark.parametrize("broken", ["recommend.onnx", "fold_in.onnx"])
+def test_what_is_no_graph(tmp_path: Path, broken: str) -> None:
+    with pytest.raises(WrongAnswer, match=broken.partition(".")[0]):
+        verify_bundle(write_with(tmp_path / "1", broken=broken))
+
+
+def test_what_is_no_index(tmp_path: Path) -> None:
+    write_toy(tmp_path / "1")
+    with pytest.raises(TruncatedIndex):
+        verify_bundle(tmp_path / "1")
