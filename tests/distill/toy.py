@@ -1,0 +1,51 @@
+"""Small interactions with known structure, and what the tests of the core build from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from distill.data.interactions import Interactions, build_user_items
+from distill.sampling import Batch
+
+Pairs = Sequence[tuple[int, int]]
+
+
+def build_interactions(shape: tuple[int, int], train: Pairs, validation: Pairs = (), test: Pairs = ()) -> Interactions:
+    matrices = []
+    for pairs in (train, validation, test):
+        columns = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+        matrices.append(build_user_items(columns[:, 0], columns[:, 1], shape))
+    user_ids = np.array([f"u{row}" for row in range(shape[0])])
+    item_ids = np.array([f"i{row}" for row in range(shape[1])])
+    return Interactions("toy", user_ids, item_ids, *matrices)
+
+
+def build_checkerboard(size: int = 24) -> Interactions:
+    taken = [(user, item) for user in range(size) for item in range(user % 2, size, 2)]
+    test = [(user, user) for user in range(size)]
+    validation = [(user, (user + 2) % size) for user in range(size)]
+    held_out = {*test, *validation}
+    return build_interactions((size, size), [pair for pair in taken if pair not in held_out], validation, test)
+
+
+def build_random(rng: np.random.Generator, num_users: int = 30, num_items: int = 25, taken: int = 8) -> Interactions:
+    """About `taken` items a user, split 6:1:1; every third user has no test item, the last item no user."""
+    train: list[tuple[int, int]] = []
+    validation: list[tuple[int, int]] = []
+    test: list[tuple[int, int]] = []
+    for user in range(num_users):
+        items = rng.permutation(num_items - 1)[:taken].tolist()
+        train += [(user, item) for item in items[: taken - 2]]
+        validation.append((user, items[-2]))
+        if user % 3:
+            test.append((user, items[-1]))
+    return build_interactions((num_users, num_items), train, validation, test)
+
+
+def whole_batch(data: Interactions) -> Batch:
+    """Every user, and every item both as positive and as negative, so that each item weighs ½ + ½."""
+    items = torch.arange(data.num_items)
+    return Batch(torch.arange(data.num_users), items, items)
