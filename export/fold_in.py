@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from export.quality import measure_quality
 
-RELATIVE_RIDGES = (0.03, 0.3, 3.0, 30.0)
+RELATIVE_RIDGES = (0.3, 3.0, 30.0, 300.0)
 GRAM_WEIGHTS = (0.0, 1e-3, 1e-2, 1e-1)
 SAMPLED_USERS = 500
 SMALLEST_RIDGE = 1e-30
@@ -34,7 +34,7 @@ class FoldInWeights:
         gram_weight: w.
     """
 
-    relative_ridge: float = 0.3
+    relative_ridge: float = 3.0
     gram_weight: float = 1e-2
 
     def ridge(self, item_embeddings: npt.NDArray[Any]) -> float:
