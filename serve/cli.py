@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 @click.option("--address", default="127.0.0.1:50051", show_default=True, help="For gRPC; port 0: any free one.")
 @click.option("--metrics-address", default="127.0.0.1:9464", show_default=True, help="For Prometheus.")
 @click.option(
-    "--workers", type=click.IntRange(1, 64), default=4, show_default=True, help="Threads that work on requests."
+    "--threads",
+    "workers",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="Threads that work on requests.",
 )
 @click.option(
     "--max-in-flight",
@@ -58,7 +63,14 @@ if TYPE_CHECKING:
 @click.option(
     "--ready-file", type=click.Path(path_type=Path, dir_okay=False), help="Write the addresses here once ready."
 )
-def serve(repository: Path | None, fake: bool, models: tuple[str, ...], max_in_flight: int, **options: Any) -> int:
+def serve(
+    repository: Path | None,
+    fake: bool,
+    models: tuple[str, ...],
+    max_in_flight: int,
+    ready_file: Path | None,
+    **options: Any,
+) -> int:
     """Answer top-k queries over gRPC, with Prometheus metrics, until SIGTERM.
 
     Example: lowpass serve --repository models --model student --address 127.0.0.1:50051
@@ -67,15 +79,19 @@ def serve(repository: Path | None, fake: bool, models: tuple[str, ...], max_in_f
         raise click.UsageError("give either --repository ROOT or --fake")
     if fake and models:
         raise click.UsageError("--model needs --repository")
+    if ready_file is not None and not ready_file.absolute().parent.is_dir():
+        raise click.UsageError(f"--ready-file {ready_file}: its directory does not exist: make it first")
     # Before NumPy and FAISS come in: serving threads are the parallelism, native pools would only fight them.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # One more series per child of a histogram, which no query needs; read when prometheus_client is imported.
+    os.environ.setdefault("PROMETHEUS_DISABLE_CREATED_SERIES", "True")
     from serve.limits import Limits
     from serve.server import ServerOptions, run
 
     limits = Limits(max_in_flight=max_in_flight)
-    return run(ServerOptions(repository=repository, models=models, limits=limits, **options))
+    return run(ServerOptions(repository=repository, models=models, limits=limits, ready_file=ready_file, **options))
 
 
 def _split_ids(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[str, ...] | None:

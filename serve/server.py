@@ -177,7 +177,7 @@ def run(options: ServerOptions) -> int:
     """
     log_to_stderr()
     # One more series per child, which no query here needs.
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # not annotated there
     server = Server(options)
     server.start()
     # SimpleQueue.put may interrupt any code of the same thread; Event.set may not.

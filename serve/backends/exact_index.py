@@ -73,17 +73,18 @@ class ExactIndex:
 
         Args:
             vectors: float32 of shape (B, d).
-            k: How many; between 1 and N.
+            k: How many, at least 1.
 
         Returns:
-            Scores (B, k), falling, and rows (B, k); equal scores by rising row.
+            Scores (B, k), falling, and rows (B, k), equal scores by rising row; beyond N, -inf and -1.
         """
-        scores = np.empty((len(vectors), k), dtype=np.float32)
-        rows = np.empty((len(vectors), k), dtype=np.int64)
+        scores = np.full((len(vectors), k), -np.inf, dtype=np.float32)
+        rows = np.full((len(vectors), k), -1, dtype=np.int64)
+        found = min(k, self.num_items)
         group = max(1, CHUNK_SCORES // self.num_items)
         for start in range(0, len(vectors), group):
             part = slice(start, start + group)
-            scores[part], rows[part] = self._search_group(vectors[part], k)
+            scores[part, :found], rows[part, :found] = self._search_group(vectors[part], found)
         return scores, rows
 
     def _search_group(

@@ -41,7 +41,7 @@ class FaissIndex:
         if self._search:
             try:
                 self._parameters()
-            except (AttributeError, TypeError, ValueError) as error:
+            except (AssertionError, AttributeError, TypeError, ValueError) as error:
                 raise UnusableBundle(
                     f"search parameters {self._search} do not fit {type(index).__name__}: export the bundle again"
                 ) from error

@@ -1,0 +1,398 @@
+"""What every transport must do, as tests over real sockets: name the class, inherit the checks.
+
+class TestGrpcioServer(TransportKit):
+    transport = GrpcioServer
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_status import rpc_status
+from prometheus_client import CollectorRegistry
+
+from serve.admission import Admission
+from serve.errors import AddressUnavailable, FieldViolation, InvalidRequest, UnknownUser
+from serve.limits import Limits
+from serve.metrics import Metrics
+from serve.rpc.call import Call
+from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
+from serve.rpc.services import SERVICE, Method
+from serve.transport.base import Transport, TransportSettings
+
+RECOMMEND = f"/{SERVICE}/Recommend"
+WAIT = 10.0
+
+
+class Bench:
+    """A transport with one method whose behaviour the test chooses, and a channel to it.
+
+    Args:
+        make: The transport.
+        limits: What is accepted.
+        workers: Threads.
+        reflection: Whether to offer it.
+        address: To bind.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[TransportSettings], Transport],
+        limits: Limits,
+        workers: int = 2,
+        reflection: bool = True,
+        address: str = "127.0.0.1:0",
+    ) -> None:
+        self.release, self.entered = threading.Event(), threading.Semaphore(0)
+        self.behaviour: Callable[[pb.RecommendRequest, Call], pb.RecommendResponse] = self.echo
+        self.registry = CollectorRegistry()
+        self.admission = Admission(limits.max_in_flight)
+        self.prepared: list[str] = []
+        method = Method("Recommend", pb.RecommendRequest, pb.RecommendResponse, self.behave)
+        self.transport = make(
+            TransportSettings(
+                services={SERVICE: (method,)},
+                admission=self.admission,
+                limits=limits,
+                metrics=Metrics(self.registry),
+                workers=workers,
+                reflection=reflection,
+                prepare_thread=lambda: self.prepared.append(threading.current_thread().name),
+            )
+        )
+        self.address = self.transport.bind(address)
+        self.transport.start()
+        self.channel = grpc.insecure_channel(self.address, [("grpc.enable_retries", 0)])
+        self.health: Any = health_pb2_grpc.HealthStub(self.channel)
+
+    def open(self) -> None:
+        self.admission.open()
+        self.transport.set_serving(True)
+
+    def behave(self, request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
+        return self.behaviour(request, call)
+
+    def echo(self, request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
+        call.model, call.version = "echo", "1"
+        return pb.RecommendResponse(item_ids=[request.user_id])
+
+    def hold(self, request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
+        self.entered.release()
+        assert self.release.wait(WAIT)
+        return self.echo(request, call)
+
+    def caller(self) -> Any:
+        return self.channel.unary_unary(
+            RECOMMEND, pb.RecommendRequest.SerializeToString, pb.RecommendResponse.FromString
+        )
+
+    def ask(self, user_id: str = "ann", timeout: float = WAIT) -> pb.RecommendResponse:
+        answer: pb.RecommendResponse = self.caller()(pb.RecommendRequest(user_id=user_id), timeout=timeout)
+        return answer
+
+    def ask_later(self, user_id: str = "ann", timeout: float = WAIT) -> Any:
+        return self.caller().future(pb.RecommendRequest(user_id=user_id), timeout=timeout)
+
+    def send_raw(self, method: str, message: bytes) -> Any:
+        call: Any = self.channel.unary_unary(method)
+        with pytest.raises(grpc.RpcError) as caught:
+            call(message, timeout=WAIT)
+        return caught.value
+
+    def refused(self, **options: Any) -> Any:
+        with pytest.raises(grpc.RpcError) as caught:
+            self.ask(**options)
+        return caught.value
+
+    def hold_workers(self, count: int) -> list[Any]:
+        self.behaviour = self.hold
+        held = [self.ask_later(f"held-{number}") for number in range(count)]
+        for _ in held:
+            assert self.entered.acquire(timeout=WAIT)
+        return held
+
+    def check(self, service: str = "") -> str:
+        answer = self.health.Check(health_pb2.HealthCheckRequest(service=service), timeout=WAIT)
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+    def count(self, code: str) -> float:
+        labels = {"method": "Recommend", "code": code}
+        return sum(
+            sample.value
+            for metric in self.registry.collect()
+            for sample in metric.samples
+            if sample.name == "lowpass_request_duration_seconds_count" and labels.items() <= sample.labels.items()
+        )
+
+    def rejected(self, reason: str) -> float:
+        return self.registry.get_sample_value("lowpass_requests_rejected_total", {"reason": reason}) or 0.0
+
+    def close(self) -> None:
+        self.release.set()
+        self.admission.close()
+        self.transport.stop(WAIT)
+        self.channel.close()
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < give_up, "did not happen in time"
+        time.sleep(0.01)
+
+
+def details_of(error: Any, kind: Any) -> Any:
+    status = rpc_status.from_call(error)
+    assert status is not None
+    for packed in status.details:
+        if packed.Is(kind.DESCRIPTOR):
+            detail = kind()
+            packed.Unpack(detail)
+            return detail
+    raise AssertionError(f"no {kind.__name__} in {status}")
+
+
+class TransportKit:
+    """The checks."""
+
+    transport: ClassVar[Any]
+
+    @contextlib.contextmanager
+    def running(self, limits: Limits | None = None, **options: Any) -> Iterator[Bench]:
+        bench = Bench(self.transport, limits or Limits(), **options)
+        bench.open()
+        try:
+            yield bench
+        finally:
+            bench.close()
+
+    @pytest.fixture
+    def bench(self) -> Iterator[Bench]:
+        with self.running() as bench:
+            yield bench
+
+    def test_answers(self, bench: Bench) -> None:
+        assert bench.ask("bob").item_ids == ["bob"]
+        eventually(lambda: bench.count("OK") == 1)
+        labels = {"method": "Recommend", "model": "echo", "version": "1", "code": "OK"}
+        seconds = bench.registry.get_sample_value("lowpass_request_duration_seconds_sum", labels)
+        assert seconds is not None
+        assert 0 < seconds < WAIT
+
+    def test_prepares_the_threads_that_work(self, bench: Bench) -> None:
+        bench.ask()
+        assert bench.prepared
+
+    def test_domain_errors_have_codes_and_details(self, bench: Bench) -> None:
+        def refuse(request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
+            raise InvalidRequest(FieldViolation("k", "is too large"))
+
+        bench.behaviour = refuse
+        error = bench.refused()
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        (violation,) = details_of(error, error_details_pb2.BadRequest).field_violations
+        assert (violation.field, violation.description) == ("k", "is too large")
+        assert details_of(error, error_details_pb2.ErrorInfo).reason == "INVALID_REQUEST"
+
+    def test_names_beyond_ascii_come_back_whole(self, bench: Bench) -> None:
+        def refuse(request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
+            raise UnknownUser(request.user_id)
+
+        bench.behaviour = refuse
+        error = bench.refused(user_id="çağ %\n")
+        assert error.code() is grpc.StatusCode.NOT_FOUND
+        assert details_of(error, error_details_pb2.ResourceInfo).resource_name == "çağ %\n"
+
+    def test_a_defect_leaks_nothing_and_is_logged(self, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+        def fail(request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
+            raise KeyError("secret")
+
+        bench.behaviour = fail
+        with caplog.at_level(logging.ERROR, "lowpass.serve"):
+            error = bench.refused()
+        assert (error.code(), error.details()) == (grpc.StatusCode.INTERNAL, "internal error")
+        assert "secret" not in str(error.trailing_metadata())
+        assert "KeyError: 'secret'" in caplog.text
+        assert bench.count("INTERNAL") == 1
+
+    def test_unknown_methods_are_unimplemented(self, bench: Bench) -> None:
+        error = bench.send_raw(f"/{SERVICE}/Nothing", b"")
+        assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+
+    def test_a_message_that_is_none_fails_alone(self, bench: Bench) -> None:
+        error = bench.send_raw(RECOMMEND, b"\xff\xff\xff")
+        assert error.code() is grpc.StatusCode.INTERNAL
+        assert bench.ask("still here").item_ids == ["still here"]
+        eventually(lambda: bench.admission.in_flight == 0)
+
+    def test_messages_beyond_the_limit_are_refused(self) -> None:
+        with self.running(Limits(max_message_bytes=1000)) as bench:
+            assert bench.ask("x" * 900)
+            assert bench.refused(user_id="x" * 1100).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            eventually(lambda: bench.admission.in_flight == 0)
+
+    def test_more_than_the_bound_is_refused_at_once_and_told_when_to_return(self) -> None:
+        with self.running(Limits(max_in_flight=3), workers=2) as bench:
+            held = bench.hold_workers(2)
+            held.append(bench.ask_later("waiting"))
+            eventually(lambda: bench.admission.in_flight == 3)
+            error = bench.refused(timeout=2.0)
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            delay = details_of(error, error_details_pb2.RetryInfo).retry_delay.ToMilliseconds()
+            assert delay > 0
+            assert dict(error.trailing_metadata())["grpc-retry-pushback-ms"] == str(delay)
+            assert bench.rejected("overloaded") == 1
+            assert bench.count("RESOURCE_EXHAUSTED") == 1
+            assert bench.check() == "SERVING"
+            bench.release.set()
+            assert [call.result().item_ids[0] for call in held] == ["held-0", "held-1", "waiting"]
+            eventually(lambda: bench.admission.in_flight == 0)
+            assert bench.ask("again").item_ids == ["again"]
+
+    def test_a_request_that_outwaits_its_deadline_is_not_worked_on(self) -> None:
+        with self.running(workers=1) as bench:
+            (held,) = bench.hold_workers(1)
+            assert bench.refused(timeout=0.2).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            bench.release.set()
+            assert held.result().item_ids == ["held-0"]
+            eventually(lambda: bench.rejected("abandoned") + bench.rejected("deadline") == 1)
+            eventually(lambda: bench.admission.in_flight == 0)
+            assert not bench.entered.acquire(blocking=False)
+
+    def test_the_server_has_a_deadline_of_its_own(self) -> None:
+        with self.running(Limits(max_deadline=0.1)) as bench:
+            calls = []
+
+            def work(request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
+                calls.append(call)
+                time.sleep(0.2)
+                return bench.echo(request, call)
+
+            bench.behaviour = work
+            assert bench.refused().code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert len(calls) == 1
+            assert bench.count("DEADLINE_EXCEEDED") == 1
+
+    def test_queueing_counts_towards_the_deadline_and_the_queue_time(self) -> None:
+        with self.running(Limits(max_deadline=5.0), workers=1) as bench:
+            (held,) = bench.hold_workers(1)
+            calls: list[Call] = []
+
+            def note(request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
+                calls.append(call)
+                return bench.echo(request, call)
+
+            bench.behaviour = note
+            waiting = bench.ask_later("waiting")
+            eventually(lambda: bench.admission.in_flight == 2)
+            time.sleep(0.2)
+            bench.release.set()
+            assert waiting.result().item_ids == ["waiting"]
+            assert held.result()
+            assert calls[0].queue_ns > 0.2e9
+            assert calls[0].deadline.at - time.monotonic() < 4.9
+
+    def test_a_cancelled_call_is_counted_as_such(self, bench: Bench) -> None:
+        (held,) = bench.hold_workers(1)
+        held.cancel()
+        time.sleep(0.1)
+        bench.release.set()
+        eventually(lambda: bench.count("CANCELLED") == 1)
+        eventually(lambda: bench.admission.in_flight == 0)
+
+    def test_health_follows_readiness(self) -> None:
+        bench = Bench(self.transport, Limits())
+        try:
+            assert [bench.check(name) for name in ("", SERVICE)] == ["NOT_SERVING"] * 2
+            error = bench.refused()
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            assert details_of(error, error_details_pb2.ErrorInfo).reason == "NOT_READY"
+            watch = bench.health.Watch(health_pb2.HealthCheckRequest(service=SERVICE), timeout=WAIT)
+            assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            bench.open()
+            assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+            assert [bench.check(name) for name in ("", SERVICE)] == ["SERVING"] * 2
+            with pytest.raises(grpc.RpcError) as caught:
+                bench.check("nothing")
+            unknown: Any = caught.value
+            assert unknown.code() is grpc.StatusCode.NOT_FOUND
+            assert bench.ask()
+        finally:
+            bench.close()
+
+    def test_draining_ends_what_is_in_flight_and_refuses_the_rest(self) -> None:
+        with self.running(workers=2) as bench:
+            held = [*bench.hold_workers(2), bench.ask_later("waiting")]
+            eventually(lambda: bench.admission.in_flight == 3)
+            bench.transport.set_serving(False)
+            assert bench.check() == "NOT_SERVING"
+            with ThreadPoolExecutor(1) as pool:
+                bench.admission.close()
+                stopping = pool.submit(bench.transport.stop, WAIT)
+                time.sleep(0.2)
+                assert not stopping.done()
+                assert bench.refused(timeout=2.0).code() is grpc.StatusCode.UNAVAILABLE
+                bench.release.set()
+                assert stopping.result(WAIT) is True
+            assert [call.result().item_ids[0] for call in held] == ["held-0", "held-1", "waiting"]
+
+    def test_an_open_watch_does_not_hold_a_drain(self) -> None:
+        with self.running() as bench:
+            watch = bench.health.Watch(health_pb2.HealthCheckRequest(), timeout=WAIT)
+            assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+            started = time.monotonic()
+            bench.admission.close()
+            assert bench.transport.stop(WAIT) is True
+            assert time.monotonic() - started < WAIT / 2
+
+    def test_a_drain_that_lasts_too_long_says_so(self) -> None:
+        with self.running() as bench:
+            (held,) = bench.hold_workers(1)
+            bench.admission.close()
+            started = time.monotonic()
+            assert bench.transport.stop(0.2) is False
+            assert time.monotonic() - started < WAIT / 2
+            assert held.exception() is not None
+
+    def test_reflection_can_be_switched(self) -> None:
+        with self.running(reflection=True) as bench:
+            database: Any = ProtoReflectionDescriptorDatabase(bench.channel)
+            assert SERVICE in database.get_services()
+            assert "grpc.health.v1.Health" in database.get_services()
+        with self.running(reflection=False) as bench:
+            silent: Any = ProtoReflectionDescriptorDatabase(bench.channel)
+            with pytest.raises(grpc.RpcError):
+                silent.get_services()
+
+    def test_a_taken_address_is_refused(self, bench: Bench) -> None:
+        with pytest.raises(AddressUnavailable, match="--address"):
+            Bench(self.transport, Limits(), address=bench.address)
+
+    def test_a_hundred_clients_at_once(self, bench: Bench) -> None:
+        def client(number: int) -> list[str]:
+            own = [("grpc.use_local_subchannel_pool", 1)]
+            with grpc.insecure_channel(bench.address, own) as channel:
+                ask: Any = channel.unary_unary(
+                    RECOMMEND, pb.RecommendRequest.SerializeToString, pb.RecommendResponse.FromString
+                )
+                return [
+                    ask(pb.RecommendRequest(user_id=f"{number}-{turn}"), timeout=WAIT, wait_for_ready=True).item_ids[0]
+                    for turn in range(3)
+                ]
+
+        with ThreadPoolExecutor(100) as pool:
+            answers = list(pool.map(client, range(100)))
+        assert answers == [[f"{number}-{turn}" for turn in range(3)] for number in range(100)]
+        eventually(lambda: bench.count("OK") == 300)
+        eventually(lambda: bench.admission.in_flight == 0)

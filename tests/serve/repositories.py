@@ -1,0 +1,73 @@
+"""Real model repositories for the serving tests: random tastes, real FAISS and ONNX files, no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from export.bundle import BundleContents, IndexCard, Manifest, ModelCard
+from export.fold_in import FoldInWeights, build_whitening
+from export.onnx_graphs import write_fold_in_graph, write_recommend_graph
+from export.repository import ModelRepository
+
+USERS, ITEMS, DIM = 60, 400, 8
+SEEN_EACH = 7
+
+
+def contents(seed: int = 0, dtype: str = "float32", users: int = USERS, items: int = ITEMS) -> BundleContents:
+    rng = np.random.default_rng(seed)
+    seen = np.concatenate([np.sort(rng.choice(items, SEEN_EACH, replace=False)) for _ in range(users)])
+    counts = np.bincount(seen, minlength=items)
+    return BundleContents(
+        user_ids=[f"u{row}" for row in range(users)],
+        item_ids=[f"i{row}" for row in range(items)],
+        user_embeddings=rng.normal(size=(users, DIM)).astype(dtype),
+        item_embeddings=rng.normal(size=(items, DIM)).astype(dtype),
+        seen_indptr=np.arange(users + 1) * SEEN_EACH,
+        seen_indices=seen,
+        popularity=np.argsort(-counts, kind="stable"),
+        item_titles=[f"Title of {row}" for row in range(items)],
+        item_categories=[["even"] if row % 2 == 0 else ["odd", "prime"][: 1 + (row == 7)] for row in range(items)],
+    )
+
+
+def manifest(name: str, version: str, factory: str) -> Manifest:
+    search = {"efSearch": 64} if factory.startswith("HNSW") else {}
+    return Manifest(
+        schema_version=1,
+        bundle_id="",
+        producer="lowpass test",
+        created="2026-01-01T00:00:00+00:00",
+        model=ModelCard(name, version, "bprmf", "freqd", DIM, (USERS + ITEMS) * DIM, "teacher"),
+        counts={},
+        quality={"recall@20": 0.5, "ndcg@20": 0.25, "kept_recall": 0.75, "convention": "toy"},
+        data={"name": "toy", "fingerprint": "0" * 64},
+        index=IndexCard(factory, search, 0.99, 20, 4.0 * DIM, []),
+        fold_in={},
+        files={},
+    )
+
+
+def publish(
+    root: Path,
+    name: str = "student",
+    version: str = "",
+    factory: str = "HNSW8",
+    *,
+    seed: int = 0,
+    dtype: str = "float32",
+) -> Path:
+    """Publish one bundle; returns its directory."""
+    made = contents(seed, dtype)
+
+    def write_graphs(directory: Path) -> None:
+        items = np.ascontiguousarray(made.item_embeddings, dtype=np.float32)
+        index = faiss.index_factory(DIM, factory, faiss.METRIC_INNER_PRODUCT)
+        index.add(items)
+        faiss.write_index(index, str(directory / "index.faiss"))
+        write_recommend_graph(directory)
+        write_fold_in_graph(directory, build_whitening(items, FoldInWeights()))
+
+    return ModelRepository(root).publish(manifest(name, version, factory), made, write_graphs)

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import pytest
+
+from serve.errors import AddressUnavailable
+from serve.limits import Limits
+from serve.transport.grpcio_server import GrpcioServer
+from tests.kits.transport_kit import Bench, TransportKit
+
+
+class TestGrpcioServer(TransportKit):
+    transport = GrpcioServer
+
+
+@pytest.mark.parametrize("address", ["", "nonsense", "256.0.0.1:x"])
+def test_a_malformed_address_is_refused(address: str) -> None:
+    with pytest.raises(AddressUnavailable, match="--address"):
+        Bench(GrpcioServer, Limits(), address=address)
