@@ -35,7 +35,8 @@ SERVICE_CONFIG = json.dumps(
                     "maxBackoff": "1s",
                     "backoffMultiplier": 3,
                     # All methods read only, so trying again is safe; a busy server is not asked again.
-                    "retryableStatusCodes": ["UNAVAILABLE"],
+                    # A stopping grpcio server may cancel what it has not begun: to a caller, unavailable.
+                    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
                 },
             }
         ],

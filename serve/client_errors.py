@@ -101,6 +101,7 @@ _ERRORS = {
     "FAILED_PRECONDITION": NotPossible,
     "RESOURCE_EXHAUSTED": ServerBusy,
     "UNAVAILABLE": ServerUnavailable,
+    "CANCELLED": ServerUnavailable,
     "DEADLINE_EXCEEDED": TimeUp,
 }
 _DETAILS: dict[str, type[Message]] = {

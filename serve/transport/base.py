@@ -55,7 +55,7 @@ class Transport(Protocol):
         ...
 
     def stop(self, grace: float) -> bool:
-        """Accept nothing more, let what is in flight end, then close.
+        """Accept nothing more, let what is in flight end, then close. Admission is closed before.
 
         Args:
             grace: How long what is in flight may take, in seconds.

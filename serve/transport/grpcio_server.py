@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
-from time import monotonic, perf_counter_ns
+from time import monotonic, perf_counter_ns, sleep
 from typing import Any
 
 import grpc
@@ -31,6 +31,9 @@ from serve.transport.health import Readiness
 
 REFUSALS_QUEUED = 1024
 """Beyond the admitted requests and these, grpcio itself refuses, without details: memory stays bounded."""
+
+SETTLED_AFTER, SETTLE_AT_MOST = 0.05, 1.0
+"""Before stopping: this long without an arrival, in seconds, waited for at most so long."""
 
 OPTIONS = (
     # Without this a second server on the port would silently take half of the connections.
@@ -93,6 +96,7 @@ class GrpcioServer:
     def stop(self, grace: float) -> bool:
         """Accept nothing more, let what is in flight end, close; see `Transport`."""
         give_up = monotonic() + grace
+        self._arrivals.settle(min(grace, SETTLE_AT_MOST))
         stopped = self._server.stop(grace)
         self._readiness.end_watches()
         emptied = self._settings.admission.wait_empty(grace)
@@ -165,13 +169,26 @@ class _Arrivals(grpc.ServerInterceptor):
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
+        self._last = monotonic()
         self.refusing: dict[str, Any] = {}
+
+    def settle(self, at_most: float) -> None:
+        """Wait for a quiet moment once nothing is admitted any more.
+
+        grpcio cancels, without a word to the caller, what has reached it but not yet Python when it stops. Turned
+        away with UNAVAILABLE first, callers pause or go elsewhere, and nothing is left to cancel.
+        """
+        give_up = monotonic() + at_most
+        closed = monotonic()
+        while (now := monotonic()) < give_up and now - max(self._last, closed) < SETTLED_AFTER:
+            sleep(SETTLED_AFTER / 10)
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         # grpcio runs the method in the context that is current here, so the stamp reaches it.
         refusing = self.refusing.get(handler_call_details.method)
         refusal = self._admission.refusal() if refusing is not None else None
         _ARRIVAL.set((perf_counter_ns(), refusal))
+        self._last = monotonic()
         return continuation(handler_call_details) if refusal is None else refusing
 
 
