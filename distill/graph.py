@@ -69,30 +69,29 @@ def top_cooccurrence(incidence: sp.csr_matrix, num_neighbors: int, *, reference:
         order = np.lexsort((column, -count, row))
         row, column = row[order], column[order]
         rank = np.arange(len(row)) - np.searchsorted(row, row)
-        kept = (rank < keep) & (rank >= 1 if reference else rank >= 0)
+        kept = rank < keep
         sources.append(row[kept])
         targets.append(column[kept])
     source, target = np.concatenate(sources), np.concatenate(targets)
     if reference:
-        source, target = _pad_with_strangers(source, target, size, num_neighbors)
+        source, target = _pad_and_drop_strongest(source, target, size, keep)
     graph = sp.csr_matrix((np.ones(len(source), dtype=np.float32), (source, target)), shape=(size, size))
     return ((graph + graph.T) * np.float32(0.5)).tocsr()
 
 
-def _pad_with_strangers(
-    source: np.ndarray, target: np.ndarray, size: int, num_neighbors: int
+def _pad_and_drop_strongest(
+    source: np.ndarray, target: np.ndarray, size: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fill every row up with the lowest-numbered rows not linked yet, as top-k over zero counts does."""
-    missing = num_neighbors - np.bincount(source, minlength=size)
-    extra_source, extra_target = [source], [target]
+    """Fill every row up to `width` with the lowest-numbered rows it shares nothing with; drop its first entry."""
     bounds = np.searchsorted(source, np.arange(size + 1))
-    for row in np.flatnonzero(missing > 0):
+    sources, targets = [], []
+    for row in range(size):
         linked = target[bounds[row] : bounds[row + 1]]
-        free = np.setdiff1d(np.arange(min(size, len(linked) + num_neighbors + 1)), [*linked, row])
-        fill = free[: missing[row]]
-        extra_source.append(np.full(len(fill), row))
-        extra_target.append(fill)
-    return np.concatenate(extra_source), np.concatenate(extra_target)
+        strangers = np.setdiff1d(np.arange(min(size, width)), linked)
+        chosen = np.concatenate([linked, strangers])[1:width]
+        sources.append(np.full(len(chosen), row))
+        targets.append(chosen)
+    return np.concatenate(sources), np.concatenate(targets)
 
 
 def symmetric_normalization(adjacency: sp.csr_matrix) -> sp.csr_matrix:
