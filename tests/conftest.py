@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from distill.data.interactions import Interactions
 from tests.distill.toy import build_checkerboard
+
+# A first call builds caches and may be slow on a shared machine; the suite's own time limit guards the rest.
+settings.register_profile("lowpass", deadline=None)
+settings.load_profile("lowpass")
 
 
 @pytest.fixture
