@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from distill.backbones.bprmf import BPRMF
+from distill.data.interactions import Interactions
+from distill.errors import SettingError
+from distill.filters import response
+from distill.graph import bipartite_adjacency, cooccurrence_adjacency, laplacian, symmetric_normalization
+from distill.methods import METHODS, MethodSettings, Teacher
+from distill.methods.fd import FeatureDistillation
+from distill.methods.freqd import ITEM_WEIGHT, FreqD, complete
+from distill.projector import LinearProjector, ProjectorKind
+from distill.sampling import Batch, PairwiseSampler
+from distill.spectrum import exact_spectrum, knowledge_losses
+from tests.distill.toy import build_random, whole_batch
+from tests.kits.method_kit import MethodKit
+
+TEACHER_DIM, STUDENT_DIM = 9, 4
+EVERYTHING = [
+    MethodSettings(variant=variant, projector=projector, loss=loss, order=order, filter=kind, keep_prob=1.0)
+    for variant, projector, loss, order, kind in product(
+        ("bipartite", "cooccurrence"),
+        ("linear", "mlp"),
+        ("cosine", "l2"),
+        ("filter-first", "projector-first"),
+        ("linear", "quadratic"),
+    )
+]
+
+
+class TestBipartite(MethodKit):
+    name = "freqd"
+
+
+class TestCooccurrence(MethodKit):
+    name = "freqd"
+    settings = MethodSettings(variant="cooccurrence", projector="mlp")
+
+
+class TestReferenceGraph(MethodKit):
+    name = "freqd"
+    settings = MethodSettings(variant="cooccurrence", reference=True, loss="l2", filter="quadratic")
+
+
+def build(settings: MethodSettings, data: Interactions) -> tuple[FreqD, BPRMF, Teacher]:
+    torch.manual_seed(4)
+    student = BPRMF(data.num_users, data.num_items, STUDENT_DIM)
+    teacher = Teacher(torch.randn(data.num_users + data.num_items, TEACHER_DIM))
+    return FreqD.build(settings, data, student, teacher), student, teacher
+
+
+def dense_filter(settings: MethodSettings, data: Interactions) -> torch.Tensor:
+    if settings.variant == "bipartite":
+        adjacency = bipartite_adjacency(data.train)
+    else:
+        adjacency = cooccurrence_adjacency(data.train, settings.num_neighbors)
+    lap = torch.from_numpy(laplacian(symmetric_normalization(adjacency)).toarray()).double()
+    identity = torch.eye(len(lap), dtype=torch.float64)
+    alpha = {"bipartite": 0.2, "cooccurrence": 0.5}[settings.variant] if settings.alpha is None else settings.alpha
+    linear = (1 - alpha) * identity + alpha * (identity - lap)
+    return linear if settings.filter == "linear" else linear @ linear
+
+
+def project(method: FreqD, features: torch.Tensor, num_users: int) -> torch.Tensor:
+    return torch.cat([method.user_projector(features[:num_users]), method.item_projector(features[num_users:])])
+
+
+def whole_matrix_loss(
+    method: FreqD, data: Interactions, batch: Batch, X_s: torch.Tensor, X_t: torch.Tensor
+) -> torch.Tensor:
+    """The module's formula over all N rows; only then are the batch's picked."""
+    settings = method.settings
+    H = dense_filter(settings, data)
+    if settings.order == "filter-first":
+        student = project(method, H @ X_s, data.num_users)
+    else:
+        student = H @ project(method, X_s, data.num_users)
+    teacher = H @ X_t
+    if settings.loss == "cosine":
+        losses = 1 - F.cosine_similarity(student, teacher)
+    else:
+        losses = (student - teacher).square().sum(dim=1)
+    users, items = losses[: data.num_users], losses[data.num_users :]
+    total = users[batch.users.unique()].sum()
+    total = total + 0.5 * items[batch.positives.unique()].sum() + 0.5 * items[batch.negatives.unique()].sum()
+    return settings.distillation_weight * total
+
+
+def label(settings: MethodSettings) -> str:
+    return "-".join((settings.variant, settings.projector, settings.loss, str(settings.order), settings.filter))
+
+
+@pytest.mark.parametrize("settings", EVERYTHING, ids=label)
+def test_batch_loss_equals_the_whole_matrix_formula_with_gradients(
+    rng: np.random.Generator, settings: MethodSettings
+) -> None:
+    data = build_random(rng)
+    method, student, teacher = build(settings, data)
+    batch = next(PairwiseSampler(data.train, 20).epoch(rng))
+    found = method.distillation_loss(batch, student, torch.Generator())
+    gradients = torch.autograd.grad(found, [student.table, *method.parameters()])
+
+    exact_method = FreqD.build(settings, data, student, teacher)
+    exact_method.load_state_dict(method.state_dict())
+    exact_method.double()
+    X_s = student.table.detach().double().requires_grad_()
+    exact = whole_matrix_loss(exact_method, data, batch, X_s, teacher.features.double())
+    expected = torch.autograd.grad(exact, [X_s, *exact_method.parameters()])
+
+    assert found.item() == pytest.approx(exact.item(), rel=1e-5)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        scale = float(theirs.abs().max())
+        np.testing.assert_allclose(ours.numpy() / scale, theirs.numpy() / scale, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["bipartite", "cooccurrence"])
+@pytest.mark.parametrize("projector", ["linear", "mlp"])
+@pytest.mark.parametrize("loss", ["cosine", "l2"])
+def test_alpha_0_is_feature_distillation_exactly(
+    rng: np.random.Generator, variant: str, projector: str, loss: str
+) -> None:
+    data = build_random(rng)
+    settings = MethodSettings(
+        variant="bipartite" if variant == "bipartite" else "cooccurrence",
+        projector="linear" if projector == "linear" else "mlp",
+        loss="cosine" if loss == "cosine" else "l2",
+        order="filter-first",
+        alpha=0.0,
+    )
+    method, student, teacher = build(settings, data)
+    plain = FeatureDistillation.build(settings, data, student, teacher)
+    plain.load_state_dict(method.state_dict())
+    batch = next(PairwiseSampler(data.train, 20).epoch(rng))
+    results = []
+    for either in (method, plain):
+        value = either.distillation_loss(batch, student, torch.Generator())
+        results.append([value, *torch.autograd.grad(value, [student.table, *either.parameters()])])
+    for filtered, unfiltered in zip(*results, strict=True):
+        torch.testing.assert_close(filtered, unfiltered, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("variant", ["bipartite", "cooccurrence"])
+@pytest.mark.parametrize("projector", ["linear", "mlp"])
+@pytest.mark.parametrize("coefficients", [(1.0, -0.5), (1.0, -0.4, 0.04), (0.2, 0.0, 0.7)])
+def test_each_frequency_weighs_its_squared_response(
+    rng: np.random.Generator, variant: str, projector: ProjectorKind, coefficients: tuple[float, ...]
+) -> None:
+    """Σ_i ‖(h(L) (X_t − P(X_s)))_i‖² = Σ_k h(λ_k)² ‖u_kᵀ (X_t − P(X_s))‖², in the exact eigenbasis."""
+    data = build_random(rng)
+    settings = MethodSettings(
+        distillation_weight=1.0,
+        variant="bipartite" if variant == "bipartite" else "cooccurrence",
+        projector=projector,
+        loss="l2",
+        coefficients=coefficients,
+        order="projector-first",
+        keep_prob=1.0,
+    )
+    method, student, teacher = build(settings, data)
+    loss = method.distillation_loss(whole_batch(data), student, torch.Generator()).item()
+    adjacency = bipartite_adjacency(data.train) if variant == "bipartite" else cooccurrence_adjacency(data.train, 5)
+    spectrum = exact_spectrum(symmetric_normalization(adjacency))
+    with torch.no_grad():
+        projected = project(method, student.table, data.num_users).numpy()
+    parts = knowledge_losses(spectrum.eigenvectors, teacher.features.numpy(), projected)
+    weights = response(coefficients, spectrum.frequencies) ** 2
+    assert loss == pytest.approx(float(weights @ parts), rel=1e-5)
+    assert abs(loss - float(parts.sum())) > 0.01 * loss, "the filter must matter for this test to mean anything"
+
+
+@pytest.mark.parametrize("loss", ["cosine", "l2"])
+def test_a_linear_projector_commutes_with_the_cooccurrence_filter(rng: np.random.Generator, loss: str) -> None:
+    data = build_random(rng)
+    settings = MethodSettings(variant="cooccurrence", loss="l2" if loss == "l2" else "cosine", keep_prob=1.0)
+    batch = next(PairwiseSampler(data.train, 20).epoch(rng))
+    first, student, teacher = build(replace(settings, order="filter-first"), data)
+    second = FreqD.build(replace(settings, order="projector-first"), data, student, teacher)
+    second.load_state_dict(first.state_dict())
+    one, two = (method.distillation_loss(batch, student, torch.Generator()) for method in (first, second))
+    torch.testing.assert_close(one, two)
+
+
+def test_the_order_matters_where_users_and_items_mix(rng: np.random.Generator) -> None:
+    data = build_random(rng)
+    batch = whole_batch(data)
+    first, student, teacher = build(MethodSettings(order="filter-first"), data)
+    second = FreqD.build(MethodSettings(order="projector-first"), data, student, teacher)
+    second.load_state_dict(first.state_dict())
+    one, two = (method.distillation_loss(batch, student, torch.Generator()).item() for method in (first, second))
+    assert abs(one - two) > 1e-3 * one
+
+
+@pytest.mark.parametrize("settings", [MethodSettings(), MethodSettings(variant="cooccurrence", keep_prob=1.0)])
+def test_the_teacher_is_filtered_once(rng: np.random.Generator, settings: MethodSettings) -> None:
+    data = build_random(rng)
+    method, student, teacher = build(settings, data)
+    targets = method.get_buffer("_targets")
+    expected = dense_filter(settings, data) @ teacher.features.double()
+    np.testing.assert_allclose(targets.numpy(), expected.numpy(), atol=1e-5)
+    # Were the teacher read again in a step, other features would change the loss.
+    before = method.distillation_loss(whole_batch(data), student, torch.Generator())
+    teacher.features.zero_()
+    assert torch.equal(method.distillation_loss(whole_batch(data), student, torch.Generator()), before)
+
+
+@pytest.mark.parametrize("order", ["filter-first", "projector-first"])
+@pytest.mark.parametrize("variant", ["bipartite", "cooccurrence"])
+def test_edge_dropout_drops_the_same_edges_for_student_and_teacher(
+    rng: np.random.Generator, order: str, variant: str
+) -> None:
+    """A student that equals its teacher has no loss, whichever edges are dropped."""
+    data = build_random(rng)
+    settings = MethodSettings(
+        variant="bipartite" if variant == "bipartite" else "cooccurrence",
+        loss="l2",
+        order="filter-first" if order == "filter-first" else "projector-first",
+        keep_prob=0.5,
+    )
+    torch.manual_seed(0)
+    student = BPRMF(data.num_users, data.num_items, STUDENT_DIM)
+    with torch.no_grad():
+        student.table.normal_()
+    method = FreqD.build(settings, data, student, Teacher(student.table.detach().clone()))
+    for projector in (method.user_projector, method.item_projector):
+        assert isinstance(projector, LinearProjector)
+        with torch.no_grad():
+            projector.weight.copy_(torch.eye(STUDENT_DIM))
+    generator = torch.Generator().manual_seed(0)
+    assert abs(method.distillation_loss(whole_batch(data), student, generator).item()) < 1e-3
+    with torch.no_grad():
+        student.table.neg_()
+    one, two = (method.distillation_loss(whole_batch(data), student, generator).item() for _ in range(2))
+    assert one > 10
+    assert one != two, "edges are dropped anew at each step"
+
+
+def test_published_settings_fill_what_is_left_open() -> None:
+    bipartite, cooccurrence = complete(MethodSettings()), complete(MethodSettings(variant="cooccurrence"))
+    assert (bipartite.coefficients, bipartite.order, bipartite.keep_prob) == ((1.0, -0.2), "filter-first", 1.0)
+    assert (cooccurrence.coefficients, cooccurrence.order, cooccurrence.keep_prob) == (
+        (1.0, -0.5),
+        "projector-first",
+        0.5,
+    )
+    given = MethodSettings(alpha=0.1, filter="quadratic", order="projector-first", keep_prob=0.9)
+    assert complete(given) == replace(given, coefficients=(1.0, -0.2, pytest.approx(0.01)))
+    assert complete(MethodSettings(coefficients=(2.0,), alpha=0.3)).coefficients == (2.0,)
+    assert ITEM_WEIGHT == 0.5
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"distillation_weight": -0.1}, "distillation_weight"),
+        ({"alpha": 1.5}, "alpha"),
+        ({"keep_prob": 0.0}, "keep_prob"),
+        ({"num_neighbors": 0}, "num_neighbors"),
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong: dict[str, float], named: str) -> None:
+    with pytest.raises(SettingError, match=named):
+        replace(MethodSettings(), **wrong)
+
+
+def test_every_registered_method_with_a_teacher_passes_the_kit() -> None:
+    import tests.distill.methods.test_fd  # noqa: F401 (defines its kit's subclasses)
+
+    tested = {kit.name for kit in MethodKit.__subclasses__()}
+    assert {name for name, method in METHODS.items() if method.needs_teacher} == tested
