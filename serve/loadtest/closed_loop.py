@@ -1,0 +1,143 @@
+"""The closed loop: N callers on one connection, each sends its next request when it has its answer.
+
+Blocking calls from threads cost this process the least of grpcio's three ways (futures and asyncio were measured and
+took more processor time a request). Messages pass as bytes; answers are parsed when the clock has stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import grpc
+
+from serve.limits import MAX_ANSWER_BYTES
+from serve.loadtest.errors import LoadTestError
+
+METHOD = "/lowpass.v1.RecommenderService/Recommend"
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """How hard to ask.
+
+    Args:
+        target: Address of the server, host:port.
+        in_flight: Requests in flight at any time.
+        requests: How many are measured.
+        warm_up: How many are sent before, at the same rate, and not measured.
+        timeout: Deadline of a request, in seconds.
+        connect_timeout: How long to wait for the server, in seconds.
+        server_pid: Process whose processor time is measured; None for nobody's.
+    """
+
+    target: str
+    in_flight: int = 1
+    requests: int = 1000
+    warm_up: int = 100
+    timeout: float = 10.0
+    connect_timeout: float = 10.0
+    server_pid: int | None = None
+
+
+@dataclass
+class Samples:
+    """What was observed, in the order of completion.
+
+    Attributes:
+        latencies_ns: Of each answered request, sent to answered.
+        answers: Their serialized `RecommendResponse`s.
+        errors: Failed requests by status code.
+        seconds: From the first request to the last answer.
+        load_cpu_seconds: Processor time this process took meanwhile.
+        server_cpu_seconds: And that of the server; None where it was not watched or cannot be.
+    """
+
+    latencies_ns: list[int] = field(default_factory=list)
+    answers: list[bytes] = field(default_factory=list)
+    errors: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    load_cpu_seconds: float = 0.0
+    server_cpu_seconds: float | None = None
+
+
+def run_closed_loop(plan: LoadPlan, payloads: Iterator[bytes]) -> Samples:
+    """Warm up, then measure.
+
+    Args:
+        plan: How hard.
+        payloads: Serialized requests; as many as are needed are taken before the clock starts.
+
+    Raises:
+        LoadTestError: The server cannot be reached.
+    """
+    warming, measured = list(islice(payloads, plan.warm_up)), list(islice(payloads, plan.requests))
+    options = [("grpc.max_receive_message_length", MAX_ANSWER_BYTES), ("grpc.enable_retries", 0)]
+    with grpc.insecure_channel(plan.target, options=options) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=plan.connect_timeout)
+        except grpc.FutureTimeoutError as error:
+            raise LoadTestError(
+                f"{plan.target}: no server answered within {plan.connect_timeout:g} s; start one with 'lowpass serve'"
+            ) from error
+        call = channel.unary_unary(METHOD, request_serializer=None, response_deserializer=None)
+
+        def send(payload: bytes) -> bytes:
+            answer: bytes = call(payload, timeout=plan.timeout)
+            return answer
+
+        _drive(send, warming, plan.in_flight)
+        server_before, load_before = _processor_seconds(plan.server_pid), time.process_time()
+        samples = _drive(send, measured, plan.in_flight)
+        samples.load_cpu_seconds = time.process_time() - load_before
+        server_after = _processor_seconds(plan.server_pid)
+    if server_before is not None and server_after is not None:
+        samples.server_cpu_seconds = server_after - server_before
+    return samples
+
+
+def _drive(send: Callable[[bytes], bytes], payloads: list[bytes], in_flight: int) -> Samples:
+    samples, waiting = Samples(), iter(payloads)
+    # A list's iterator and append are atomic, so the callers need no lock but for the rare error.
+    failing = threading.Lock()
+
+    def ask() -> None:
+        for payload in waiting:
+            begun = time.perf_counter_ns()
+            try:
+                answer = send(payload)
+            except grpc.RpcError as error:
+                code = error.code().name  # type: ignore[attr-defined]  # a failed call is an RpcError and a Call
+                with failing:
+                    samples.errors[code] = samples.errors.get(code, 0) + 1
+                continue
+            samples.latencies_ns.append(time.perf_counter_ns() - begun)
+            samples.answers.append(answer)
+
+    # Daemons: an interrupt ends the process without waiting for calls that nobody will read.
+    callers = [threading.Thread(target=ask, daemon=True) for _ in range(min(in_flight, len(payloads)))]
+    begun = time.perf_counter()
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    samples.seconds = time.perf_counter() - begun
+    return samples
+
+
+def _processor_seconds(pid: int | None) -> float | None:
+    """User and system time of a process, from Linux's /proc; None elsewhere."""
+    if pid is None:
+        return None
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    # The second field is the program's name in brackets, which may hold blanks; utime and stime are the 14th, 15th.
+    utime, stime = stat.rpartition(")")[2].split()[11:13]
+    return (int(utime) + int(stime)) / float(os.sysconf("SC_CLK_TCK"))
