@@ -9,9 +9,6 @@ RecommenderError            whatever else the server said; `code` is the gRPC st
 └── TimeUp                  the deadline passed
 """
 
-# Leaves are noun phrases; only the root says "Error".
-# ruff: noqa: N818
-
 from __future__ import annotations
 
 from collections.abc import Mapping

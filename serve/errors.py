@@ -23,9 +23,6 @@
 No error here knows a status code: `serve.rpc.status` maps them all, and a test proves that it does.
 """
 
-# Leaves are noun phrases; only the root says "Error".
-# ruff: noqa: N818
-
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -112,9 +112,9 @@ class Metrics:
     def handled(self) -> dict[str, int]:
         """Finished requests by code, over all methods and models."""
         counts: dict[str, int] = {}
-        for (_, _, _, code), child in list(self._request_children.items()):
-            total = next(sample.value for sample in child._child_samples() if sample.name == "_count")
-            counts[code] = counts.get(code, 0) + int(total)
+        for sample in (sample for family in self._request_duration.collect() for sample in family.samples):
+            if sample.name.endswith("_count"):
+                counts[sample.labels["code"]] = counts.get(sample.labels["code"], 0) + int(sample.value)
         return counts
 
 

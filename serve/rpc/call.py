@@ -42,7 +42,7 @@ class Call:
         return perf_counter_ns() - self.arrival_ns
 
 
-class Refusal(Exception):  # noqa: N818 - how a call ends, not an error of its own
+class Refusal(Exception):
     """A call that ends without an answer; not an error of the domain, only its translation.
 
     Args:

@@ -131,13 +131,9 @@ def to_info(models: Sequence[ServedModel], limits: Limits, server_version: str) 
     defaults: dict[str, ServedModel] = {}
     for model in models:
         defaults.setdefault(model.summary.name, model)
-    default_name = models[0].summary.name if models else ""
     return pb.GetInfoResponse(
         server_version=server_version,
-        models=[
-            _to_model(model, defaults[model.summary.name] is model, model.summary.name == default_name)
-            for model in models
-        ],
+        models=[_to_model(model, defaults[model.summary.name] is model, model is models[0]) for model in models],
         limits=to_limits(limits),
     )
 

@@ -52,7 +52,7 @@ def test_answers_another_process_and_reports_what_it_did(tmp_path: Path, reposit
     served = [(model.name, model.version, model.labels, model.is_default) for model in info.models]
     assert served == [
         ("student", "2", ("stable",), True),
-        ("student", "1", ("canary",), True),
+        ("student", "1", ("canary",), False),
         ("teacher", "1", (), False),
     ]
     bundle = open_bundle(repository.resolve("student"))

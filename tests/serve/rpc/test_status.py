@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2
+
+from serve import errors
+from serve.rpc.status import CODES, REJECTIONS, reason_of, to_refusal, to_status
+from tests.serve.test_errors import leaves
+
+EXAMPLES: dict[type[errors.RequestError], errors.RequestError] = {
+    errors.InvalidRequest: errors.InvalidRequest(errors.FieldViolation("k", "too large")),
+    errors.UnknownUser: errors.UnknownUser("ann"),
+    errors.UnknownItem: errors.UnknownItem("i1"),
+    errors.UnknownHistory: errors.UnknownHistory("i1, i2"),
+    errors.ModelNotServed: errors.ModelNotServed("m"),
+    errors.VersionNotServed: errors.VersionNotServed("7"),
+    errors.LabelNotServed: errors.LabelNotServed("canary"),
+    errors.FoldInUnavailable: errors.FoldInUnavailable("m"),
+    errors.Overloaded: errors.Overloaded(0.25),
+    errors.DeadlineExpired: errors.DeadlineExpired("late"),
+    errors.NotReady: errors.NotReady("loading"),
+    errors.ShuttingDown: errors.ShuttingDown("bye"),
+}
+
+
+def details(error: errors.RequestError) -> dict[str, Any]:
+    found: dict[str, Message] = {}
+    for packed in to_status(error).details:
+        name = packed.TypeName().rpartition(".")[2]
+        found[name] = getattr(error_details_pb2, name)()
+        packed.Unpack(found[name])
+    return found
+
+
+def test_the_table_is_complete_and_has_nothing_else() -> None:
+    assert set(CODES) == set(leaves(errors.RequestError)) == set(EXAMPLES)
+    assert set(REJECTIONS) <= set(CODES)
+    assert code_pb2.OK not in CODES.values()
+
+
+@pytest.mark.parametrize("kind", CODES, ids=lambda kind: kind.__name__)
+def test_every_error_has_its_words_and_its_reason(kind: type[errors.RequestError]) -> None:
+    status = to_status(EXAMPLES[kind])
+    assert (status.code, status.message) == (CODES[kind], str(EXAMPLES[kind]))
+    info = details(EXAMPLES[kind])["ErrorInfo"]
+    assert (info.reason, info.domain) == (reason_of(kind), "lowpass")
+
+
+def test_what_is_not_there_is_named() -> None:
+    resource = details(errors.LabelNotServed("canary"))["ResourceInfo"]
+    assert (resource.resource_type, resource.resource_name) == ("label", "canary")
+
+
+def test_wrong_fields_are_listed() -> None:
+    wrong = details(EXAMPLES[errors.InvalidRequest])["BadRequest"].field_violations
+    assert [(one.field, one.description) for one in wrong] == [("k", "too large")]
+
+
+def test_only_overload_says_when_to_return() -> None:
+    assert details(errors.Overloaded(0.25))["RetryInfo"].retry_delay.ToMilliseconds() == 250
+    assert to_refusal(errors.Overloaded(0.25)).trailers == (("grpc-retry-pushback-ms", "250"),)
+    assert to_refusal(errors.Overloaded(0.0)).trailers == (("grpc-retry-pushback-ms", "1"),)
+    assert to_refusal(errors.ShuttingDown("bye")).trailers == ()
+
+
+def test_reasons_are_upper_snake_case() -> None:
+    assert reason_of(errors.FoldInUnavailable) == "FOLD_IN_UNAVAILABLE"
