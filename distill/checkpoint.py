@@ -112,12 +112,21 @@ def load_checkpoint(
 
 
 def _require_same_config(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for key in sorted(set(saved) | set(wanted)):
-        if saved.get(key) != wanted.get(key):
+    before, now = _flatten(saved), _flatten(wanted)
+    for key in sorted(set(before) | set(now)):
+        if before.get(key) != now.get(key):
             raise RunError(
-                f"{path}: setting '{key}' was {saved.get(key)!r} and is now {wanted.get(key)!r}; "
+                f"{path}: setting '{key}' was {before.get(key)!r} and is now {now.get(key)!r}; "
                 "resume with the run's own settings or start a new run"
             )
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Name every leaf by its dotted path, so that the one setting that differs can be named."""
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        leaves.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+    return leaves
 
 
 def _with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -20,7 +20,8 @@ def plot_curves(runs: Sequence[Path], target: Path) -> None:
     """Draw validation Recall@20 against epochs and against training seconds, a line a run.
 
     Args:
-        runs: Run directories; those without a history (imported teachers) are drawn as a level line.
+        runs: Run directories; those without a history (imported teachers) are drawn as a level line, or
+            not at all where nothing was validated.
         target: The PNG to write.
     """
     figure = Figure(figsize=(11, 4.2), layout="constrained")
@@ -30,7 +31,8 @@ def plot_curves(runs: Sequence[Path], target: Path) -> None:
         name = f"{label(run.config)} d {run.dim} seed {run.config.get('seed')}"
         history = path / HISTORY_FILE
         if not history.is_file():
-            by_epoch.axhline(run.metrics["validation_all_users"][METRIC], linestyle="--", label=name)
+            if "validation_all_users" in run.metrics:
+                by_epoch.axhline(run.metrics["validation_all_users"][METRIC], linestyle="--", label=name)
             continue
         with history.open(newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
@@ -42,7 +44,8 @@ def plot_curves(runs: Sequence[Path], target: Path) -> None:
     by_time.set_xscale("log")
     for axes in (by_epoch, by_time):
         axes.grid(alpha=0.3)
-    by_epoch.legend(fontsize=7)
+    if by_epoch.lines:
+        by_epoch.legend(fontsize=7)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=120)
     write_file(target, content.getvalue())

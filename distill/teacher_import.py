@@ -70,8 +70,8 @@ def read_embeddings(path: Path, ids: npt.NDArray[np.str_]) -> Matrix:
         DataError: Unreadable, wrong number of rows, an id missing or twice, or a value that is not finite.
     """
     try:
-        matrix = _read_parquet(path, ids) if path.suffix in {".parquet", ".pq"} else np.load(path, allow_pickle=False)
-    except (OSError, ValueError, KeyError, EOFError, pa.ArrowException) as error:
+        matrix = _read_parquet(path, ids) if path.suffix in {".parquet", ".pq"} else _read_npy(path)
+    except (OSError, ValueError, TypeError, KeyError, EOFError, pa.ArrowException) as error:
         raise DataError(
             f"{path}: unreadable embeddings ({error}); give .npy, or Parquet with 'id' and 'embedding'"
         ) from error
@@ -84,7 +84,16 @@ def read_embeddings(path: Path, ids: npt.NDArray[np.str_]) -> Matrix:
     return np.ascontiguousarray(matrix, dtype=np.float32)
 
 
+def _read_npy(path: Path) -> npt.NDArray[Any]:
+    with path.open("rb") as stream:
+        matrix: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return matrix
+
+
 def _read_parquet(path: Path, ids: npt.NDArray[np.str_]) -> npt.NDArray[Any]:
+    absent = {"id", "embedding"} - set(pq.read_schema(path).names)
+    if absent:
+        raise DataError(f"{path}: column '{min(absent)}' is missing; give columns 'id' and 'embedding'")
     table = pq.read_table(path, columns=["id", "embedding"])
     rows = {str(value): row for row, value in enumerate(table["id"].to_pylist())}
     if len(rows) != table.num_rows:

@@ -63,6 +63,11 @@ class TrainingOptions:
         for name in ("epochs", "batch_size", "patience", "eval_every", "threads"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name}: {getattr(self, name)} is below 1")
+        if self.patience < self.eval_every:
+            raise SettingError(
+                f"patience: {self.patience} epochs end before the first evaluation; give eval_every "
+                f"({self.eval_every}) or more"
+            )
         if self.learning_rate <= 0 or self.weight_decay < 0:
             raise SettingError("learning_rate must be above 0 and weight_decay not below 0")
 
