@@ -31,12 +31,11 @@ def dense_top_cooccurrence(incidence: Dense, num_neighbors: int, *, reference: b
         np.fill_diagonal(counts, 0)
     for row in range(size):
         order = np.argsort(-counts[row], kind="stable")
-        if reference:
-            chosen = order[1 : num_neighbors + 1]
-        else:
-            chosen = [column for column in order[:num_neighbors] if counts[row, column] > 0]
+        chosen = (
+            order[1 : num_neighbors + 1] if reference else order[:num_neighbors][counts[row, order[:num_neighbors]] > 0]
+        )
         graph[row, chosen] = 1
-    return (graph + graph.T) / 2
+    return np.asarray((graph + graph.T) / 2, dtype=np.float32)
 
 
 def public_code(incidence: Dense, num_neighbors: int) -> Dense:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.filters import response
 from distill.graph import bipartite_adjacency, cooccurrence_adjacency, laplacian, symmetric_normalization
+from distill.losses import FeatureLoss
 from distill.methods import METHODS, MethodSettings, Teacher
+from distill.methods.base import FilterKind, Order, Variant
 from distill.methods.fd import FeatureDistillation
 from distill.methods.freqd import ITEM_WEIGHT, FreqD, complete
 from distill.projector import LinearProjector, ProjectorKind
@@ -23,15 +26,14 @@ from tests.distill.toy import build_random, whole_batch
 from tests.kits.method_kit import MethodKit
 
 TEACHER_DIM, STUDENT_DIM = 9, 4
+VARIANTS: tuple[Variant, ...] = ("bipartite", "cooccurrence")
+PROJECTORS: tuple[ProjectorKind, ...] = ("linear", "mlp")
+LOSSES: tuple[FeatureLoss, ...] = ("cosine", "l2")
+ORDERS: tuple[Order, ...] = ("filter-first", "projector-first")
+FILTERS: tuple[FilterKind, ...] = ("linear", "quadratic")
 EVERYTHING = [
     MethodSettings(variant=variant, projector=projector, loss=loss, order=order, filter=kind, keep_prob=1.0)
-    for variant, projector, loss, order, kind in product(
-        ("bipartite", "cooccurrence"),
-        ("linear", "mlp"),
-        ("cosine", "l2"),
-        ("filter-first", "projector-first"),
-        ("linear", "quadratic"),
-    )
+    for variant, projector, loss, order, kind in product(VARIANTS, PROJECTORS, LOSSES, ORDERS, FILTERS)
 ]
 
 
@@ -88,8 +90,8 @@ def whole_matrix_loss(
     else:
         losses = (student - teacher).square().sum(dim=1)
     users, items = losses[: data.num_users], losses[data.num_users :]
-    total = users[batch.users.unique()].sum()
-    total = total + 0.5 * items[batch.positives.unique()].sum() + 0.5 * items[batch.negatives.unique()].sum()
+    total = users[torch.unique(batch.users)].sum()
+    total = total + 0.5 * items[torch.unique(batch.positives)].sum() + 0.5 * items[torch.unique(batch.negatives)].sum()
     return settings.distillation_weight * total
 
 
@@ -120,17 +122,17 @@ def test_batch_loss_equals_the_whole_matrix_formula_with_gradients(
         np.testing.assert_allclose(ours.numpy() / scale, theirs.numpy() / scale, atol=1e-5)
 
 
-@pytest.mark.parametrize("variant", ["bipartite", "cooccurrence"])
-@pytest.mark.parametrize("projector", ["linear", "mlp"])
-@pytest.mark.parametrize("loss", ["cosine", "l2"])
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("projector", PROJECTORS)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_alpha_0_is_feature_distillation_exactly(
-    rng: np.random.Generator, variant: str, projector: str, loss: str
+    rng: np.random.Generator, variant: Variant, projector: ProjectorKind, loss: FeatureLoss
 ) -> None:
     data = build_random(rng)
     settings = MethodSettings(
-        variant="bipartite" if variant == "bipartite" else "cooccurrence",
-        projector="linear" if projector == "linear" else "mlp",
-        loss="cosine" if loss == "cosine" else "l2",
+        variant=variant,
+        projector=projector,
+        loss=loss,
         order="filter-first",
         alpha=0.0,
     )
@@ -146,17 +148,17 @@ def test_alpha_0_is_feature_distillation_exactly(
         torch.testing.assert_close(filtered, unfiltered, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("variant", ["bipartite", "cooccurrence"])
-@pytest.mark.parametrize("projector", ["linear", "mlp"])
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("projector", PROJECTORS)
 @pytest.mark.parametrize("coefficients", [(1.0, -0.5), (1.0, -0.4, 0.04), (0.2, 0.0, 0.7)])
 def test_each_frequency_weighs_its_squared_response(
-    rng: np.random.Generator, variant: str, projector: ProjectorKind, coefficients: tuple[float, ...]
+    rng: np.random.Generator, variant: Variant, projector: ProjectorKind, coefficients: tuple[float, ...]
 ) -> None:
     """Σ_i ‖(h(L) (X_t − P(X_s)))_i‖² = Σ_k h(λ_k)² ‖u_kᵀ (X_t − P(X_s))‖², in the exact eigenbasis."""
     data = build_random(rng)
     settings = MethodSettings(
         distillation_weight=1.0,
-        variant="bipartite" if variant == "bipartite" else "cooccurrence",
+        variant=variant,
         projector=projector,
         loss="l2",
         coefficients=coefficients,
@@ -175,10 +177,10 @@ def test_each_frequency_weighs_its_squared_response(
     assert abs(loss - float(parts.sum())) > 0.01 * loss, "the filter must matter for this test to mean anything"
 
 
-@pytest.mark.parametrize("loss", ["cosine", "l2"])
-def test_a_linear_projector_commutes_with_the_cooccurrence_filter(rng: np.random.Generator, loss: str) -> None:
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_linear_projector_commutes_with_the_cooccurrence_filter(rng: np.random.Generator, loss: FeatureLoss) -> None:
     data = build_random(rng)
-    settings = MethodSettings(variant="cooccurrence", loss="l2" if loss == "l2" else "cosine", keep_prob=1.0)
+    settings = MethodSettings(variant="cooccurrence", loss=loss, keep_prob=1.0)
     batch = next(PairwiseSampler(data.train, 20).epoch(rng))
     first, student, teacher = build(replace(settings, order="filter-first"), data)
     second = FreqD.build(replace(settings, order="projector-first"), data, student, teacher)
@@ -210,17 +212,17 @@ def test_the_teacher_is_filtered_once(rng: np.random.Generator, settings: Method
     assert torch.equal(method.distillation_loss(whole_batch(data), student, torch.Generator()), before)
 
 
-@pytest.mark.parametrize("order", ["filter-first", "projector-first"])
-@pytest.mark.parametrize("variant", ["bipartite", "cooccurrence"])
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_edge_dropout_drops_the_same_edges_for_student_and_teacher(
-    rng: np.random.Generator, order: str, variant: str
+    rng: np.random.Generator, order: Order, variant: Variant
 ) -> None:
     """A student that equals its teacher has no loss, whichever edges are dropped."""
     data = build_random(rng)
     settings = MethodSettings(
-        variant="bipartite" if variant == "bipartite" else "cooccurrence",
+        variant=variant,
         loss="l2",
-        order="filter-first" if order == "filter-first" else "projector-first",
+        order=order,
         keep_prob=0.5,
     )
     torch.manual_seed(0)
@@ -250,7 +252,8 @@ def test_published_settings_fill_what_is_left_open() -> None:
         0.5,
     )
     given = MethodSettings(alpha=0.1, filter="quadratic", order="projector-first", keep_prob=0.9)
-    assert complete(given) == replace(given, coefficients=(1.0, -0.2, pytest.approx(0.01)))
+    assert complete(given).coefficients == pytest.approx((1.0, -0.2, 0.01))
+    assert replace(complete(given), coefficients=None) == given
     assert complete(MethodSettings(coefficients=(2.0,), alpha=0.3)).coefficients == (2.0,)
     assert ITEM_WEIGHT == 0.5
 
@@ -264,7 +267,7 @@ def test_published_settings_fill_what_is_left_open() -> None:
         ({"num_neighbors": 0}, "num_neighbors"),
     ],
 )
-def test_settings_out_of_range_are_refused(wrong: dict[str, float], named: str) -> None:
+def test_settings_out_of_range_are_refused(wrong: dict[str, Any], named: str) -> None:
     with pytest.raises(SettingError, match=named):
         replace(MethodSettings(), **wrong)
 
