@@ -86,6 +86,10 @@ def _finish(out: Path, metrics: Mapping[str, Any], *, as_json: bool) -> None:
         return
     done = metrics["training"]
     click.echo(f"run {out}: best epoch {done['best_epoch']} of {done['epochs']}, {done['seconds']} s of training")
+    _echo_quality(metrics)
+
+
+def _echo_quality(metrics: Mapping[str, Any]) -> None:
     for split in ("validation", "test", "test_all_users"):
         if split in metrics:
             report = metrics[split]
@@ -157,11 +161,13 @@ def import_teacher(data: Path, users: Path, items: Path, out: Path, name: str, *
 
     Example: lowpass import-teacher data/mine --users users.parquet --items items.npy --out runs/teacher
     """
-    metrics = import_embeddings(load_interactions(data), users, items, out, name)
+    interactions = load_interactions(data)
+    metrics = import_embeddings(interactions, users, items, out, name)
     if as_json:
         click.echo(json.dumps({"run": str(out), **metrics}))
     else:
-        click.echo(f"run {out}: test Recall@20 {metrics['test']['Recall@20']:.4f} ({metrics['test']['convention']})")
+        click.echo(f"run {out}: {len(interactions.user_ids)} users, {len(interactions.item_ids)} items")
+        _echo_quality(metrics)
 
 
 @click.command()
@@ -196,12 +202,20 @@ def evaluate(
     embeddings = (opened.user_embeddings, opened.item_embeddings)
     report = evaluate_embeddings(*embeddings, interactions, protocol, progress=True).as_dict()
     if save:
-        write_run(run, opened.config, *embeddings, {**opened.metrics, split: report})
+        name = _report_name(protocol)
+        known = {**opened.metrics.get(name, {}), **report}
+        write_run(run, opened.config, *embeddings, {**opened.metrics, name: known})
     if as_json:
         click.echo(json.dumps({"run": str(run), **report}))
         return
     for name, value in report.items():
         click.echo(f"{name:14s} {value:.4f}" if isinstance(value, float) else f"{name:14s} {value}")
+
+
+def _report_name(protocol: Protocol) -> str:
+    """The key in `metrics.json`: reports under different conventions must never replace one another."""
+    masked = "_validation_masked" if protocol.mask == "train+validation" else ""
+    return protocol.split + masked + ("_all_users" if protocol.average == "all" else "")
 
 
 @click.command()
@@ -217,4 +231,4 @@ def compare(runs: tuple[Path, ...], plot: Path | None, average: str, *, as_json:
     rows = compare_runs([open_run(path) for path in runs], average=average)
     if plot is not None:
         plot_curves(list(runs), plot)
-    click.echo(json.dumps(rows) if as_json else render_comparison(rows))
+    click.echo(json.dumps({"runs": rows}) if as_json else render_comparison(rows))
