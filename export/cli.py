@@ -196,12 +196,16 @@ def _describe(path: Path, manifest: Manifest) -> list[str]:
     model, counts, index = manifest.model, manifest.counts, manifest.index
     taught = f", teacher {model.teacher}" if model.teacher else ""
     search = "".join(f" {key}={value}" for key, value in index.search.items())
+    of_original = next(
+        (row["ann_recall_of_original"] for row in index.candidates if "ann_recall_of_original" in row), None
+    )
+    lossy = "" if of_original is None else f" of its decoded vectors, {of_original:.1%} of the teacher's"
     lines = [
         f"{path}: {model.name} version {model.version}, id {manifest.bundle_id[:12]}, {manifest.created}",
         f"  model    {model.backbone}, {model.method}, d = {model.dim}{taught}",
         f"  counts   {counts['users']:,} users, {counts['items']:,} items, {counts['seen']:,} seen",
         f"  bytes    {manifest.total_bytes:,}; {index.bytes_per_item:g} an item in the index",
-        f"  index    {index.factory}{search}, finds {index.ann_recall:.1%} of the exact top {index.ann_recall_k}",
+        f"  index    {index.factory}{search}, finds {found}",
     ]
     known = [(key, manifest.quality.get(key)) for key in QUALITY_NUMBERS]
     numbers = [f"{key} {value:.4f}" for key, value in known if value is not None]

@@ -25,7 +25,6 @@ Each message names the file and field, what is wrong, and the remedy, in one lin
 """
 
 # Leaves are noun phrases and only roots end in Error, as in the project's naming rules.
-# ruff: noqa: N818
 
 from __future__ import annotations
 

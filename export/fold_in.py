@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from export.quality import measure_quality
 
-RELATIVE_RIDGES = (0.3, 3.0, 30.0, 300.0)
-GRAM_WEIGHTS = (0.0, 1e-3, 1e-2, 1e-1)
+RELATIVE_RIDGES = (0.003, 0.03, 0.3, 3.0, 30.0, 300.0)
+GRAM_WEIGHTS = (0.0, 1e-3, 1e-2, 1e-1, 1.0)
 SAMPLED_USERS = 500
 SMALLEST_RIDGE = 1e-30
 """Keeps the system solvable when every item vector is zero."""

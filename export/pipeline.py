@@ -84,6 +84,7 @@ def export_run(
         BundleError: The bundle cannot be written.
     """
     options = options or ExportOptions()
+    repository.reserve(model, options.version)
     run.require_same_data(data)
     teacher = teacher or _find_teacher(run)
     users, items = (_stored(run, name, options.dtype) for name in ("user_embeddings", "item_embeddings"))

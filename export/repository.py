@@ -19,6 +19,7 @@ from pathlib import Path
 
 from export.bundle import (
     BundleContents,
+    BundleExists,
     Manifest,
     RepositoryError,
     UnknownLabel,
@@ -141,6 +142,28 @@ class ModelRepository:
             labels[label] = path.name
             _write_atomically(directory / LABELS_FILE, json.dumps(labels, indent=2, sort_keys=True) + "\n")
 
+    def reserve(self, model: str, version: str = "") -> Path:
+        """Where a new bundle may stand; ask before long work, so that a bad name or version is refused at once.
+
+        Args:
+            model: Its name.
+            version: Its version; empty for the next free one.
+
+        Returns:
+            The directory, which does not exist yet.
+
+        Raises:
+            RepositoryError: The name or the version is not allowed.
+            BundleExists: The version is taken.
+        """
+        version = version or self.next_version(model)
+        if not _VERSION.fullmatch(version):
+            raise RepositoryError(f"version {version!r}: must be a positive integer; leave it out for the next one")
+        target = self._directory(model) / version
+        if target.exists():
+            raise BundleExists(f"{target}: exists and bundles are immutable; give another version")
+        return target
+
     def publish(
         self,
         manifest: Manifest,
@@ -161,11 +184,8 @@ class ModelRepository:
             RepositoryError: A name or version is not allowed.
             BundleError: The bundle cannot be written.
         """
-        model = manifest.model.name
-        version = manifest.model.version or self.next_version(model)
-        if not _VERSION.fullmatch(version):
-            raise RepositoryError(f"version {version!r}: must be a positive integer; leave it out for the next one")
-        target = self._directory(model) / version
+        target = self.reserve(manifest.model.name, manifest.model.version)
+        version = target.name
         manifest = replace(manifest, model=replace(manifest.model, version=version))
         write_bundle(target, manifest, contents, write_graphs)
         return target

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 
 from export.ann import open_index, set_search
-from export.bundle import Bundle, WrongAnswer, open_bundle
+from export.bundle import Bundle, MalformedManifest, WrongAnswer, open_bundle
 from export.fold_in import FoldInWeights, build_whitening, fold_in
 from export.onnx_graphs import open_session
 
@@ -93,14 +93,11 @@ def _check_fold_in(bundle: Bundle, users: npt.NDArray[np.int64]) -> float:
     path = bundle.fold_in_onnx_path
     _check_graph(path)
     session = open_session(path)
-    card = bundle.manifest.fold_in
-    known = isinstance(card.get("relative_ridge"), float) and isinstance(card.get("gram_weight"), float)
-    weights = FoldInWeights(card["relative_ridge"], card["gram_weight"]) if known else None
-    whitening = build_whitening(bundle.item_embeddings, weights) if weights else None
+    whitening = build_whitening(bundle.item_embeddings, _fold_in_weights(bundle))
     largest = 0.0
     for user in users:
         history = bundle.seen(int(user)).astype(np.int64)
-        if whitening is None or not len(history):
+        if not len(history):
             continue
         (vector,) = session.run(["user_embedding"], {"item_index": history})
         expected = fold_in(bundle.item_embeddings[history], whitening)
@@ -108,6 +105,18 @@ def _check_fold_in(bundle: Bundle, users: npt.NDArray[np.int64]) -> float:
     if not largest <= TOLERANCE:
         raise WrongAnswer(f"{path}: user vectors differ from the ridge regression's by {largest:.3g}; export again")
     return largest
+
+
+def _fold_in_weights(bundle: Bundle) -> FoldInWeights:
+    """Read what `fold_in.onnx` is to be checked against."""
+    values: list[Any] = [bundle.manifest.fold_in.get(name) for name in ("relative_ridge", "gram_weight")]
+    if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in values):
+        raise MalformedManifest(
+            f"{bundle.path / 'manifest.json'}: fold_in.relative_ridge and fold_in.gram_weight must be numbers; "
+            "export the bundle again"
+        )
+    ridge, weight = values
+    return FoldInWeights(float(ridge), float(weight))
 
 
 def _check_graph(path: Path) -> None:

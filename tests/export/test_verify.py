@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from export.ann import build_index, write_index
-from export.bundle import BundleContents, TruncatedIndex, WrongAnswer, open_bundle, write_bundle
+from export.bundle import BundleContents, MalformedManifest, TruncatedIndex, WrongAnswer, open_bundle, write_bundle
 from export.fold_in import FoldInWeights, build_whitening
 from export.onnx_graphs import write_fold_in_graph, write_recommend_graph
 from export.verify import verify_bundle
@@ -17,7 +17,7 @@ from tests.export.toy import toy_contents, toy_manifest, write_toy
 WEIGHTS = FoldInWeights(0.5, 0.1)
 
 
-def write_with(target: Path, *, wrong: str = "", broken: str = "") -> Path:
+def write_with(target: Path, *, wrong: str = "", broken: str = "", fold_in: dict[str, object] | None = None) -> Path:
     """A toy bundle with real index and graphs, one of them of other embeddings or no graph at all."""
     contents: BundleContents = toy_contents()
     items = contents.item_embeddings
@@ -34,7 +34,7 @@ def write_with(target: Path, *, wrong: str = "", broken: str = "") -> Path:
             (draft / broken).write_bytes(b"placeholder")
 
     card = {"relative_ridge": WEIGHTS.relative_ridge, "gram_weight": WEIGHTS.gram_weight}
-    write_bundle(target, replace(toy_manifest(), fold_in=card), contents, write)
+    write_bundle(target, replace(toy_manifest(), fold_in=card if fold_in is None else fold_in), contents, write)
     return target
 
 
@@ -43,6 +43,17 @@ def test_a_good_bundle_is_good(tmp_path: Path) -> None:
     assert report["users_compared"] == 3
     assert report["bundle_id"] == open_bundle(tmp_path / "1").manifest.bundle_id
     assert max(value for name, value in report.items() if name.endswith("difference")) < 1e-5
+
+
+@pytest.mark.parametrize("card", [{}, {"relative_ridge": 0.5}, {"relative_ridge": "0.5", "gram_weight": 0.1}])
+def test_fold_in_weights_that_cannot_be_checked(tmp_path: Path, card: dict[str, object]) -> None:
+    with pytest.raises(MalformedManifest, match="relative_ridge"):
+        verify_bundle(write_with(tmp_path / "1", fold_in=card))
+
+
+def test_an_integer_weight_is_compared_like_any_other(tmp_path: Path) -> None:
+    with pytest.raises(WrongAnswer, match="fold_in"):
+        verify_bundle(write_with(tmp_path / "1", fold_in={"relative_ridge": 7, "gram_weight": 0}))
 
 
 @pytest.mark.parametrize("wrong", ["index", "fold_in"])
