@@ -196,10 +196,9 @@ def _describe(path: Path, manifest: Manifest) -> list[str]:
     model, counts, index = manifest.model, manifest.counts, manifest.index
     taught = f", teacher {model.teacher}" if model.teacher else ""
     search = "".join(f" {key}={value}" for key, value in index.search.items())
-    of_original = next(
-        (row["ann_recall_of_original"] for row in index.candidates if "ann_recall_of_original" in row), None
-    )
-    lossy = "" if of_original is None else f" of its decoded vectors, {of_original:.1%} of the teacher's"
+    of_original = [row["ann_recall_of_original"] for row in index.candidates if "ann_recall_of_original" in row]
+    lossy = f" of its decoded vectors, {of_original[0]:.1%} of the teacher's" if of_original else ""
+    found = f"{index.ann_recall:.1%} of the exact top {index.ann_recall_k}{lossy}"
     lines = [
         f"{path}: {model.name} version {model.version}, id {manifest.bundle_id[:12]}, {manifest.created}",
         f"  model    {model.backbone}, {model.method}, d = {model.dim}{taught}",
