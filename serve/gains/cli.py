@@ -9,45 +9,69 @@ from pathlib import Path
 from typing import Any
 
 import click
+from tqdm import tqdm
 
-from serve.gains.measure import Measurement, choose_contenders, measure, pick_cores
-from serve.gains.report import ratios, render
-
-K = 20
+from export.repository import ModelRepository
+from serve.gains.contestants import Contestant, find_contestants
+from serve.gains.cores import plan_cores
+from serve.gains.measure import LoadOptions, run_rounds
+from serve.gains.measurement import Measurement, build_measurement, gains_over
+from serve.gains.report import render
 
 
 @click.command()
-@click.option("--repository", type=click.Path(path_type=Path, file_okay=False), required=True,
-              help="Root of the model repository.")  # fmt: skip
+@click.option("--repository", required=True, type=click.Path(file_okay=False, path_type=Path), help="Model repository.")
 @click.option("--teacher", required=True, help="The teacher's model name.")
 @click.option("--student", required=True, help="The student's model name.")
-@click.option("--rivals/--no-rivals", default=True, show_default=True,
-              help="Also the teacher cut by SVD and product-quantised, at the student's bytes an item.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("gains"), show_default=True,
-              help="Where gains.json, gains.md and gains.png go.")  # fmt: skip
-@click.option("--requests", type=click.IntRange(100), default=2000, show_default=True, help="Requests a load.")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Loads a model; medians count.")
+@click.option(
+    "--rivals/--no-rivals",
+    default=True,
+    show_default=True,
+    help="Also the teacher cut by SVD and product-quantised, at the student's bytes an item.",
+)
+@click.option(
+    "--out",
+    default=Path("gains"),
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where gains.json, gains.md and gains.png go.",
+)
+@click.option("--requests", default=3000, show_default=True, type=click.IntRange(1), help="Requests a load.")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Visits to each model.")
+@click.option("--users", default="uniform", show_default=True, type=click.Choice(["uniform", "zipf"]), help="Who asks.")
+@click.option("--seed", default=0, show_default=True, help="Of the draw of users.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def gains(
-    repository: Path, teacher: str, student: str, *, rivals: bool, out: Path, requests: int, rounds: int, as_json: bool
-) -> None:
+def gains(repository: Path, teacher: str, student: str, *, rivals: bool, out: Path, as_json: bool, **load: Any) -> None:
     """Serve teacher, student and rivals in turn; print what distillation won and what it lost.
 
     Example: lowpass gains --repository models --teacher teacher --student student
     """
     if teacher == student:
         raise click.UsageError(f"--teacher and --student are both '{teacher}': name two models")
-    contenders = choose_contenders(repository, teacher, student, rivals=rivals)
-    measurements = measure(repository, contenders, requests=requests, rounds=rounds)
-    context = {"requests": requests, "rounds": rounds, "k": K, "pinned": pick_cores()[0] is not None}
+    options, cores = LoadOptions(**load), plan_cores()
+    contestants, notes = find_contestants(ModelRepository(repository), teacher, student, rivals=rivals)
+    measurements = _measure(repository, contestants, options)
     content = {
-        "context": context,
+        "load": vars(options),
+        "notes": [cores.note, *notes],
         "models": [m.as_dict() for m in measurements],
-        "ratios_to_teacher": {m.name: ratios(measurements[0], m) for m in measurements[1:]},
+        "gains_over_teacher": {m.name: gains_over(measurements[0], m) for m in measurements[1:]},
     }
-    report = render(measurements, context)
+    report = render(measurements, options, [cores.note, *notes])
     written = _write(out, content, report, measurements)
     click.echo(json.dumps(content) if as_json else report + "\nwritten: " + ", ".join(map(str, written)))
+
+
+def _measure(repository: Path, contestants: Sequence[Contestant], options: LoadOptions) -> list[Measurement]:
+    visits = len(contestants) * options.rounds
+    with tqdm(total=visits, desc="measuring", unit="visit", disable=None) as bar:
+
+        def advance(model: str) -> None:
+            bar.set_postfix_str(model)
+            bar.update()
+
+        rounds = run_rounds(repository, contestants, options, plan_cores(), advance)
+    return [build_measurement(contestant, rounds[contestant.name]) for contestant in contestants]
 
 
 def _write(out: Path, content: dict[str, Any], report: str, measurements: Sequence[Measurement]) -> list[Path]:
@@ -58,7 +82,7 @@ def _write(out: Path, content: dict[str, Any], report: str, measurements: Sequen
 
         files["gains.png"] = draw(measurements)
     except ImportError:
-        click.echo("no gains.png: the plot needs matplotlib: pip install matplotlib", err=True)
+        click.echo("no gains.png: the plot needs matplotlib (pip install matplotlib)", err=True)
     for name, data in files.items():
         _replace(out / name, data)
     return [out / name for name in files]

@@ -1,27 +1,29 @@
-"""The gains as one picture: what is kept against what it costs."""
+"""The comparison as one picture: what is kept, and what it costs."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
 
-from serve.gains.measure import Measurement
+from serve.gains.contestants import Role
+from serve.gains.measurement import Measurement
 
-COLOURS = {"teacher": "#555555", "student": "#1f77b4", "svd": "#ff7f0e", "pq": "#2ca02c"}
-PANELS: tuple[tuple[str, Callable[[Measurement], float], str], ...] = (
-    ("Recall@20", lambda m: m.quality["recall@20"], "{:.4f}"),
+COLOURS = {Role.TEACHER: "#6b6b6b", Role.STUDENT: "#1f77b4", Role.SVD: "#ff7f0e", Role.PQ: "#2ca02c"}
+Panel = tuple[str, Callable[[Measurement], float | None], str]
+PANELS: tuple[Panel, ...] = (
+    ("Recall@20", lambda m: m.quality.get("recall@20"), "{:.4f}"),
     ("bytes an item", lambda m: m.item_bytes, "{:,.0f}"),
     ("bundle, MiB", lambda m: m.bundle_bytes / 2**20, "{:,.1f}"),
-    ("p50, 1 in flight, µs", lambda m: m.latency["1"]["p50"], "{:,.0f}"),
-    ("p99, 32 in flight, µs", lambda m: m.latency["32"]["p99"], "{:,.0f}"),
-    ("search stage, µs", lambda m: m.server["1"]["search"], "{:,.0f}"),
-    ("answers/s, 32 in flight", lambda m: m.throughput["32"], "{:,.0f}"),
-    ("answers per server CPU s", lambda m: m.answers_per_cpu_second["32"], "{:,.0f}"),
+    ("process memory, MiB", lambda m: m.memory.get("rss", 0) / 2**20, "{:,.0f}"),
+    ("p50, 1 in flight, ms", lambda m: m.level(1, "p50_ms"), "{:.2f}"),
+    ("p99, 32 in flight, ms", lambda m: m.level(32, "p99_ms"), "{:.1f}"),
+    ("search stage, µs", lambda m: m.level(1, "search_us"), "{:,.0f}"),
+    ("server CPU an answer, µs", lambda m: m.level(32, "server_cpu_us"), "{:,.0f}"),
 )
 
 
 def draw(measurements: Sequence[Measurement]) -> bytes:
-    """Draw a bar for each model in a panel for each figure.
+    """Draw a panel for each figure with a bar for each model.
 
     Args:
         measurements: The teacher first.
@@ -34,11 +36,11 @@ def draw(measurements: Sequence[Measurement]) -> bytes:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 6), layout="constrained")
+    figure = Figure(figsize=(13, 6.2), layout="constrained")
     names = [m.name for m in measurements]
     colours = [COLOURS[m.role] for m in measurements]
     for axes, (title, value_of, text) in zip(figure.subplots(2, 4).flat, PANELS, strict=True):
-        values = [value_of(m) for m in measurements]
+        values = [value_of(m) or 0.0 for m in measurements]
         bars = axes.bar(names, values, color=colours)
         axes.bar_label(bars, [text.format(value) for value in values], fontsize=8)
         axes.set_title(title, fontsize=10)
