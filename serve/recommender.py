@@ -239,7 +239,8 @@ class Recommender:
 
 
 def _search_group(group: list[_Task], index: CandidateIndex, size: int) -> None:
-    vectors = np.stack([task.vector for task in group if task.vector is not None])
+    found = [task.vector for task in group if task.vector is not None]
+    vectors = found[0][None] if len(found) == 1 else np.stack(found)
     scores, rows = index.search(vectors, size)
     for number, task in enumerate(group):
         task.rows, task.scores, task.complete = rows[number], scores[number], index.is_exact

@@ -11,6 +11,9 @@ from serve.types import Rows
 CHUNK_SCORES = 1 << 20
 """Most scores held at once beside the answer: bounds memory for any number of items and vectors."""
 
+GROUP = 32
+"""Scores per group when narrowing down a top-k."""
+
 
 class ExactIndex:
     """All-items search by inner product; equal scores in row order.
@@ -119,11 +122,22 @@ def top_k(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
     """
     if k >= len(scores):
         return np.argsort(-scores, kind="stable")
+    places = np.flatnonzero(scores >= _floor(scores, k))
     # argpartition alone would keep an arbitrary one of equal scores at the border.
-    border = np.partition(scores, len(scores) - k)[len(scores) - k]
-    places = np.flatnonzero(scores >= border)
+    near = scores[places]
+    places = places[near >= np.partition(near, len(near) - k)[len(near) - k]]
     order: npt.NDArray[np.int64] = places[np.argsort(-scores[places], kind="stable")[:k]]
     return order
+
+
+def _floor(scores: npt.NDArray[np.float32], k: int) -> np.float32:
+    """A score that at least k reach: the k-th largest of the maxima of disjoint groups, in one fast pass."""
+    groups = len(scores) // GROUP
+    if groups < k:
+        return np.float32(-np.inf)
+    maxima = scores[: groups * GROUP].reshape(GROUP, groups).max(axis=0)
+    floor: np.float32 = np.partition(maxima, groups - k)[groups - k]
+    return floor
 
 
 def _merge(

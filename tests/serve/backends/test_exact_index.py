@@ -36,6 +36,13 @@ def test_equal_scores_come_by_rising_row(scores: npt.NDArray[np.float32], data: 
     assert top_k(scores, k).tolist() == expected
 
 
+@given(size=st.integers(1, 400), k=st.integers(1, 60), levels=st.integers(1, 50), seed=st.integers(0, 99))
+def test_narrowing_down_loses_nothing(size: int, k: int, levels: int, seed: int) -> None:
+    scores = np.random.default_rng(seed).integers(0, levels, size).astype(np.float32)
+    expected = np.argsort(-scores, kind="stable")[:k]
+    assert top_k(scores, min(k, size)).tolist() == expected.tolist()
+
+
 @given(data=st.data(), chunk=st.sampled_from([1, 7, 64, 1 << 20]), k=st.integers(1, 30))
 @settings(deadline=None)
 def test_chunks_change_nothing(data: st.DataObject, chunk: int, k: int) -> None:
