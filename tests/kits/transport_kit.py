@@ -8,159 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from grpc_status import rpc_status
-from prometheus_client import CollectorRegistry
 
-from serve.admission import Admission
 from serve.errors import AddressUnavailable, FieldViolation, InvalidRequest, UnknownUser
 from serve.limits import Limits
-from serve.metrics import Metrics
 from serve.rpc.call import Call
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
-from serve.rpc.services import SERVICE, Method
-from serve.transport.base import Transport, TransportSettings
-
-RECOMMEND = f"/{SERVICE}/Recommend"
-WAIT = 10.0
-
-
-class Bench:
-    """A transport with one method whose behaviour the test chooses, and a channel to it.
-
-    Args:
-        make: The transport.
-        limits: What is accepted.
-        workers: Threads.
-        reflection: Whether to offer it.
-        address: To bind.
-    """
-
-    def __init__(
-        self,
-        make: Callable[[TransportSettings], Transport],
-        limits: Limits,
-        workers: int = 2,
-        reflection: bool = True,
-        address: str = "127.0.0.1:0",
-    ) -> None:
-        self.release, self.entered = threading.Event(), threading.Semaphore(0)
-        self.behaviour: Callable[[pb.RecommendRequest, Call], pb.RecommendResponse] = self.echo
-        self.registry = CollectorRegistry()
-        self.admission = Admission(limits.max_in_flight)
-        self.prepared: list[str] = []
-        method = Method("Recommend", pb.RecommendRequest, pb.RecommendResponse, self.behave)
-        self.transport = make(
-            TransportSettings(
-                services={SERVICE: (method,)},
-                admission=self.admission,
-                limits=limits,
-                metrics=Metrics(self.registry),
-                workers=workers,
-                reflection=reflection,
-                prepare_thread=lambda: self.prepared.append(threading.current_thread().name),
-            )
-        )
-        self.address = self.transport.bind(address)
-        self.transport.start()
-        self.channel = grpc.insecure_channel(self.address, [("grpc.enable_retries", 0)])
-        self.health: Any = health_pb2_grpc.HealthStub(self.channel)
-
-    def open(self) -> None:
-        self.admission.open()
-        self.transport.set_serving(True)
-
-    def behave(self, request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
-        return self.behaviour(request, call)
-
-    def echo(self, request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
-        call.model, call.version = "echo", "1"
-        return pb.RecommendResponse(item_ids=[request.user_id])
-
-    def hold(self, request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
-        self.entered.release()
-        assert self.release.wait(WAIT)
-        return self.echo(request, call)
-
-    def caller(self) -> Any:
-        return self.channel.unary_unary(
-            RECOMMEND, pb.RecommendRequest.SerializeToString, pb.RecommendResponse.FromString
-        )
-
-    def ask(self, user_id: str = "ann", timeout: float = WAIT) -> pb.RecommendResponse:
-        answer: pb.RecommendResponse = self.caller()(pb.RecommendRequest(user_id=user_id), timeout=timeout)
-        return answer
-
-    def ask_later(self, user_id: str = "ann", timeout: float = WAIT) -> Any:
-        return self.caller().future(pb.RecommendRequest(user_id=user_id), timeout=timeout)
-
-    def send_raw(self, method: str, message: bytes) -> Any:
-        call: Any = self.channel.unary_unary(method)
-        with pytest.raises(grpc.RpcError) as caught:
-            call(message, timeout=WAIT)
-        return caught.value
-
-    def refused(self, **options: Any) -> Any:
-        with pytest.raises(grpc.RpcError) as caught:
-            self.ask(**options)
-        return caught.value
-
-    def hold_workers(self, count: int) -> list[Any]:
-        self.behaviour = self.hold
-        held = [self.ask_later(f"held-{number}") for number in range(count)]
-        for _ in held:
-            assert self.entered.acquire(timeout=WAIT)
-        return held
-
-    def check(self, service: str = "") -> str:
-        answer = self.health.Check(health_pb2.HealthCheckRequest(service=service), timeout=WAIT)
-        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
-
-    def count(self, code: str) -> float:
-        labels = {"method": "Recommend", "code": code}
-        return sum(
-            sample.value
-            for metric in self.registry.collect()
-            for sample in metric.samples
-            if sample.name == "lowpass_request_duration_seconds_count" and labels.items() <= sample.labels.items()
-        )
-
-    def rejected(self, reason: str) -> float:
-        return self.registry.get_sample_value("lowpass_requests_rejected_total", {"reason": reason}) or 0.0
-
-    def close(self) -> None:
-        self.release.set()
-        self.admission.close()
-        self.transport.stop(WAIT)
-        self.channel.close()
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < give_up, "did not happen in time"
-        time.sleep(0.01)
-
-
-def details_of(error: Any, kind: Any) -> Any:
-    status = rpc_status.from_call(error)
-    assert status is not None
-    for packed in status.details:
-        if packed.Is(kind.DESCRIPTOR):
-            detail = kind()
-            packed.Unpack(detail)
-            return detail
-    raise AssertionError(f"no {kind.__name__} in {status}")
+from serve.rpc.services import SERVICE
+from tests.kits.transport_bench import RECOMMEND, WAIT, Bench, details_of, eventually
 
 
 class TransportKit:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from export.bundle import TruncatedIndex, UnknownLabel, open_bundle
+from export.bundle import Bundle, TruncatedIndex, UnknownLabel, open_bundle
 from export.repository import ModelRepository
 from serve.client import RecommenderClient
 from serve.client_errors import NotFoundByServer, RecommenderError
@@ -27,7 +27,10 @@ def local(**options: Any) -> ServerOptions:
     return ServerOptions(**{"address": "127.0.0.1:0", "metrics_address": "127.0.0.1:0", "drain_wait": 0.0, **options})
 
 
-def values(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def values(text: str) -> Series:
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -65,6 +68,11 @@ def test_answers_another_process_and_reports_what_it_did(tmp_path: Path, reposit
         assert 0 < answer.timings_us["search"] <= answer.timings_us["total"]
     assert (other.version, other.titles[0]) == ("1", f"Title of {other.item_ids[0][1:]}")
     assert (folded.source, popular.source, similar.source) == ("fold_in", "popular", "similar")
+    check_series(series, bundle)
+
+
+def check_series(series: Series, bundle: Bundle) -> None:
+    """What the calls of the test above must have left."""
 
     def count(name: str, **labels: str) -> float:
         return series[f"lowpass_{name}", frozenset(labels.items())]

@@ -5,7 +5,8 @@ import pytest
 from serve.errors import AddressUnavailable
 from serve.limits import Limits
 from serve.transport.grpcio_server import GrpcioServer
-from tests.kits.transport_kit import Bench, TransportKit
+from tests.kits.transport_bench import Bench
+from tests.kits.transport_kit import TransportKit
 
 
 class TestGrpcioServer(TransportKit):
