@@ -38,11 +38,11 @@ student() { # student METHOD WEIGHT:DECAY SEED
     # shellcheck disable=SC2086
     later "$1-$2-s$3" lowpass "${command[0]}" "$data" "${command[@]:1}" --dim 20 $extra --weight-decay "$decay" --seed "$3"
 }
-best() { # the trial of METHOD with the best validation NDCG@10
+best() { # the trial of METHOD with the best validation Recall@20
     python3 - "$out" "$1" <<'PY'
 import json, pathlib, sys
 root, method = pathlib.Path(sys.argv[1]), sys.argv[2]
-trials = {p.parent.name: json.loads(p.read_text())["validation"]["NDCG@10"] for p in root.glob(f"{method}-*-s0/metrics.json")}
+trials = {p.parent.name: json.loads(p.read_text())["validation"]["Recall@20"] for p in root.glob(f"{method}-*-s0/metrics.json")}
 print(max(trials, key=trials.get).removeprefix(f"{method}-").removesuffix("-s0"))
 PY
 }
@@ -55,7 +55,7 @@ for method in scratch fd bipartite cooccurrence; do
     for seed in 1 2; do student $method "$(best $method)" $seed; done
 done
 wait
-echo "Trials (seed 0), tuned on validation NDCG@10; quality over users with relevant items:"
+echo "Trials (seed 0), tuned on validation Recall@20; quality over users with relevant items:"
 lowpass compare "$out"/*-s0
 winners=("$out/teacher")
 for method in scratch fd bipartite cooccurrence; do winners+=("$out/$method-$(best $method)"-s*); done

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from tqdm import tqdm
 
 from export.repository import ModelRepository
 from serve.gains.contestants import Contestant, find_contestants
-from serve.gains.cores import plan_cores
+from serve.gains.cores import CorePlan, plan_cores
 from serve.gains.measure import LoadOptions, run_rounds
 from serve.gains.measurement import Measurement, build_measurement, gains_over
 from serve.gains.report import render
@@ -49,20 +52,37 @@ def gains(repository: Path, teacher: str, student: str, *, rivals: bool, out: Pa
     if teacher == student:
         raise click.UsageError(f"--teacher and --student are both '{teacher}': name two models")
     options, cores = LoadOptions(**load), plan_cores()
-    contestants, notes = find_contestants(ModelRepository(repository), teacher, student, rivals=rivals)
-    measurements = _measure(repository, contestants, options)
+    with _children_ending_on_sigterm():
+        contestants, notes = find_contestants(ModelRepository(repository), teacher, student, rivals=rivals)
+        measurements = _measure(repository, contestants, options, cores)
     content = {
         "load": vars(options),
         "notes": [cores.note, *notes],
         "models": [m.as_dict() for m in measurements],
-        "gains_over_teacher": {m.name: gains_over(measurements[0], m) for m in measurements[1:]},
+        "gains_over_teacher": {m.name: _ratios(measurements[0], m) for m in measurements[1:]},
     }
     report = render(measurements, options, [cores.note, *notes])
     written = _write(out, content, report, measurements)
     click.echo(json.dumps(content) if as_json else report + "\nwritten: " + ", ".join(map(str, written)))
 
 
-def _measure(repository: Path, contestants: Sequence[Contestant], options: LoadOptions) -> list[Measurement]:
+@contextmanager
+def _children_ending_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does, so that no child is left behind."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _ratios(teacher: Measurement, other: Measurement) -> dict[str, float]:
+    return {name: round(gain.ratio, 4) for name, gain in gains_over(teacher, other).items()}
+
+
+def _measure(
+    repository: Path, contestants: Sequence[Contestant], options: LoadOptions, cores: CorePlan
+) -> list[Measurement]:
     visits = len(contestants) * options.rounds
     with tqdm(total=visits, desc="measuring", unit="visit", disable=None) as bar:
 
@@ -70,7 +90,7 @@ def _measure(repository: Path, contestants: Sequence[Contestant], options: LoadO
             bar.set_postfix_str(model)
             bar.update()
 
-        rounds = run_rounds(repository, contestants, options, plan_cores(), advance)
+        rounds = run_rounds(repository, contestants, options, cores, advance)
     return [build_measurement(contestant, rounds[contestant.name]) for contestant in contestants]
 
 

@@ -61,7 +61,7 @@ def run_rounds(
         contestants: Models to serve.
         options: How they are asked.
         cores: Who runs where.
-        advance: Called with the model's name before each visit.
+        advance: Called with the model's name after each visit.
 
     Returns:
         By model, what each round saw: {"levels": {"1": load summary, …}, "memory": {"rss", "anonymous"}}.
@@ -73,8 +73,8 @@ def run_rounds(
     for number in range(options.rounds):
         order = contestants if number % 2 == 0 else list(reversed(contestants))
         for contestant in order:
-            advance(contestant.name)
             rounds[contestant.name].append(_visit(repository, contestant, options, cores, number))
+            advance(contestant.name)
     return rounds
 
 

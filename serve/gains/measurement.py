@@ -11,6 +11,8 @@ from serve.gains.contestants import Contestant, Role
 from serve.gains.measure import Measured, Round, across
 
 LATENCIES = ("p50_ms", "p95_ms", "p99_ms")
+Figure = Measured | float | None
+"""Measured over the rounds, or known exactly, or unknown."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Measurement:
         dim: Embedding dimension.
         parameters: Numbers in the embeddings.
         item_bytes: An item's vector or code in the index.
+        index_bytes: The index file over its items: vectors or codes, codebooks, and the links of a graph index.
         codebook_bytes: What codes need beside them, for the whole catalogue.
         user_bytes: A user's vector.
         bundle_bytes: All files of the bundle.
@@ -41,6 +44,7 @@ class Measurement:
     dim: int
     parameters: int
     item_bytes: float
+    index_bytes: float
     codebook_bytes: int
     user_bytes: float
     bundle_bytes: int
@@ -55,10 +59,27 @@ class Measurement:
         """JSON-ready form."""
         return asdict(self)
 
+    def figure(self, in_flight: int, name: str) -> Measured | None:
+        """One figure of a level, None where it was not measured."""
+        return self.levels[str(in_flight)][name]
+
     def level(self, in_flight: int, name: str) -> float | None:
-        """The median over the rounds of one figure, None where it was not measured."""
-        measured = self.levels[str(in_flight)][name]
+        """The median of that figure over the rounds, None where it was not measured."""
+        measured = self.figure(in_flight, name)
         return None if measured is None else measured.median
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How two models compare in one figure.
+
+    Args:
+        ratio: How many times better the second is; above 1 it wins.
+        level: Whether the difference means nothing: the ranges over the rounds overlap, or the two are equal.
+    """
+
+    ratio: float
+    level: bool
 
 
 def build_measurement(contestant: Contestant, rounds: Sequence[Round]) -> Measurement:
@@ -80,6 +101,7 @@ def build_measurement(contestant: Contestant, rounds: Sequence[Round]) -> Measur
         dim=manifest.model.dim,
         parameters=manifest.model.num_parameters,
         item_bytes=manifest.index.bytes_per_item,
+        index_bytes=manifest.files["index.faiss"].bytes / max(manifest.counts["items"], 1),
         codebook_bytes=max((int(row.get("codebook_bytes", 0)) for row in manifest.index.candidates), default=0),
         user_bytes=manifest.files["user_embeddings.npy"].bytes / max(manifest.counts["users"], 1),
         bundle_bytes=manifest.total_bytes,
@@ -101,34 +123,44 @@ def _level_figures(rounds: Sequence[Round], level: str) -> dict[str, Measured | 
     return figures
 
 
-def gains_over(teacher: Measurement, other: Measurement) -> dict[str, float]:
-    """How many times better than the teacher a model is, above 1 being a gain in each figure.
+def gains_over(reference: Measurement, other: Measurement) -> dict[str, Gain]:
+    """How many times better than the reference a model is.
 
     Args:
-        teacher: The reference.
+        reference: The teacher, say.
         other: The one compared.
 
     Returns:
-        Ratios by name; those that were not measured for both are left out.
+        Gains by name; a figure that is not known of both, or was measured by different conventions, is left out.
     """
-    less_is_better = {
-        "parameters": (teacher.parameters, other.parameters),
-        "item_bytes": (teacher.item_bytes, other.item_bytes),
-        "user_bytes": (teacher.user_bytes, other.user_bytes),
-        "bundle_bytes": (teacher.bundle_bytes, other.bundle_bytes),
-        "memory": (teacher.memory.get("rss"), other.memory.get("rss")),
-        "search": (teacher.level(1, "search_us"), other.level(1, "search_us")),
-        "throughput_per_core": (teacher.level(32, "server_cpu_us"), other.level(32, "server_cpu_us")),
+    less_is_better: dict[str, tuple[Figure, Figure]] = {
+        name: (getattr(reference, name), getattr(other, name))
+        for name in ("parameters", "item_bytes", "index_bytes", "user_bytes", "bundle_bytes")
     }
+    less_is_better["memory"] = (reference.memory.get("rss"), other.memory.get("rss"))
+    less_is_better["search"] = (reference.figure(1, "search_us"), other.figure(1, "search_us"))
+    less_is_better["throughput_per_core"] = (reference.figure(32, "server_cpu_us"), other.figure(32, "server_cpu_us"))
     for in_flight in (1, 32):
         for name in LATENCIES:
-            pair = (teacher.level(in_flight, name), other.level(in_flight, name))
+            pair = (reference.figure(in_flight, name), other.figure(in_flight, name))
             less_is_better[f"{name.removesuffix('_ms')}_at_{in_flight}"] = pair
-    ratios = {name: before / after for name, (before, after) in less_is_better.items() if before and after}
-    for name, metric in (("recall", "recall@20"), ("ndcg", "ndcg@20")):
-        if teacher.quality.get(metric):
-            ratios[name] = other.quality[metric] / teacher.quality[metric]
-    before, after = teacher.level(32, "throughput"), other.level(32, "throughput")
-    if before and after:
-        ratios["throughput_at_32"] = after / before
-    return ratios
+    more_is_better: dict[str, tuple[Figure, Figure]] = {
+        "throughput_at_32": (reference.figure(32, "throughput"), other.figure(32, "throughput"))
+    }
+    if reference.quality.get("convention") == other.quality.get("convention"):
+        for name, metric in (("recall", "recall@20"), ("ndcg", "ndcg@20")):
+            more_is_better[name] = (reference.quality.get(metric), other.quality.get(metric))
+    gains = {name: _gain(before, after) for name, (before, after) in less_is_better.items()}
+    gains |= {name: _gain(after, before) for name, (before, after) in more_is_better.items()}
+    return {name: gain for name, gain in gains.items() if gain is not None}
+
+
+def _gain(numerator: Figure, denominator: Figure) -> Gain | None:
+    if numerator is None or denominator is None:
+        return None
+    one, two = (
+        value if isinstance(value, Measured) else Measured(value, value, value) for value in (numerator, denominator)
+    )
+    if not one.median or not two.median:
+        return None
+    return Gain(one.median / two.median, one.least <= two.greatest and two.least <= one.greatest)

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from serve.gains.measure import CUTOFF, LoadOptions
-from serve.gains.measurement import Measurement, gains_over
-
-ALIKE = 0.03
-"""Two figures within this share of each other are called level: repeated runs differ by as much."""
+from serve.gains.measurement import Gain, Measurement, gains_over
 
 Row = tuple[str, Callable[[Measurement], float | None], Callable[[float], str]]
 
@@ -46,7 +43,8 @@ ROWS: tuple[Row, ...] = (
     ("dimension", lambda m: m.dim, _whole),
     ("parameters", lambda m: m.parameters, _whole),
     ("bytes an item, in the index", lambda m: m.item_bytes, _whole),
-    ("codebook bytes beside them", lambda m: m.codebook_bytes, _whole),
+    ("index file, bytes an item", lambda m: m.index_bytes, _whole),
+    ("codebook bytes in it", lambda m: m.codebook_bytes, _whole),
     ("bytes a user", lambda m: m.user_bytes, _whole),
     ("bundle", lambda m: m.bundle_bytes, _mebibytes),
     ("process memory", lambda m: m.memory.get("rss"), _mebibytes),
@@ -88,8 +86,9 @@ def render(measurements: Sequence[Measurement], options: LoadOptions, notes: Seq
     said = [
         *findings(measurements),
         f"Closed loop over loopback gRPC, top {CUTOFF}, {options.requests:,} requests a load, users drawn "
-        f"{options.users}, medians of {options.rounds} rounds. What a server core can give is one second over the "
-        "server's processor time an answer; where the load generator's core is busy, answers/s are its limit.",
+        f"{options.users}, medians of {options.rounds} rounds; level means that the rounds' ranges overlap.",
+        "What a server core can give is one second over the server's processor time an answer; where the load "
+        "generator's core is busy, answers/s are its limit.",
         _convention(measurements),
         *notes,
     ]
@@ -119,23 +118,28 @@ def findings(measurements: Sequence[Measurement]) -> list[str]:
     return sentences
 
 
-def _against_teacher(gain: dict[str, float]) -> str:
-    kept = f"keeps {_share(gain['recall'])} of the teacher's Recall@20" if "recall" in gain else "has no known quality"
-    figures = {"bundle size": "bundle_bytes", "memory": "memory", "p50 alone": "p50_at_1", "p99 at 32": "p99_at_32"}
-    figures |= {"throughput per core": "throughput_per_core", "search time": "search"}
-    words = [_compared(name, gain[key]) for name, key in figures.items() if key in gain]
-    return f"The student {kept} at {gain['item_bytes']:.1f} times fewer bytes an item: " + ", ".join(words) + "."
+def _against_teacher(gain: dict[str, Gain]) -> str:
+    kept = (
+        f"keeps {_share(gain['recall'].ratio)} of the teacher's Recall@20" if "recall" in gain else "(quality unknown)"
+    )
+    figures = {"index size": "index_bytes", "bundle size": "bundle_bytes", "memory": "memory", "p50 alone": "p50_at_1"}
+    figures |= {"p99 at 32": "p99_at_32", "throughput per core": "throughput_per_core", "search time": "search"}
+    compared = _compared(gain, figures)
+    return f"The student {kept} at {gain['item_bytes'].ratio:.1f} times fewer bytes an item: {compared}."
 
 
 def _against_rival(student: Measurement, rival: Measurement) -> str:
-    gain = gains_over(rival, student)
     figures = {"Recall@20": "recall", "p50 alone": "p50_at_1", "throughput per core": "throughput_per_core"}
-    figures |= {"bytes a user": "user_bytes", "bundle size": "bundle_bytes"}
-    words = [_compared(name, gain[key]) for name, key in figures.items() if key in gain]
-    return f"Student against {rival.role} at {_whole(rival.item_bytes)} bytes an item: " + ", ".join(words) + "."
+    figures |= {"bytes a user": "user_bytes", "index size": "index_bytes", "bundle size": "bundle_bytes"}
+    compared = _compared(gains_over(rival, student), figures)
+    return f"Student against {rival.role} at {_whole(rival.item_bytes)} bytes an item: {compared}."
 
 
-def _compared(name: str, ratio: float) -> str:
-    if abs(ratio - 1) <= ALIKE:
-        return f"{name} level"
-    return f"{name} {ratio:.2f} times better" if ratio > 1 else f"{name} {1 / ratio:.2f} times worse"
+def _compared(gains: dict[str, Gain], figures: dict[str, str]) -> str:
+    return ", ".join(f"{name} {_verdict(gains[key])}" for name, key in figures.items() if key in gains)
+
+
+def _verdict(gain: Gain) -> str:
+    if gain.level:
+        return "level"
+    return f"{gain.ratio:.2f} times better" if gain.ratio > 1 else f"{1 / gain.ratio:.2f} times worse"

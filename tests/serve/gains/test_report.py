@@ -32,6 +32,7 @@ TEACHER = Measurement(
     dim=400,
     parameters=4_000_000,
     item_bytes=1600,
+    index_bytes=1600,
     codebook_bytes=0,
     user_bytes=1600,
     bundle_bytes=20 * 2**20,
@@ -49,6 +50,7 @@ STUDENT = replace(
     dim=20,
     parameters=200_000,
     item_bytes=80,
+    index_bytes=200,
     user_bytes=80,
     bundle_bytes=2 * 2**20,
     quality={"recall@20": 0.04, "ndcg@20": 0.016, "kept_recall": 0.8, "convention": "toy"},
@@ -59,7 +61,7 @@ PQ = replace(STUDENT, role=Role.PQ, name="coded", user_bytes=1600, quality={**TE
 
 
 def test_gains_are_above_one_where_the_other_is_better() -> None:
-    gain = gains_over(TEACHER, STUDENT)
+    gain = {name: found.ratio for name, found in gains_over(TEACHER, STUDENT).items()}
     assert gain["item_bytes"] == 20
     assert gain["memory"] == 2
     assert gain["p50_at_1"] == gain["p99_at_32"] == 4
@@ -77,14 +79,29 @@ def test_what_was_not_measured_has_no_ratio() -> None:
 def test_sentences_follow_the_numbers() -> None:
     first, second = findings([TEACHER, STUDENT, PQ])
     assert first == (
-        "The student keeps 80.0 % of the teacher's Recall@20 at 20.0 times fewer bytes an item: bundle size 10.00 times"
-        " better, memory 2.00 times better, p50 alone 4.00 times better, p99 at 32 4.00 times better, throughput per"
-        " core 5.00 times better, search time 15.00 times better."
+        "The student keeps 80.0 % of the teacher's Recall@20 at 20.0 times fewer bytes an item: index size 8.00 times "
+        "better, bundle size 10.00 times better, memory 2.00 times better, p50 alone 4.00 times better, p99 at 32 4.00 "
+        "times better, throughput per core 5.00 times better, search time 15.00 times better."
     )
     assert second == (
         "Student against PQ of the teacher at 80 bytes an item: Recall@20 1.25 times worse, p50 alone level, throughput"
-        " per core level, bytes a user 20.00 times better, bundle size level."
+        " per core level, bytes a user 20.00 times better, index size level, bundle size level."
     )
+
+
+def test_what_the_rounds_cannot_tell_apart_is_level() -> None:
+    wide = replace(STUDENT, levels={**STUDENT.levels, "1": {**STUDENT.levels["1"], "p50_ms": Measured(1.0, 0.4, 2.5)}})
+    gain = gains_over(TEACHER, wide)["p50_at_1"]
+    assert gain.level
+    assert gain.ratio == 2
+    assert not gains_over(TEACHER, STUDENT)["p50_at_1"].level
+
+
+def test_different_conventions_and_unknown_quality_give_no_share() -> None:
+    odd = replace(STUDENT, quality={"recall@20": 0.04, "convention": "other"})
+    assert "recall" not in gains_over(TEACHER, odd)
+    assert "ndcg" not in gains_over(TEACHER, replace(STUDENT, quality={"convention": "toy"}))
+    assert "(quality unknown)" in findings([TEACHER, odd])[0]
 
 
 def test_the_table_has_a_column_a_model_and_leaves_out_empty_rows() -> None:
