@@ -78,14 +78,15 @@ class PairwiseSampler:
             if not len(open_places):
                 return negatives
             negatives[open_places] = rng.integers(self._num_items, size=len(open_places))
-        negatives[open_places] = [self._draw_from_rest(int(self._users[place]), rng) for place in open_places]
+        for user in np.unique(self._users[open_places]):
+            mine = open_places[self._users[open_places] == user]
+            negatives[mine] = rng.choice(self._untouched(int(user)), size=len(mine))
         return negatives
 
-    def _draw_from_rest(self, user: int, rng: np.random.Generator) -> int:
-        """Draw from the listed complement: for a user who has taken nearly the whole catalogue."""
+    def _untouched(self, user: int) -> npt.NDArray[np.int64]:
+        """List what a user has left: for one who has taken nearly the whole catalogue."""
         first, last = np.searchsorted(self._users, [user, user + 1])
-        rest = np.setdiff1d(np.arange(self._num_items), self._positives[first:last])
-        return int(rng.choice(rest))
+        return np.setdiff1d(np.arange(self._num_items), self._positives[first:last])
 
     def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
         """Yield the batches of one epoch in random order."""
