@@ -1,8 +1,8 @@
 """One training step with each method at the size of the paper's CiteULike: ratios taken in one run.
 
 The public code took 8.2 s a step of this size (teacher 400, student 20, batch 2048, one thread) and 8 GB, measured
-once and on its own: the column against it is only as good as the likeness of the two cores. Memory is the process's
-high-water mark, which never falls: a row shows what it and all rows above it needed.
+once and on its own: the column against it is only as good as the likeness of the two cores. Memory is the most that
+was resident at once while a method was built and run; it needs Linux.
 """
 
 from __future__ import annotations
