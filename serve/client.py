@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
 import grpc
 
@@ -54,9 +53,8 @@ CHANNEL_OPTIONS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class QueryOptions:
-    """What `recommend` takes beside the subject; see the proto's `RecommendRequest`.
+class QueryOptions(TypedDict, total=False):
+    """What `recommend` takes beside the subject, as keywords; see the proto's `RecommendRequest`.
 
     Args:
         k: How many items; 0 for the server's default.
@@ -72,17 +70,17 @@ class QueryOptions:
         include_titles: Also send titles.
     """
 
-    k: int = 0
-    model: str = ""
-    include_seen: bool = False
-    exclude: Sequence[str] = ()
-    allow: Sequence[str] = ()
-    allow_categories: Sequence[str] = ()
-    min_score: float | None = None
-    offset: int = 0
-    exact: bool = False
-    allow_fallback: bool = False
-    include_titles: bool = False
+    k: int
+    model: str
+    include_seen: bool
+    exclude: Sequence[str]
+    allow: Sequence[str]
+    allow_categories: Sequence[str]
+    min_score: float | None
+    offset: int
+    exact: bool
+    allow_fallback: bool
+    include_titles: bool
 
 
 class RecommenderClient:
@@ -136,7 +134,7 @@ class RecommenderClient:
             raise ServerUnavailable("UNAVAILABLE", f"no connection within {timeout:g} s") from error
 
     def recommend(
-        self, user_id: str | None = None, *, history: Sequence[str] | None = None, **options: Any
+        self, user_id: str | None = None, *, history: Sequence[str] | None = None, **options: Unpack[QueryOptions]
     ) -> RecommendationList:
         """The best items for a user, or for someone with a history.
 
@@ -148,11 +146,11 @@ class RecommenderClient:
         Raises:
             RecommenderError: See `serve.client_errors`.
         """
-        request = _request(user_id, history, QueryOptions(**options))
+        request = _request(user_id, history, **options)
         return to_list(self._call(self._stub.Recommend, request))
 
     def batch_recommend(
-        self, subjects: Sequence[str | Sequence[str]], **options: Any
+        self, subjects: Sequence[str | Sequence[str]], **options: Unpack[QueryOptions]
     ) -> list[RecommendationList | RecommenderError]:
         """Answer many subjects in one call; one that fails does not fail the others.
 
@@ -166,9 +164,9 @@ class RecommenderClient:
         Raises:
             RecommenderError: The call as a whole failed.
         """
-        shared = QueryOptions(**options)
         requests = [
-            _request(one, None, shared) if isinstance(one, str) else _request(None, one, shared) for one in subjects
+            _request(one, None, **options) if isinstance(one, str) else _request(None, one, **options)
+            for one in subjects
         ]
         answer = self._call(self._stub.BatchRecommend, pb.BatchRecommendRequest(requests=requests))
         return [
@@ -224,21 +222,22 @@ class RecommenderClient:
             raise error_from_call(error) from error
 
 
-def _request(user_id: str | None, history: Sequence[str] | None, options: QueryOptions) -> pb.RecommendRequest:
+def _request(
+    user_id: str | None,
+    history: Sequence[str] | None,
+    *,
+    model: str = "",
+    exclude: Sequence[str] = (),
+    allow: Sequence[str] = (),
+    **fields: Any,
+) -> pb.RecommendRequest:
     return pb.RecommendRequest(
         user_id=user_id,
         history=None if history is None else pb.History(item_ids=history),
-        k=options.k,
-        model=_selector(options.model),
-        include_seen=options.include_seen,
-        exclude_item_ids=options.exclude,
-        allow_item_ids=options.allow,
-        allow_categories=options.allow_categories,
-        min_score=options.min_score,
-        offset=options.offset,
-        exact=options.exact,
-        allow_fallback=options.allow_fallback,
-        include_titles=options.include_titles,
+        model=_selector(model),
+        exclude_item_ids=exclude,
+        allow_item_ids=allow,
+        **fields,
     )
 
 
