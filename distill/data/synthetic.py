@@ -77,7 +77,7 @@ NOUNS = {
     "Romance": ("Letter", "Wedding", "Kiss", "Promise", "Waltz", "Suitor", "Valentine", "Bouquet"),
     "Comedy": ("Clown", "Uncle", "Umbrella", "Mixup", "Parrot", "Neighbor", "Holiday", "Trombone"),
     "Horror": ("Cellar", "Ghost", "Shadow", "Crypt", "Scream", "Raven", "Mask", "Attic"),
-    "History": ("Empire", "Throne", "Siege", "Scroll", "Knight", "Castle", "Treaty", "Banner"),
+    "History": ("Empire", "Throne", "Siege", "Scroll", "Warden", "Castle", "Treaty", "Banner"),
     "Nature": ("River", "Forest", "Meadow", "Glacier", "Falcon", "Orchard", "Canyon", "Wolf"),
     "Music": ("Melody", "Chorus", "Fiddle", "Encore", "Rhythm", "Ballad", "Drummer", "Serenade"),
     "Sport": ("Champion", "Marathon", "Goalkeeper", "Trophy", "Sprint", "Referee", "Peloton", "Boxer"),
