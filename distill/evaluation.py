@@ -177,14 +177,8 @@ def evaluate(
         SettingError: The split has no interactions, or a cutoff exceeds the catalogue.
     """
     protocol = protocol or Protocol()
-    relevant: sp.csr_matrix = getattr(data, protocol.split)
-    if relevant.nnz == 0:
-        raise SettingError(
-            f"split: data set '{data.name}' has no {protocol.split} interactions; prepare it with a split"
-        )
+    relevant = _relevant_items(data, protocol)
     longest = max(protocol.cutoffs)
-    if longest > data.num_items:
-        raise SettingError(f"cutoffs: {longest} exceeds the {data.num_items} items of data set '{data.name}'")
     masked = data.train if protocol.mask == "train" else (data.train + data.validation).tocsr()
     num_relevant_of_all = np.diff(relevant.indptr)
     users = np.flatnonzero(num_relevant_of_all).astype(np.int64)
@@ -206,6 +200,20 @@ def evaluate(
     }
     metrics.update(_catalogue_metrics(ranked, data, protocol.cutoffs))
     return EvaluationReport(metrics, divisor, protocol)
+
+
+def _relevant_items(data: Interactions, protocol: Protocol) -> sp.csr_matrix:
+    """The split to be found, checked against the protocol."""
+    relevant: sp.csr_matrix = getattr(data, protocol.split)
+    if relevant.nnz == 0:
+        raise SettingError(
+            f"split: data set '{data.name}' has no {protocol.split} interactions; prepare it with a split"
+        )
+    if max(protocol.cutoffs) > data.num_items:
+        raise SettingError(
+            f"cutoffs: {max(protocol.cutoffs)} exceeds the {data.num_items} items of data set '{data.name}'"
+        )
+    return relevant
 
 
 def _catalogue_metrics(ranked: npt.NDArray[np.int64], data: Interactions, cutoffs: Sequence[int]) -> dict[str, float]:

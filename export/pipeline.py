@@ -91,17 +91,8 @@ def export_run(
     rng = np.random.default_rng(options.seed)
     weights, fold_in_card = choose_weights(items, users, data.train, data.validation, rng)
     index, index_card = choose_index(_wide(items), _wide(users), options.ann_recall, rng)
-    card = ModelCard(
-        name=model,
-        version=options.version,
-        backbone=str(run.config.get("backbone", "unknown")),
-        method=str(run.config.get("method", "unknown")),
-        dim=run.dim,
-        num_parameters=users.size + items.size,
-        teacher=teacher.path.name if teacher else None,
-    )
     manifest = build_manifest(
-        card,
+        _model_card(run, model, options.version, teacher),
         _measure(run, users, items, data, teacher),
         {"name": data.name, "fingerprint": data.fingerprint},
         index_card,
@@ -113,6 +104,18 @@ def export_run(
         verify_bundle(path)
         repository.set_label(model, options.label, path.name)
     return path
+
+
+def _model_card(run: Run, model: str, version: str, teacher: Run | None) -> ModelCard:
+    return ModelCard(
+        name=model,
+        version=version,
+        backbone=str(run.config.get("backbone", "unknown")),
+        method=str(run.config.get("method", "unknown")),
+        dim=run.dim,
+        num_parameters=run.user_embeddings.size + run.item_embeddings.size,
+        teacher=teacher.path.name if teacher else None,
+    )
 
 
 def _find_teacher(run: Run) -> Run | None:

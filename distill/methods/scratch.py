@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from distill.backbones.base import Backbone
-from distill.data.interactions import Interactions
-from distill.methods.base import Method, MethodSettings, Teacher
+from distill.methods.base import Method
 from distill.sampling import Batch
 
 
@@ -16,14 +15,8 @@ class Scratch(Method):
     needs_teacher = False
 
     @classmethod
-    def build(
-        cls,
-        settings: MethodSettings,  # noqa: ARG003 (the protocol's signature)
-        data: Interactions,  # noqa: ARG003
-        student: Backbone,  # noqa: ARG003
-        teacher: Teacher | None,  # noqa: ARG003
-    ) -> Scratch:
-        """Nothing to prepare."""
+    def build(cls, *_: object, **__: object) -> Scratch:
+        """Nothing to prepare, whatever is given."""
         return cls()
 
     def distillation_loss(self, batch: Batch, student: Backbone, generator: torch.Generator) -> None:
