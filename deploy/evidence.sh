@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train a teacher and tuned students on a data directory and print the comparison: tuning looks at validation
-# only, every method gets the same number of trials, and what won is repeated over three seeds.
+# only (one trial for each setting given), and what won is repeated over three seeds.
 #
 #   deploy/evidence.sh DATA OUT TEACHER_DIM TEACHER_PATIENCE "WEIGHT:WEIGHT_DECAY …" "SCRATCH_WEIGHT_DECAY …"
 #
