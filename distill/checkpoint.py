@@ -19,7 +19,6 @@ from torch import nn
 from distill.errors import RunError
 from distill.storage import write_file
 
-TENSORS_FILE = "checkpoint.safetensors"
 STATE_FILE = "checkpoint.json"
 
 

@@ -140,7 +140,7 @@ class ModelRepository:
             if label == STABLE and before not in (None, path.name):
                 labels[PREVIOUS] = str(before)
             labels[label] = path.name
-            _write_atomically(directory / LABELS_FILE, json.dumps(labels, indent=2, sort_keys=True) + "\n")
+            write_file(directory / LABELS_FILE, (json.dumps(labels, indent=2, sort_keys=True) + "\n").encode())
 
     def reserve(self, model: str, version: str = "") -> Path:
         """Where a new bundle may stand; ask before long work, so that a bad name or version is refused at once.
@@ -213,12 +213,20 @@ def _locked(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def write_file(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
+
+    `distill.storage` does the same for runs; what `serve` imports may not import `distill`.
+
+    Args:
+        path: In a directory that exists.
+        content: All of it.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     draft = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         draft.chmod(0o644)

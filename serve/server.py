@@ -10,7 +10,6 @@ import ipaddress
 import json
 import logging
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from queue import SimpleQueue
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
-from export.repository import ModelRepository
+from export.repository import ModelRepository, write_file
 from serve.admission import Admission
 from serve.backends.faiss_index import limit_native_threads
 from serve.backends.fake import fake_model
@@ -207,13 +206,7 @@ def _announce(options: ServerOptions, server: Server) -> None:
     ready = {"address": server.address, "metrics_address": server.metrics_address, "models": models}
     LOG.info("ready", extra={"fields": ready})
     if options.ready_file is not None:
-        _write_atomically(options.ready_file, json.dumps(ready) + "\n")
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as draft:
-        draft.write(text)
-    Path(draft.name).replace(path)
+        write_file(options.ready_file, (json.dumps(ready) + "\n").encode())
 
 
 def _split(option: str, address: str) -> tuple[str, int]:

@@ -87,9 +87,11 @@ class FreqD(Method):
         self.item_projector = build_projector(settings.projector, student.dim, teacher.dim)
         self._filter = graph_filter
         self._drops_edges = (settings.keep_prob or 1.0) < 1.0
-        filtered = torch.from_numpy(graph_filter.filter_all(np.asarray(teacher.features)))
-        self.register_buffer("_targets", teacher.features if self._drops_edges else filtered, persistent=False)
-        self.register_buffer("_target_norms", filtered.square().sum(dim=1), persistent=False)
+        targets = teacher.features
+        if not self._drops_edges:
+            targets = torch.from_numpy(graph_filter.filter_all(np.asarray(targets)))
+        self.register_buffer("_targets", targets, persistent=False)
+        self.register_buffer("_target_norms", targets.square().sum(dim=1), persistent=False)
         self._targets: torch.Tensor
         self._target_norms: torch.Tensor
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from export.repository import ModelRepository
+from export.repository import ModelRepository, write_file
 from serve.gains.contestants import Contestant, find_contestants
 from serve.gains.cores import CorePlan, plan_cores
 from serve.gains.measure import LoadOptions, run_rounds
@@ -104,14 +103,5 @@ def _write(out: Path, content: dict[str, Any], report: str, measurements: Sequen
     except ImportError:
         click.echo("no gains.png: the plot needs matplotlib (pip install matplotlib)", err=True)
     for name, data in files.items():
-        _replace(out / name, data)
+        write_file(out / name, data)
     return [out / name for name in files]
-
-
-def _replace(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(path)

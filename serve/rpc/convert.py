@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from serve.errors import FieldViolation, InvalidRequest
 from serve.limits import Limits
@@ -92,32 +93,25 @@ def to_timings(nanoseconds: Sequence[int]) -> pb.Timings:
 
 def to_response(answer: Recommendation, model: ModelSummary, timings: pb.Timings) -> pb.RecommendResponse:
     """An answer as it is sent."""
-    return pb.RecommendResponse(
-        item_ids=answer.item_ids,
-        scores=answer.scores.tolist(),
-        titles=answer.titles,
-        model=model.name,
-        version=model.version,
-        source=_SOURCES[answer.source],
-        shortfall=_SHORTFALLS[answer.shortfall],
-        unknown_item_ids=answer.unknown_item_ids,
-        timings=timings,
-    )
+    return pb.RecommendResponse(**_answer_fields(answer, model), timings=timings)
 
 
 def to_similar_response(answer: Recommendation, model: ModelSummary, timings: pb.Timings) -> pb.SimilarItemsResponse:
     """An item-to-item answer as it is sent."""
-    return pb.SimilarItemsResponse(
-        item_ids=answer.item_ids,
-        scores=answer.scores.tolist(),
-        titles=answer.titles,
-        model=model.name,
-        version=model.version,
-        source=_SOURCES[answer.source],
-        shortfall=_SHORTFALLS[answer.shortfall],
-        unknown_item_ids=answer.unknown_item_ids,
-        timings=timings,
-    )
+    return pb.SimilarItemsResponse(**_answer_fields(answer, model), timings=timings)
+
+
+def _answer_fields(answer: Recommendation, model: ModelSummary) -> dict[str, Any]:
+    return {
+        "item_ids": answer.item_ids,
+        "scores": answer.scores.tolist(),
+        "titles": answer.titles,
+        "model": model.name,
+        "version": model.version,
+        "source": _SOURCES[answer.source],
+        "shortfall": _SHORTFALLS[answer.shortfall],
+        "unknown_item_ids": answer.unknown_item_ids,
+    }
 
 
 def to_info(models: Sequence[ServedModel], limits: Limits, server_version: str) -> pb.GetInfoResponse:

@@ -174,6 +174,7 @@ class TransportKit:
         bench.release.set()
         eventually(lambda: bench.count("CANCELLED") == 1)
         eventually(lambda: bench.admission.in_flight == 0)
+        assert bench.count("OK") == 0
 
     def test_health_follows_readiness(self) -> None:
         bench = Bench(self.transport, Limits())
