@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,9 +17,12 @@ from distill.data.interactions import load_interactions
 from distill.evaluation import Protocol
 from distill.evaluation import evaluate as evaluate_embeddings
 from distill.figures import plot_curves
-from distill.job import Job, run_job
-from distill.methods import METHODS, MethodSettings
+from distill.job import RANDOM, Job, run_job, training_options
+from distill.methods import METHODS, Method
+from distill.methods.composition import build_method_settings
+from distill.projector import PROJECTORS
 from distill.run import open_run, write_run
+from distill.settings import build_settings, describe_settings
 from distill.teacher_import import import_embeddings
 from distill.trainer import TrainingOptions
 
@@ -27,15 +32,20 @@ DIRECTORY = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 
+SETTING = "NAME=VALUE"
+
 TRAINING = (
     click.option("--backbone", type=click.Choice(list(BACKBONES)), default="bprmf", show_default=True),
-    click.option("--epochs", type=click.IntRange(1), default=1000, show_default=True, help="Most epochs."),
-    click.option("--batch-size", type=click.IntRange(1), default=2048, show_default=True),
-    click.option("--lr", "learning_rate", type=float, default=1e-3, show_default=True, help="Adam's."),
-    click.option("--weight-decay", type=float, default=1e-3, show_default=True),
-    click.option("--patience", type=click.IntRange(1), default=100, show_default=True,
-                 help="Epochs without a better validation NDCG@10 before stopping."),
-    click.option("--eval-every", type=click.IntRange(1), default=5, show_default=True, help="In epochs."),
+    click.option("--backbone-set", multiple=True, metavar=SETTING, help="A setting of the backbone; may be repeated."),
+    click.option("--epochs", type=click.IntRange(1), help="Most epochs.  [default: 1000]"),
+    click.option("--batch-size", type=click.IntRange(1),
+                 help="Interactions a step, or users for a response method.  [default: 2048 / 256]"),
+    click.option("--lr", "learning_rate", type=float, help="Adam's.  [default: 1e-3; response methods 5e-3]"),
+    click.option("--weight-decay", type=float, help="[default: 1e-3; response methods 0]"),
+    click.option("--patience", type=click.IntRange(1),
+                 help="Epochs without a better validation NDCG@10 before stopping.  [default: 100]"),
+    click.option("--eval-every", type=click.IntRange(1), help="In epochs.  [default: 5]"),
+    click.option("--max-seconds", type=float, help="Stop after this much training time.  [default: no limit]"),
     click.option("--seed", type=int, default=0, show_default=True),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, …"),
     click.option("--threads", type=click.IntRange(1), default=1, show_default=True,
@@ -45,23 +55,23 @@ TRAINING = (
     JSON,
 )  # fmt: skip
 
-FEATURE_METHODS = (
-    click.option("--weight", "distillation_weight", type=float, default=0.5, show_default=True,
-                 help="Factor of the distillation loss."),
-    click.option("--projector", type=click.Choice(["linear", "mlp"]), default="linear", show_default=True),
-    click.option("--loss", type=click.Choice(["cosine", "l2"]), default="cosine", show_default=True),
-    click.option("--variant", type=click.Choice(["bipartite", "cooccurrence"]), default="bipartite",
-                 show_default=True, help="FreqD's graph."),
-    click.option("--filter", type=click.Choice(["linear", "quadratic"]), default="linear", show_default=True,
-                 help="1 − αλ, or its square."),
+METHOD_SETTINGS = (
+    click.option("--weight", "distillation_weight", type=float, help="Factor of the distillation loss."),
+    click.option("--projector", type=click.Choice(list(PROJECTORS)), help="Of feature methods.  [default: linear]"),
+    click.option("--loss", type=click.Choice(["cosine", "l2"]), help="Of feature methods.  [default: cosine]"),
+    click.option("--variant", type=click.Choice(["bipartite", "cooccurrence"]),
+                 help="FreqD's graph.  [default: bipartite]"),
+    click.option("--filter", type=click.Choice(["linear", "quadratic"]), help="1 − αλ, or its square."),
     click.option("--alpha", type=float, help="α of the filter.  [default: 0.2 bipartite, 0.5 cooccurrence]"),
     click.option("--coefficients", help="c0,c1,… of any polynomial filter, instead of --filter and --alpha."),
     click.option("--order", type=click.Choice(["filter-first", "projector-first"]),
                  help="[default: filter-first bipartite, projector-first cooccurrence]"),
-    click.option("--neighbors", "num_neighbors", type=click.IntRange(1), default=5, show_default=True,
-                 help="K of the co-occurrence graph."),
+    click.option("--neighbors", "num_neighbors", type=click.IntRange(1), help="K of the co-occurrence graph."),
     click.option("--keep-prob", type=float, help="Edge dropout keeps with this.  [default: 1 / 0.5]"),
-    click.option("--reference", is_flag=True, help="Keep the traps of the public code's co-occurrence graph."),
+    click.option("--reference", is_flag=True, default=None, help="Make the public code's choices."),
+    click.option("--set", "more", multiple=True, metavar=SETTING,
+                 help="Any setting of the method (see 'lowpass methods'); may be repeated. In a composition "
+                      "PART.NAME=VALUE sets it for one part."),
 )  # fmt: skip
 
 
@@ -74,9 +84,31 @@ def _with(options: tuple[Callable[[Command], Command], ...]) -> Callable[[Comman
     return decorate
 
 
-def _training_options(settings: dict[str, Any]) -> TrainingOptions:
-    names = TrainingOptions.__dataclass_fields__
-    return TrainingOptions(**{name: settings.pop(name) for name in list(settings) if name in names})
+def _parse_settings(pairs: tuple[str, ...], option: str) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator or not name:
+            raise click.BadParameter(f"'{pair}' is not {SETTING}", param_hint=option)
+        found[name.replace("-", "_")] = value
+    return found
+
+
+def _build_job(method: str, dim: int, backbone: str, backbone_set: tuple[str, ...], given: dict[str, Any]) -> Job:
+    """Sort what was given into training options and settings of the method; None is not given."""
+    known = {name: value for name, value in given.items() if value is not None}
+    options = {name: known.pop(name) for name in list(known) if name in TrainingOptions.__dataclass_fields__}
+    start = known.pop("start", RANDOM)
+    more = _parse_settings(known.pop("more", ()), "--set")
+    return Job(
+        backbone,
+        method,
+        dim,
+        build_method_settings(method, {**known, **more}),
+        training_options(backbone, method, **options),
+        start,
+        build_settings(BACKBONES[backbone].Settings, _parse_settings(backbone_set, "--backbone-set"), backbone),
+    )
 
 
 def _finish(out: Path, metrics: Mapping[str, Any], *, as_json: bool) -> None:
@@ -102,12 +134,15 @@ def _echo_quality(metrics: Mapping[str, Any]) -> None:
 @click.option("--out", type=DIRECTORY, required=True, help="The run directory to write.")
 @click.option("--dim", type=click.IntRange(1), default=64, show_default=True, help="Embedding dimension.")
 @_with(TRAINING)
-def train(data: Path, out: Path, dim: int, backbone: str, *, resume: bool, as_json: bool, **settings: Any) -> None:
+def train(
+    data: Path, out: Path, dim: int, backbone: str, backbone_set: tuple[str, ...], *,
+    resume: bool, as_json: bool, **given: Any,
+) -> None:  # fmt: skip
     """Train a teacher, or a bare student, on the data directory DATA.
 
     Example: lowpass train data/citeulike-t --out runs/teacher --dim 400
     """
-    job = Job(backbone, "scratch", dim, options=_training_options(settings))
+    job = _build_job("scratch", dim, backbone, backbone_set, given)
     _finish(out, run_job(job, load_interactions(data), out, resume=resume), as_json=as_json)
 
 
@@ -115,35 +150,51 @@ def train(data: Path, out: Path, dim: int, backbone: str, *, resume: bool, as_js
 @click.argument("data", type=DIRECTORY)
 @click.option("--teacher", type=DIRECTORY, required=True, help="The teacher's run.")
 @click.option("--out", type=DIRECTORY, required=True, help="The run directory to write.")
-@click.option("--method", type=click.Choice([name for name, method in METHODS.items() if method.needs_teacher]),
-              default="freqd", show_default=True)  # fmt: skip
+@click.option("--method", default="freqd", show_default=True,
+              help="A method, or several such as freqd+ce; 'lowpass methods' lists them.")  # fmt: skip
 @click.option("--dim", type=click.IntRange(1), default=20, show_default=True, help="The student's dimension.")
-@_with(FEATURE_METHODS)
+@click.option("--start", help="random, svd (of the teacher's scores), or a run to go on from.  [default: random]")
+@_with(METHOD_SETTINGS)
 @_with(TRAINING)
 def distill(
-    data: Path, teacher: Path, out: Path, method: str, dim: int, backbone: str, *,
-    coefficients: str | None, resume: bool, as_json: bool, **settings: Any,
+    data: Path, teacher: Path, out: Path, method: str, dim: int, backbone: str, backbone_set: tuple[str, ...], *,
+    resume: bool, as_json: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Distill a student of the teacher run on the data directory DATA.
 
     Example: lowpass distill data/citeulike-t --teacher runs/teacher --out runs/student --dim 20
     """
-    options = _training_options(settings)
-    method_settings = MethodSettings(coefficients=_parse_coefficients(coefficients), **settings)
-    job = Job(backbone, method, dim, method_settings, options)
+    if not METHODS.get(method, Method).needs_teacher:
+        raise click.BadParameter(f"'{method}' learns from no teacher; use 'lowpass train'", param_hint="--method")
+    job = _build_job(method, dim, backbone, backbone_set, given)
     metrics = run_job(job, load_interactions(data), out, teacher=open_run(teacher), resume=resume)
     _finish(out, metrics, as_json=as_json)
 
 
-def _parse_coefficients(text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise click.BadParameter(
-            f"'{text}' is not a list of numbers such as 1,-0.5", param_hint="--coefficients"
-        ) from error
+@click.command()
+@JSON
+def methods(*, as_json: bool) -> None:
+    """List the distillation methods with their settings and defaults.
+
+    Example: lowpass methods
+    """
+    if as_json:
+        click.echo(json.dumps({"methods": {name: _describe(method) for name, method in METHODS.items()}}))
+        return
+    for name, method in METHODS.items():
+        described = _describe(method)
+        click.echo(f"{name:10s} {described['summary']}")
+        for title in ("settings", "training"):
+            text = ", ".join(f"{key}={value}" for key, value in described[title].items())
+            if text:
+                click.echo(textwrap.fill(f"{title}: {text}", 110, initial_indent=" " * 11, subsequent_indent=" " * 13))
+
+
+def _describe(method: type[Method]) -> dict[str, Any]:
+    """The paragraph that opens a method's module, its settings and its training defaults."""
+    summary = (sys.modules[method.__module__].__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
+    settings = describe_settings(method.Settings)
+    return {"summary": summary, "settings": settings, "training": dict(method.training_defaults)}
 
 
 @click.command("import-teacher")

@@ -11,6 +11,8 @@ import numpy as np
 from distill.run import Run
 
 SHOWN = ("Recall@20", "NDCG@20")
+SYMBOLS = {"distillation_weight": "β", "temperature": "τ", "num_top": "K", "alpha": "α"}
+"""Settings that a run's label shows, where it has them."""
 
 
 def compare_runs(runs: Sequence[Run], *, average: str = "with-relevant") -> list[dict[str, Any]]:
@@ -60,10 +62,14 @@ def label(config: Any) -> str:
     parts = [config["method"]]
     if config["method"] == "freqd":
         parts.append(settings["variant"])
-    if settings:
-        parts += [settings["projector"], settings["loss"], f"β {settings['distillation_weight']:g}"]
+    parts += [str(settings[name]) for name in ("projector", "loss") if name in settings]
+    parts += [f"{symbol} {settings[name]:g}" for name, symbol in SYMBOLS.items() if settings.get(name)]
+    if config.get("start", "random") != "random":
+        parts.append(f"start {config['start']}")
     if "training" in config:
         parts.append(f"wd {config['training']['weight_decay']:g}")
+    if config["backbone"] not in {"bprmf", "imported"}:
+        parts.insert(0, config["backbone"])
     return " ".join(parts)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,13 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         return Batch(self.users.to(device), self.positives.to(device), self.negatives.to(device))
+
+
+class Sampler(Protocol):
+    """Whatever draws the batches of an epoch."""
+
+    def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
+        """Yield the batches of one epoch in random order."""
 
 
 class PairwiseSampler:

@@ -19,11 +19,12 @@ from distill.checkpoint import STATE_FILE, Embeddings, Progress, load_checkpoint
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.evaluation import Protocol, evaluate
-from distill.methods.base import Method
+from distill.methods.base import Method, Step
 from distill.run import HISTORY_FILE, write_run
-from distill.sampling import PairwiseSampler
+from distill.sampling import Batch, Sampler
 from distill.storage import write_file
 from distill.tracking import Tracker
+from distill.user_sampling import UserSampler
 
 CHECKPOINT_SECONDS = 60.0
 STOP_METRIC = "NDCG@10"
@@ -36,12 +37,13 @@ class TrainingOptions:
 
     Attributes:
         epochs: Most epochs.
-        batch_size: Interactions a step.
+        batch_size: Interactions a step; users, for a method that goes by users.
         learning_rate: Adam's.
         weight_decay: L2 added to the gradient (Adam's `weight_decay`).
         patience: Stop after this many epochs without a better validation NDCG@10. Long by default: a small
             student first learns popularity and stands still for tens of epochs before it becomes personal.
         eval_every: Epochs between evaluations.
+        max_seconds: Stop after this much training time, seconds, evaluation left out; None for no limit.
         seed: Of the initialisation, the order and the negatives.
         device: "cpu", "cuda", "cuda:1", …
         threads: CPU threads of torch; the result is the same twice on one.
@@ -54,6 +56,7 @@ class TrainingOptions:
     weight_decay: float = 1e-3
     patience: int = 100
     eval_every: int = 5
+    max_seconds: float | None = None
     seed: int = 0
     device: str = "cpu"
     threads: int = 1
@@ -68,6 +71,8 @@ class TrainingOptions:
                 f"patience: {self.patience} epochs end before the first evaluation; give eval_every "
                 f"({self.eval_every}) or more"
             )
+        if self.max_seconds is not None and self.max_seconds <= 0:
+            raise SettingError(f"max_seconds: {self.max_seconds} is not above 0")
         if self.learning_rate <= 0 or self.weight_decay < 0:
             raise SettingError("learning_rate must be above 0 and weight_decay not below 0")
 
@@ -117,7 +122,8 @@ class Trainer:
         self.options = options
         self.out = out
         self.config = config
-        self.sampler = PairwiseSampler(data.train, options.batch_size)
+        make_sampler = UserSampler if method.batches == "users" else student.sampler
+        self.sampler: Sampler = make_sampler(data.train, options.batch_size)
         parameters = [*self.student.parameters(), *self.method.parameters()]
         self.optimizer = torch.optim.Adam(
             parameters, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
@@ -156,7 +162,9 @@ class Trainer:
 
     def _is_done(self) -> bool:
         waited = self.progress.epoch - self.progress.best_epoch
-        return self.progress.epoch >= self.options.epochs or waited >= self.options.patience
+        limit = self.options.max_seconds
+        out_of_time = limit is not None and self.progress.seconds >= limit and self.best is not None
+        return self.progress.epoch >= self.options.epochs or waited >= self.options.patience or out_of_time
 
     def train_epoch(self) -> float:
         """Run one epoch and return the mean loss per interaction."""
@@ -165,12 +173,9 @@ class Trainer:
         generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
         total = torch.zeros((), device=self.device)
         started = time.perf_counter()
+        self.method.begin_epoch(self.student, rng)
         for batch in self.sampler.epoch(rng):
-            on_device = batch.to(self.device)
-            loss = self.student.base_loss(on_device)
-            added = self.method.distillation_loss(on_device, self.student, generator)
-            if added is not None:
-                loss = loss + added
+            loss = self._loss(batch.to(self.device), generator)
             self.optimizer.zero_grad()
             torch.autograd.backward(loss)
             self.optimizer.step()
@@ -179,6 +184,15 @@ class Trainer:
         mean = float(total) / int(self.data.train.nnz)
         self.progress.seconds += time.perf_counter() - started
         return mean
+
+    def _loss(self, batch: Batch, generator: torch.Generator) -> torch.Tensor:
+        embeddings = self.student.embeddings()
+        step = Step(batch, self.student.features, embeddings, generator)
+        added = self.method.distillation_loss(step)
+        if self.method.base_weight == 0 and added is not None:
+            return added
+        loss = self.method.base_weight * self.student.base_loss(batch, embeddings)
+        return loss if added is None else loss + added
 
     def _evaluate(self, loss: float) -> dict[str, float]:
         embeddings = self.student.final_embeddings()

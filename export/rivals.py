@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from distill.low_rank import cut_to_rank
 from export.ann import (
     SAMPLED_USERS,
     choose_index,
@@ -30,7 +31,7 @@ from export.bundle import Bundle, BundleContents, ExportError, IndexCard, ModelC
 from export.fold_in import FoldInWeights, build_whitening
 from export.pipeline import build_manifest, compare_with_teacher, describe_fold_in, write_graphs
 from export.quality import as_csr, measure_quality
-from export.quantize import code_size, codebook_size, cut_to_rank, quantize_items
+from export.quantize import code_size, codebook_size, quantize_items
 from export.repository import ModelRepository
 
 BYTES_PER_NUMBER = 4

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
+import scipy.sparse as sp
 import torch
 from torch import nn
 
-from distill.sampling import Batch
+from distill.data.interactions import Interactions
+from distill.sampling import Batch, PairwiseSampler, Sampler
+from distill.settings import NoSettings
 
 
 class Backbone(nn.Module, ABC):
     """A recommender whose score is the inner product of a user and an item embedding.
 
     Attributes:
+        Settings: Frozen dataclass of what can be set.
+        training_defaults: Training options that suit it better than the general ones.
         num_users: |U|.
         num_items: |I|.
         dim: d.
     """
+
+    Settings: ClassVar[type[Any]] = NoSettings
+    training_defaults: ClassVar[Mapping[str, float]] = {}
 
     def __init__(self, num_users: int, num_items: int, dim: int) -> None:
         """Remember the sizes; parameters are the subclass's."""
@@ -26,15 +36,41 @@ class Backbone(nn.Module, ABC):
         self.num_items = num_items
         self.dim = dim
 
+    @classmethod
+    @abstractmethod
+    def build(cls, settings: Any, data: Interactions, dim: int) -> Self:
+        """Make a backbone with fresh parameters, and the graph it needs from the training split.
+
+        Args:
+            settings: An instance of `Settings`.
+            data: Sizes and training interactions.
+            dim: d.
+        """
+
     @property
     @abstractmethod
     def features(self) -> torch.Tensor:
         """Raw features of all entities, users first: shape (N, d), what a feature loss acts on."""
 
     @abstractmethod
-    def base_loss(self, batch: Batch) -> torch.Tensor:
-        """The backbone's own training loss, summed over the batch: a scalar."""
+    def embeddings(self) -> torch.Tensor:
+        """Final embeddings, users first, whose inner product is the score: shape (N, d), differentiable."""
 
     @abstractmethod
+    def base_loss(self, batch: Batch, embeddings: torch.Tensor) -> torch.Tensor:
+        """The backbone's own training loss, summed over the batch: a scalar.
+
+        Args:
+            batch: What to learn from.
+            embeddings: What `embeddings` returned for this step, shape (N, d).
+        """
+
     def final_embeddings(self) -> tuple[torch.Tensor, torch.Tensor]:
         """What is evaluated and exported: users (|U|, d) and items (|I|, d), without gradients."""
+        with torch.no_grad():
+            table = self.embeddings().detach()
+        return table[: self.num_users], table[self.num_users :]
+
+    def sampler(self, train: sp.csr_matrix, batch_size: int) -> Sampler:
+        """What draws the batches of its own loss."""
+        return PairwiseSampler(train, batch_size)

@@ -6,11 +6,14 @@ References:
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from distill.backbones.base import Backbone
+from distill.data.interactions import Interactions
 from distill.losses import bpr_loss
 from distill.sampling import Batch
 
@@ -31,18 +34,22 @@ class BPRMF(Backbone):
         super().__init__(num_users, num_items, dim)
         self.table = nn.Parameter(torch.randn(num_users + num_items, dim) * INITIAL_STD)
 
+    @classmethod
+    def build(cls, settings: Any, data: Interactions, dim: int) -> Self:
+        """Draw fresh embeddings; there is nothing to set."""
+        return cls(data.num_users, data.num_items, dim)
+
     @property
     def features(self) -> torch.Tensor:
         """The table itself, shape (N, d)."""
         return self.table
 
-    def base_loss(self, batch: Batch) -> torch.Tensor:
+    def embeddings(self) -> torch.Tensor:
+        """The table itself, shape (N, d)."""
+        return self.table
+
+    def base_loss(self, batch: Batch, embeddings: torch.Tensor) -> torch.Tensor:
         """BPR over the batch, summed: a scalar."""
         rows = torch.cat([batch.users, self.num_users + batch.positives, self.num_users + batch.negatives])
-        user, positive, negative = F.embedding(rows, self.table).view(3, -1, self.dim)
+        user, positive, negative = F.embedding(rows, embeddings).view(3, -1, self.dim)
         return bpr_loss((user * positive).sum(dim=1), (user * negative).sum(dim=1)).sum()
-
-    def final_embeddings(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The two parts of the table."""
-        table = self.table.detach()
-        return table[: self.num_users], table[self.num_users :]

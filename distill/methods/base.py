@@ -3,98 +3,111 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
 from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.losses import FeatureLoss
-from distill.projector import ProjectorKind
 from distill.sampling import Batch
+from distill.settings import NoSettings
 
-Variant = Literal["bipartite", "cooccurrence"]
-FilterKind = Literal["linear", "quadratic"]
-Order = Literal["filter-first", "projector-first"]
-
-
-@dataclass(frozen=True)
-class MethodSettings:
-    """Settings of the feature-distillation methods; every one changes the result.
-
-    Attributes:
-        distillation_weight: Factor of the distillation loss beside the base loss (both are sums).
-        projector: "linear" or "mlp".
-        loss: "cosine" or "l2".
-        variant: The graph: "bipartite" (user–item) or "cooccurrence" (top-K user–user and item–item).
-        filter: "linear" h(λ) = 1 − αλ, or "quadratic" h(λ) = (1 − αλ)².
-        alpha: α; None takes the variant's published value, 0.2 or 0.5.
-        coefficients: c_0, c_1, … of any polynomial h(λ); overrides `filter` and `alpha`.
-        order: Whether student rows are filtered before or after the projector; None takes the variant's.
-        num_neighbors: K of the co-occurrence graph.
-        keep_prob: Edge dropout's probability of keeping an edge; None takes the variant's, 1 or 0.5.
-        reference: Reproduce the traps of the public code's co-occurrence graph.
-    """
-
-    distillation_weight: float = 0.5
-    projector: ProjectorKind = "linear"
-    loss: FeatureLoss = "cosine"
-    variant: Variant = "bipartite"
-    filter: FilterKind = "linear"
-    alpha: float | None = None
-    coefficients: tuple[float, ...] | None = None
-    order: Order | None = None
-    num_neighbors: int = 5
-    keep_prob: float | None = None
-    reference: bool = False
-
-    def __post_init__(self) -> None:
-        if self.distillation_weight < 0:
-            raise SettingError(f"distillation_weight: {self.distillation_weight} is negative; give 0 or more")
-        if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise SettingError(f"alpha: {self.alpha} is outside [0, 1]")
-        if self.keep_prob is not None and not 0 < self.keep_prob <= 1:
-            raise SettingError(f"keep_prob: {self.keep_prob} is outside (0, 1]")
-        if self.num_neighbors < 1:
-            raise SettingError(f"num_neighbors: {self.num_neighbors} is below 1")
+BatchUnit = Literal["interactions", "users"]
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """The teacher's final features.
+    """The teacher's final features, whose inner product is its score.
 
     Attributes:
         features: float32, users first, shape (N, d_t).
+        num_users: |U|.
     """
 
     features: torch.Tensor
+    num_users: int
 
     @property
     def dim(self) -> int:
         """d_t."""
         return int(self.features.shape[1])
 
+    @property
+    def users(self) -> torch.Tensor:
+        """Shape (|U|, d_t)."""
+        return self.features[: self.num_users]
+
+    @property
+    def items(self) -> torch.Tensor:
+        """Shape (|I|, d_t)."""
+        return self.features[self.num_users :]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a method sees of one training step.
+
+    Attributes:
+        batch: Users, positives and negatives.
+        features: The student's raw features, users first, shape (N, d_s), differentiable.
+        embeddings: Its final embeddings, whose inner product is the score, likewise.
+        generator: Randomness of the step, on the device of the tensors.
+    """
+
+    batch: Batch
+    features: torch.Tensor
+    embeddings: torch.Tensor
+    generator: torch.Generator
+
 
 class Method(nn.Module, ABC):
-    """A loss added to the backbone's own; its parameters (a projector, say) train along and are discarded."""
+    """A loss added to the backbone's own; its parameters (a projector, say) train along and are discarded.
 
-    needs_teacher: bool = True
+    Attributes:
+        Settings: Frozen dataclass of what can be set.
+        needs_teacher: Whether it learns from one.
+        batches: What an epoch goes through: "interactions", or "users" for losses over the whole catalogue.
+        training_defaults: Training options that suit it better than the general ones.
+        base_weight: Factor of the backbone's own loss.
+    """
+
+    Settings: ClassVar[type[Any]] = NoSettings
+    needs_teacher: ClassVar[bool] = True
+    batches: BatchUnit = "interactions"
+    training_defaults: ClassVar[Mapping[str, float]] = {}
+    base_weight: float = 1.0
 
     @classmethod
     @abstractmethod
-    def build(cls, settings: MethodSettings, data: Interactions, student: Backbone, teacher: Teacher | None) -> Method:
+    def build(cls, settings: Any, data: Interactions, student: Backbone, teacher: Teacher | None) -> Method:
         """Prepare everything that does not change during training.
+
+        Args:
+            settings: An instance of `Settings`.
+            data: The training split is what may be learned from.
+            student: The backbone that is distilled into.
+            teacher: What it learns from.
 
         Raises:
             SettingError: The method needs a teacher and there is none.
         """
 
+    def begin_epoch(self, student: Backbone, rng: np.random.Generator) -> None:
+        """Draw what stays fixed for an epoch; nothing by default.
+
+        Args:
+            student: As it is before the epoch.
+            rng: Seeded by the run's seed and the epoch.
+        """
+
     @abstractmethod
-    def distillation_loss(self, batch: Batch, student: Backbone, generator: torch.Generator) -> torch.Tensor | None:
-        """The weighted loss to add for this batch, a scalar, or None where there is nothing to add."""
+    def distillation_loss(self, step: Step) -> torch.Tensor | None:
+        """The weighted loss to add for this step, a scalar, or None where there is nothing to add."""
 
 
 def require_teacher(teacher: Teacher | None, method: str) -> Teacher:
@@ -106,3 +119,14 @@ def require_teacher(teacher: Teacher | None, method: str) -> Teacher:
     if teacher is None:
         raise SettingError(f"teacher: method '{method}' distills from one; give --teacher RUN")
     return teacher
+
+
+def require_not_negative(settings: Any, *names: str) -> None:
+    """Check weights of a settings object.
+
+    Raises:
+        SettingError: One of them is negative.
+    """
+    for name in names:
+        if getattr(settings, name) < 0:
+            raise SettingError(f"{name}: {getattr(settings, name)} is negative; give 0 or more")

@@ -7,23 +7,25 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict
 
 import scipy.sparse as sp
 
 from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.filters import GraphFilter
-from distill.methods.base import MethodSettings, Teacher, require_teacher
-from distill.methods.freqd import FreqD
+from distill.methods.base import Teacher, require_teacher
+from distill.methods.freqd import FeatureSettings, FreqD, FreqDSettings
 
 
 class FeatureDistillation(FreqD):
     """FreqD with h = 1: no graph is built, no neighbour is read."""
 
+    Settings = FeatureSettings
+
     @classmethod
     def build(
-        cls, settings: MethodSettings, data: Interactions, student: Backbone, teacher: Teacher | None
+        cls, settings: FeatureSettings, data: Interactions, student: Backbone, teacher: Teacher | None
     ) -> FeatureDistillation:
         """Take the teacher's rows as they are.
 
@@ -33,5 +35,6 @@ class FeatureDistillation(FreqD):
         teacher = require_teacher(teacher, "fd")
         size = data.num_users + data.num_items
         identity = GraphFilter(sp.csr_matrix((size, size), dtype="float32"), (1.0,))
-        unfiltered = replace(settings, coefficients=(1.0,), order="filter-first", keep_prob=1.0)
+        common = {name: value for name, value in asdict(settings).items() if name in FeatureSettings.__match_args__}
+        unfiltered = FreqDSettings(**common, coefficients=(1.0,), order="filter-first", keep_prob=1.0)
         return cls(unfiltered, student, teacher, identity)

@@ -13,19 +13,25 @@ With edge dropout the teacher's rows are filtered anew from their neighbours, by
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 
 from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
+from distill.errors import SettingError
 from distill.filters import FilterRows, GraphFilter, linear_coefficients, quadratic_coefficients
 from distill.graph import bipartite_adjacency, cooccurrence_adjacency, symmetric_normalization
-from distill.losses import feature_loss
-from distill.methods.base import Method, MethodSettings, Order, Teacher, require_teacher
-from distill.projector import build_projector, row_moments
-from distill.sampling import Batch
+from distill.losses import FeatureLoss, feature_loss
+from distill.methods.base import Method, Step, Teacher, require_not_negative, require_teacher
+from distill.projector import ProjectorKind, build_projector, row_moments
+
+Variant = Literal["bipartite", "cooccurrence"]
+FilterKind = Literal["linear", "quadratic"]
+Order = Literal["filter-first", "projector-first"]
+Sides = Literal["both", "users", "items"]
 
 PUBLISHED_ALPHA = {"bipartite": 0.2, "cooccurrence": 0.5}
 PUBLISHED_ORDER: dict[str, Order] = {"bipartite": "filter-first", "cooccurrence": "projector-first"}
@@ -33,7 +39,61 @@ PUBLISHED_KEEP_PROB = {"bipartite": 1.0, "cooccurrence": 0.5}
 ITEM_WEIGHT = 0.5
 
 
-def complete(settings: MethodSettings) -> MethodSettings:
+@dataclass(frozen=True)
+class FeatureSettings:
+    """Settings of every feature distillation; each changes the result.
+
+    Attributes:
+        distillation_weight: β, the factor of the distillation loss beside the base loss (both are sums).
+        projector: "linear", "mlp" or "experts" (the mean of five MLPs).
+        loss: "cosine" or "l2".
+        sides: Whose features are distilled: "both", "users" or "items".
+    """
+
+    distillation_weight: float = 0.5
+    projector: ProjectorKind = "linear"
+    loss: FeatureLoss = "cosine"
+    sides: Sides = "both"
+
+    def __post_init__(self) -> None:
+        require_not_negative(self, "distillation_weight")
+
+
+@dataclass(frozen=True)
+class FreqDSettings(FeatureSettings):
+    """Settings of FreqD beside those of `FeatureSettings`.
+
+    Attributes:
+        variant: The graph: "bipartite" (user–item) or "cooccurrence" (top-K user–user and item–item).
+        filter: "linear" h(λ) = 1 − αλ, or "quadratic" h(λ) = (1 − αλ)².
+        alpha: α; None takes the variant's published value, 0.2 or 0.5.
+        coefficients: c_0, c_1, … of any polynomial h(λ); overrides `filter` and `alpha`.
+        order: Whether student rows are filtered before or after the projector; None takes the variant's.
+        num_neighbors: K of the co-occurrence graph.
+        keep_prob: Edge dropout's probability of keeping an edge; None takes the variant's, 1 or 0.5.
+        reference: Reproduce the traps of the public code's co-occurrence graph.
+    """
+
+    variant: Variant = "bipartite"
+    filter: FilterKind = "linear"
+    alpha: float | None = None
+    coefficients: tuple[float, ...] | None = None
+    order: Order | None = None
+    num_neighbors: int = 5
+    keep_prob: float | None = None
+    reference: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.alpha is not None and not 0 <= self.alpha <= 1:
+            raise SettingError(f"alpha: {self.alpha} is outside [0, 1]")
+        if self.keep_prob is not None and not 0 < self.keep_prob <= 1:
+            raise SettingError(f"keep_prob: {self.keep_prob} is outside (0, 1]")
+        if self.num_neighbors < 1:
+            raise SettingError(f"num_neighbors: {self.num_neighbors} is below 1")
+
+
+def complete(settings: FreqDSettings) -> FreqDSettings:
     """Fill in the published values of the chosen variant (the public code of 2024-10 and 2025-04)."""
     alpha = PUBLISHED_ALPHA[settings.variant] if settings.alpha is None else settings.alpha
     coefficients = settings.coefficients
@@ -49,7 +109,7 @@ def complete(settings: MethodSettings) -> MethodSettings:
     )
 
 
-def build_graph_filter(settings: MethodSettings, data: Interactions) -> GraphFilter:
+def build_graph_filter(settings: FreqDSettings, data: Interactions) -> GraphFilter:
     """Build h(L) over the training graph of the chosen variant.
 
     Args:
@@ -69,9 +129,9 @@ def build_graph_filter(settings: MethodSettings, data: Interactions) -> GraphFil
 class FreqD(Method):
     """Feature distillation seen by frequency; with h = 1 it is plain feature distillation."""
 
-    def __init__(
-        self, settings: MethodSettings, student: Backbone, teacher: Teacher, graph_filter: GraphFilter
-    ) -> None:
+    Settings: ClassVar[type[Any]] = FreqDSettings
+
+    def __init__(self, settings: FreqDSettings, student: Backbone, teacher: Teacher, graph_filter: GraphFilter) -> None:
         """Filter the teacher once and make a projector for users and one for items.
 
         Args:
@@ -96,7 +156,7 @@ class FreqD(Method):
         self._target_norms: torch.Tensor
 
     @classmethod
-    def build(cls, settings: MethodSettings, data: Interactions, student: Backbone, teacher: Teacher | None) -> FreqD:
+    def build(cls, settings: FreqDSettings, data: Interactions, student: Backbone, teacher: Teacher | None) -> FreqD:
         """Build the graph, the filter and the filtered teacher.
 
         Raises:
@@ -106,22 +166,30 @@ class FreqD(Method):
         settings = complete(settings)
         return cls(settings, student, teacher, build_graph_filter(settings, data))
 
-    def distillation_loss(self, batch: Batch, student: Backbone, generator: torch.Generator) -> torch.Tensor:
+    def distillation_loss(self, step: Step) -> torch.Tensor:
         """β · the weighted sum over the batch's entities: a scalar."""
-        users = torch.unique(batch.users)
-        items = torch.cat([torch.unique(batch.positives), torch.unique(batch.negatives)])
-        entities = torch.cat([users, self.num_users + items])
-        rows = self._filter.rows(entities, keep_prob=self.settings.keep_prob or 1.0, generator=generator)
+        entities, num_user_rows = self._entities(step)
+        rows = self._filter.rows(entities, keep_prob=self.settings.keep_prob or 1.0, generator=step.generator)
         if self._drops_edges:
             with torch.no_grad():
                 targets = rows.apply(self._targets)
                 target_norms = targets.square().sum(dim=1)
         else:
             targets, target_norms = self._targets[entities], self._target_norms[entities]
-        inner, squared_norm = self._student_moments(rows, student.features, targets, len(users))
+        inner, squared_norm = self._student_moments(rows, step.features, targets, num_user_rows)
         losses = feature_loss(inner, squared_norm, target_norms, self.settings.loss)
-        total = losses[: len(users)].sum() + ITEM_WEIGHT * losses[len(users) :].sum()
+        total = losses[:num_user_rows].sum() + ITEM_WEIGHT * losses[num_user_rows:].sum()
         return self.settings.distillation_weight * total
+
+    def _entities(self, step: Step) -> tuple[torch.Tensor, int]:
+        """The batch's entity rows, users first, and how many of them are users."""
+        users = torch.unique(step.batch.users)
+        items = torch.cat([torch.unique(step.batch.positives), torch.unique(step.batch.negatives)])
+        if self.settings.sides == "users":
+            items = items[:0]
+        if self.settings.sides == "items":
+            users = users[:0]
+        return torch.cat([users, self.num_users + items]), len(users)
 
     def _student_moments(
         self, rows: FilterRows, features: torch.Tensor, targets: torch.Tensor, num_user_rows: int

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
-from distill.backbones.base import Backbone
-from distill.methods.base import Method
-from distill.sampling import Batch
+from distill.methods.base import Method, Step
 
 
 class Scratch(Method):
@@ -19,5 +15,5 @@ class Scratch(Method):
         """Nothing to prepare, whatever is given."""
         return cls()
 
-    def distillation_loss(self, batch: Batch, student: Backbone, generator: torch.Generator) -> None:
+    def distillation_loss(self, step: Step) -> None:
         """None: there is nothing to add."""

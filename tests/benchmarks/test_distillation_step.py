@@ -23,15 +23,16 @@ from distill.data.interactions import Interactions
 from distill.data.prepare import PrepareOptions, prepare
 from distill.data.readers import ColumnNames, read_citeulike
 from distill.data.synthetic import SyntheticOptions, synthesize
-from distill.methods import METHODS, Method, MethodSettings, Teacher
+from distill.methods import METHODS, Method, Step, Teacher
+from distill.methods.freqd import FreqDSettings
 from distill.sampling import Batch, PairwiseSampler
 
 CITEULIKE = Path(__file__).resolve().parents[3] / "shared" / "data" / "citeulike-t" / "users.dat"
 TEACHER_DIM, STUDENT_DIM, BATCH_SIZE, STEPS = 400, 20, 2048, 20
 PUBLIC_CODE_SECONDS = 8.2
 
-FREQD = MethodSettings(keep_prob=1.0)
-CASES: dict[str, tuple[str, MethodSettings]] = {
+FREQD = FreqDSettings(keep_prob=1.0)
+CASES: dict[str, tuple[str, FreqDSettings]] = {
     "scratch": ("scratch", FREQD),
     "fd linear": ("fd", FREQD),
     "freqd bipartite linear": ("freqd", FREQD),
@@ -80,8 +81,8 @@ def time_steps(method: Method, student: BPRMF, batches: list[Batch]) -> float:
     seconds = []
     for batch in batches:
         started = time.perf_counter()
-        loss = student.base_loss(batch)
-        added = method.distillation_loss(batch, student, generator)
+        loss = student.base_loss(batch, student.embeddings())
+        added = method.distillation_loss(Step(batch, student.features, student.embeddings(), generator))
         optimizer.zero_grad()
         torch.autograd.backward(loss if added is None else loss + added)
         optimizer.step()
@@ -92,7 +93,7 @@ def time_steps(method: Method, student: BPRMF, batches: list[Batch]) -> float:
 @pytest.mark.timeout(1200)
 def test_a_step_costs_little_more_than_the_bare_student(data: Interactions) -> None:
     torch.manual_seed(0)
-    teacher = Teacher(torch.randn(data.num_users + data.num_items, TEACHER_DIM))
+    teacher = Teacher(torch.randn(data.num_users + data.num_items, TEACHER_DIM), data.num_users)
     sampler, rng = PairwiseSampler(data.train, BATCH_SIZE), np.random.default_rng(0)
     batches = [batch for batch in sampler.epoch(rng) if len(batch.users) == BATCH_SIZE][: STEPS + 2]
     found: dict[str, float] = {}

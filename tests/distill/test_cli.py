@@ -64,9 +64,9 @@ def test_options_reach_the_method(road: Path, tmp_path: Path, capsys: pytest.Cap
     assert answer["run"] == str(tmp_path / "run")
     assert answer["test"] == open_run(tmp_path / "run").metrics["test"]
     assert open_run(tmp_path / "run").config["method_settings"] == {
-        "distillation_weight": 0.1, "projector": "mlp", "loss": "l2", "variant": "cooccurrence", "filter": "linear",
-        "alpha": None, "coefficients": [1.0, -0.5, 0.25], "order": "filter-first", "num_neighbors": 3,
-        "keep_prob": 0.8, "reference": True,
+        "distillation_weight": 0.1, "projector": "mlp", "loss": "l2", "sides": "both", "variant": "cooccurrence",
+        "filter": "linear", "alpha": None, "coefficients": [1.0, -0.5, 0.25], "order": "filter-first",
+        "num_neighbors": 3, "keep_prob": 0.8, "reference": True,
     }  # fmt: skip
 
 
@@ -190,10 +190,49 @@ def test_bad_input_is_the_users_fault_in_one_line(
         ["train", "data"],
         ["train", "data", "--out", "x", "--dim", "0"],
         ["distill", "data", "--teacher", "t", "--out", "x", "--method", "scratch"],
-        ["distill", "data", "--teacher", "t", "--out", "x", "--coefficients", "1,b"],
+        ["distill", "data", "--teacher", "t", "--out", "x", "--set", "alpha"],
         ["compare"],
     ],
 )
 def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert lowpass.main(arguments) == 2
     assert "Error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--coefficients", "1,b"], "coefficients: '1,b' does not fit 'freqd'"),
+        (["--method", "ce", "--projector", "mlp"], "projector: 'ce' has no such setting"),
+        (["--method", "freqd+nothing"], "method: 'nothing' is not one of"),
+        (["--method", "ce", "--set", "num-top=0"], "num_top: 0 is below 1"),
+        (["--max-seconds", "0"], "max_seconds: 0.0 is not above 0"),
+        (["--start", "nowhere"], "nowhere: no finished run there"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_named(
+    road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], named: str
+) -> None:
+    assert lowpass.main(distill_arguments(road, tmp_path / "run", *options)) == 2
+    assert named in read_error(capsys)
+
+
+def test_stages_start_a_composition_from_a_run(road: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert lowpass.main(distill_arguments(road, first, "--method", "ce", "--start", "svd", "--set", "num-top=5")) == 0
+    options = ["--method", "freqd+ce", "--start", str(first), "--set", "ce.num-top=7", "--max-seconds", "0.001"]
+    assert lowpass.main(distill_arguments(road, second, *options)) == 0
+    one, two = open_run(first), open_run(second)
+    assert (one.config["start"], one.config["method_settings"]["num_top"]) == ("svd", 5)
+    assert (two.config["start"], two.config["method_settings"]["ce"]["num_top"]) == (str(first), 7)
+    assert two.config["training"]["batch_size"] == 256
+    assert two.metrics["training"]["epochs"] == 2, "out of time after the first evaluation"
+
+
+def test_methods_are_listed_with_their_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert lowpass.main(["methods", "--json"]) == 0
+    found = read_json(capsys)["methods"]
+    assert found["ce"]["settings"]["num_top"] == 100
+    assert found["ce"]["training"]["learning_rate"] == 0.005
+    assert lowpass.main(["methods"]) == 0
+    assert "freqd      FreqD: feature distillation through a low-pass" in capsys.readouterr().out

@@ -19,14 +19,14 @@ from distill.data.synthetic import SyntheticOptions, synthesize
 from distill.errors import RunError, SettingError
 from distill.evaluation import Protocol, evaluate
 from distill.job import Job, describe, run_job
-from distill.methods import MethodSettings
+from distill.methods.freqd import FreqDSettings
 from distill.run import Run, open_run
 from distill.storage import write_file
 from distill.tracking import Tracker
 from distill.trainer import TrainingOptions, open_device
 
 OPTIONS = TrainingOptions(epochs=6, batch_size=128, learning_rate=0.01, eval_every=2, patience=6)
-FREQD = MethodSettings(variant="cooccurrence", projector="mlp", keep_prob=0.5)
+FREQD = FreqDSettings(variant="cooccurrence", projector="mlp", keep_prob=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,8 @@ def teacher(data: Interactions, tmp_path_factory: pytest.TempPathFactory) -> Run
 
 
 def build_job(method: str, **changes: Any) -> Job:
-    return Job("bprmf", method, 4, FREQD, replace(OPTIONS, **changes))
+    settings = {"freqd": (FREQD,)}.get(method)
+    return Job("bprmf", method, 4, settings, replace(OPTIONS, **changes))
 
 
 def assert_same_run(one: Path, two: Path) -> None:
@@ -274,7 +275,7 @@ def test_cuda_is_refused_where_there_is_none() -> None:
 @pytest.mark.parametrize("method", ["scratch", "fd", "freqd"])
 def test_cuda_trains_what_the_cpu_does(data: Interactions, teacher: Run, tmp_path: Path, method: str) -> None:
     given = None if method == "scratch" else teacher
-    settings = replace(FREQD, keep_prob=1.0)
+    settings = (replace(FREQD, keep_prob=1.0),) if method == "freqd" else None
     results = []
     for device in ("cpu", "cuda"):
         job = replace(build_job(method, device=device), settings=settings)

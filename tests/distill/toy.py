@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from distill.backbones import Backbone
 from distill.data.interactions import Interactions, build_user_items
+from distill.methods import Step
 from distill.sampling import Batch
 
 Pairs = Sequence[tuple[int, int]]
@@ -49,3 +51,7 @@ def whole_batch(data: Interactions) -> Batch:
     """Every user, and every item both as positive and as negative, so that each item weighs ½ + ½."""
     items = torch.arange(data.num_items)
     return Batch(torch.arange(data.num_users), items, items)
+
+
+def build_step(batch: Batch, student: Backbone, seed: int = 0) -> Step:
+    return Step(batch, student.features, student.embeddings(), torch.Generator().manual_seed(seed))

@@ -15,7 +15,7 @@ import torch
 from distill.backbones import BACKBONES, Backbone
 from distill.data.interactions import Interactions
 from distill.evaluation import Protocol, evaluate
-from distill.sampling import Batch, PairwiseSampler
+from distill.sampling import Batch
 
 
 class BackboneKit:
@@ -27,10 +27,11 @@ class BackboneKit:
 
     def build(self, data: Interactions, seed: int = 0, dim: int = 8) -> Backbone:
         torch.manual_seed(seed)
-        return BACKBONES[self.name](data.num_users, data.num_items, dim)
+        backbone = BACKBONES[self.name]
+        return backbone.build(backbone.Settings(), data, dim)
 
     def batch(self, data: Interactions, size: int = 64) -> Batch:
-        return next(PairwiseSampler(data.train, size).epoch(np.random.default_rng(0)))
+        return next(self.build(data).sampler(data.train, size).epoch(np.random.default_rng(0)))
 
     def test_shapes_users_first(self, checkerboard: Interactions) -> None:
         model = self.build(checkerboard)
@@ -48,7 +49,7 @@ class BackboneKit:
 
     def test_base_loss_is_a_finite_scalar_whose_gradient_reaches_the_features(self, checkerboard: Interactions) -> None:
         model = self.build(checkerboard)
-        loss = model.base_loss(self.batch(checkerboard))
+        loss = model.base_loss(self.batch(checkerboard), model.embeddings())
         assert loss.shape == ()
         assert loss.item() > 0
         assert bool(torch.isfinite(loss))
@@ -63,18 +64,18 @@ class BackboneKit:
             Batch(batch.users[part], batch.positives[part], batch.negatives[part])
             for part in (slice(0, 20), slice(20, None))
         ]
-        total = sum(model.base_loss(part).item() for part in parts)
-        assert model.base_loss(batch).item() == pytest.approx(total, rel=1e-5)
+        total = sum(model.base_loss(part, model.embeddings()).item() for part in parts)
+        assert model.base_loss(batch, model.embeddings()).item() == pytest.approx(total, rel=1e-5)
 
     def test_training_ranks_the_held_out_diagonal_first(self, checkerboard: Interactions) -> None:
         model = self.build(checkerboard, dim=2)
         optimizer = torch.optim.Adam(model.parameters(), lr=self.learning_rate)
-        sampler = PairwiseSampler(checkerboard.train, 64)
+        sampler = model.sampler(checkerboard.train, 64)
         rng = np.random.default_rng(0)
         for _ in range(self.epochs):
             for batch in sampler.epoch(rng):
                 optimizer.zero_grad()
-                torch.autograd.backward(model.base_loss(batch))
+                torch.autograd.backward(model.base_loss(batch, model.embeddings()))
                 optimizer.step()
         protocol = Protocol(mask="train+validation", cutoffs=(1,))
         assert evaluate(*model.final_embeddings(), checkerboard, protocol).metrics["Recall@1"] == 1.0

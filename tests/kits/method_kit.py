@@ -2,13 +2,13 @@
 
 class TestFreqD(MethodKit):
     name = "freqd"
-    settings = MethodSettings(variant="cooccurrence")
+    settings = FreqDSettings(variant="cooccurrence")
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,18 +17,20 @@ import torch
 from distill.backbones.bprmf import BPRMF
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.methods import METHODS, Method, MethodSettings, Teacher
+from distill.methods import METHODS, Method, Teacher
 from distill.sampling import Batch, PairwiseSampler
-from tests.distill.toy import build_random
+from tests.distill.toy import build_random, build_step
 
 TEACHER_DIM = 12
 
 
 class MethodKit:
-    """Attributes: name in `METHODS`; the settings it is tested under."""
+    """Attributes: name in `METHODS`; the settings it is tested under, its defaults where None; the learning rate
+    with which it gets better in 20 steps."""
 
     name: ClassVar[str]
-    settings: ClassVar[MethodSettings] = MethodSettings()
+    settings: ClassVar[Any] = None
+    learning_rate: ClassVar[float] = 0.01
 
     @pytest.fixture
     def data(self, rng: np.random.Generator) -> Interactions:
@@ -43,13 +45,18 @@ class MethodKit:
     def batch(self, data: Interactions, rng: np.random.Generator) -> Batch:
         return next(PairwiseSampler(data.train, 40).epoch(rng))
 
-    def build(self, data: Interactions, student: BPRMF, settings: MethodSettings | None = None) -> Method:
+    def build(self, data: Interactions, student: BPRMF, settings: Any = None) -> Method:
         torch.manual_seed(2)
-        teacher = Teacher(torch.randn(data.num_users + data.num_items, TEACHER_DIM))
-        return METHODS[self.name].build(settings or self.settings, data, student, teacher)
+        teacher = Teacher(torch.randn(data.num_users + data.num_items, TEACHER_DIM), data.num_users)
+        method = METHODS[self.name].build(settings or self.own_settings(), data, student, teacher)
+        method.begin_epoch(student, np.random.default_rng(4))
+        return method
+
+    def own_settings(self) -> Any:
+        return self.settings or METHODS[self.name].Settings()
 
     def loss(self, method: Method, batch: Batch, student: BPRMF, seed: int = 3) -> torch.Tensor:
-        loss = method.distillation_loss(batch, student, torch.Generator().manual_seed(seed))
+        loss = method.distillation_loss(build_step(batch, student, seed))
         assert loss is not None
         return loss
 
@@ -72,7 +79,9 @@ class MethodKit:
 
     def test_weight_scales_the_loss_and_0_silences_it(self, data: Interactions, student: BPRMF, batch: Batch) -> None:
         losses = [
-            self.loss(self.build(data, student, replace(self.settings, distillation_weight=w)), batch, student).item()
+            self.loss(
+                self.build(data, student, replace(self.own_settings(), distillation_weight=w)), batch, student
+            ).item()
             for w in (0.0, 1.0, 3.0)
         ]
         assert losses[0] == 0.0
@@ -84,7 +93,7 @@ class MethodKit:
 
     def test_a_gradient_step_lowers_the_loss(self, data: Interactions, student: BPRMF, batch: Batch) -> None:
         method = self.build(data, student)
-        optimizer = torch.optim.Adam([*student.parameters(), *method.parameters()], lr=0.01)
+        optimizer = torch.optim.Adam([*student.parameters(), *method.parameters()], lr=self.learning_rate)
         before = self.loss(method, batch, student).item()
         for _ in range(20):
             optimizer.zero_grad()
@@ -101,4 +110,4 @@ class MethodKit:
 
     def test_no_teacher_is_refused(self, data: Interactions, student: BPRMF) -> None:
         with pytest.raises(SettingError, match=rf"method '{self.name}' distills from one; give --teacher RUN"):
-            METHODS[self.name].build(self.settings, data, student, None)
+            METHODS[self.name].build(self.own_settings(), data, student, None)

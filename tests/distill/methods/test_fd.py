@@ -7,11 +7,12 @@ import torch
 from distill.backbones.bprmf import BPRMF
 from distill.data.interactions import Interactions
 from distill.graph import bipartite_adjacency, symmetric_normalization
-from distill.methods import MethodSettings, Teacher
+from distill.methods import Teacher
 from distill.methods.fd import FeatureDistillation
+from distill.methods.freqd import FeatureSettings
 from distill.projector import ProjectorKind
 from distill.spectrum import exact_spectrum, knowledge_losses
-from tests.distill.toy import build_random, whole_batch
+from tests.distill.toy import build_random, build_step, whole_batch
 from tests.kits.method_kit import MethodKit
 
 
@@ -29,7 +30,7 @@ class TestFeatureDistillation(MethodKit):
 
 class TestFeatureDistillationMLP(MethodKit):
     name = "fd"
-    settings = MethodSettings(projector="mlp", loss="l2")
+    settings = FeatureSettings(projector="mlp", loss="l2")
 
 
 @pytest.mark.parametrize("projector", ["linear", "mlp"])
@@ -37,10 +38,10 @@ def test_theorem_1_every_frequency_weighs_alike(rng: np.random.Generator, projec
     data = build_random(rng)
     torch.manual_seed(0)
     student = BPRMF(data.num_users, data.num_items, 4)
-    teacher = Teacher(torch.randn(55, 9))
-    settings = MethodSettings(distillation_weight=1.0, projector=projector, loss="l2")
+    teacher = Teacher(torch.randn(55, 9), data.num_users)
+    settings = FeatureSettings(distillation_weight=1.0, projector=projector, loss="l2")
     method = FeatureDistillation.build(settings, data, student, teacher)
-    loss = method.distillation_loss(whole_batch(data), student, torch.Generator()).item()
+    loss = method.distillation_loss(build_step(whole_batch(data), student)).item()
     with torch.no_grad():
         users, items = student.final_embeddings()
         projected = torch.cat([method.user_projector(users), method.item_projector(items)]).numpy()
