@@ -1,26 +1,27 @@
-"""Full-ranking evaluation: every user against the whole catalogue, in chunks under a memory bound."""
+"""Full-ranking evaluation: every user against the whole catalogue, under a stated convention."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 import torch
-from tqdm import tqdm
 
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.metrics import METRICS
+from distill.metrics import METRICS, Values
+from distill.ranking import CHUNK_BYTES, Rows, ScoreRows, find_hits, rank_items, rank_scores
+
+__all__ = ["Average", "EvaluationReport", "Mask", "Protocol", "Split", "evaluate", "evaluate_scores", "rank_items"]
 
 Split = Literal["validation", "test"]
 Mask = Literal["train", "train+validation"]
 Average = Literal["with-relevant", "all"]
-
-CHUNK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,16 @@ class EvaluationReport:
             "Popularity@k" (mean number of training interactions of a recommended item).
         num_users: Users averaged over.
         protocol: The convention.
+        users: Row numbers of the users with relevant items, shape (B,).
+        per_user: The same of each of them, without "Coverage@k" and "Popularity@k": float64, shape (B,); what a
+            paired test between two models needs.
     """
 
     metrics: Mapping[str, float]
     num_users: int
     protocol: Protocol
+    users: Rows = field(compare=False, repr=False)
+    per_user: Mapping[str, Values] = field(compare=False, repr=False)
 
     def over_all_users(self, num_users: int) -> EvaluationReport:
         """The same ranking averaged over all |U| users, zeros for those without relevant items."""
@@ -77,7 +83,7 @@ class EvaluationReport:
             name: value if name.startswith(("Coverage", "Popularity")) else value * share
             for name, value in self.metrics.items()
         }
-        return EvaluationReport(metrics, num_users, replace(self.protocol, average="all"))
+        return replace(self, metrics=metrics, num_users=num_users, protocol=replace(self.protocol, average="all"))
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -86,69 +92,6 @@ class EvaluationReport:
             "num_users": self.num_users,
             "convention": self.protocol.convention,
         }
-
-
-def rank_items(
-    user_embeddings: torch.Tensor,
-    item_embeddings: torch.Tensor,
-    masked: sp.csr_matrix,
-    users: npt.NDArray[np.int64],
-    k: int,
-    *,
-    chunk_bytes: int = CHUNK_BYTES,
-    progress: bool = False,
-) -> npt.NDArray[np.int64]:
-    """Rank the catalogue for some users.
-
-    Args:
-        user_embeddings: Shape (|U|, d); its device does the work.
-        item_embeddings: Shape (|I|, d).
-        masked: Items never to be returned, CSR of shape (|U|, |I|).
-        users: Row numbers, shape (B,).
-        k: Length of the lists, at most |I|.
-        chunk_bytes: Bound on one block of scores, bytes.
-        progress: Show a bar.
-
-    Returns:
-        Item rows, best first, shape (B, k). Where fewer than k items are left, masked ones fill the end.
-    """
-    chunk = max(1, chunk_bytes // (4 * item_embeddings.shape[0]))
-    ranked = np.empty((len(users), k), dtype=np.int64)
-    columns = item_embeddings.T
-    starts = range(0, len(users), chunk)
-    for start in tqdm(starts, desc="ranking", unit="chunk", disable=None if progress else True, leave=False):
-        rows = users[start : start + chunk]
-        scores = user_embeddings[torch.from_numpy(rows)] @ columns
-        hidden = masked[rows].tocoo()
-        scores[
-            torch.from_numpy(hidden.row.astype(np.int64)), torch.from_numpy(hidden.col.astype(np.int64))
-        ] = -torch.inf
-        ranked[start : start + chunk] = scores.topk(k, dim=1).indices.cpu().numpy()
-    return ranked
-
-
-def find_hits(
-    ranked: npt.NDArray[np.int64], relevant: sp.csr_matrix, users: npt.NDArray[np.int64]
-) -> npt.NDArray[np.bool_]:
-    """Mark which recommended items are relevant.
-
-    Args:
-        ranked: Item rows, shape (B, K).
-        relevant: CSR of shape (|U|, |I|) with sorted indices.
-        users: Row numbers of the B users.
-
-    Returns:
-        bool, shape (B, K).
-    """
-    num_items = relevant.shape[1]
-    owners = np.repeat(np.arange(relevant.shape[0], dtype=np.int64), np.diff(relevant.indptr))
-    keys = owners * num_items + relevant.indices
-    wanted = users[:, None] * num_items + ranked
-    if not len(keys):
-        return np.zeros(ranked.shape, dtype=np.bool_)
-    places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    hits: npt.NDArray[np.bool_] = keys[places] == wanted
-    return hits
 
 
 def evaluate(
@@ -167,7 +110,7 @@ def evaluate(
         item_embeddings: Shape (|I|, d); scores are inner products.
         data: The interactions whose split is asked for.
         protocol: The convention; the default one when None.
-        chunk_bytes: Bound on one block of scores, bytes.
+        chunk_bytes: Bound on one chunk of scores, bytes.
         progress: Show a bar.
 
     Returns:
@@ -176,30 +119,61 @@ def evaluate(
     Raises:
         SettingError: The split has no interactions, or a cutoff exceeds the catalogue.
     """
-    protocol = protocol or Protocol()
-    relevant = _relevant_items(data, protocol)
-    longest = max(protocol.cutoffs)
-    masked = data.train if protocol.mask == "train" else (data.train + data.validation).tocsr()
-    num_relevant_of_all = np.diff(relevant.indptr)
-    users = np.flatnonzero(num_relevant_of_all).astype(np.int64)
-    ranked = rank_items(
+    rank = partial(
+        rank_items,
         torch.as_tensor(user_embeddings),
         torch.as_tensor(item_embeddings),
-        masked,
-        users,
-        longest,
         chunk_bytes=chunk_bytes,
         progress=progress,
     )
+    return _evaluate(rank, data, protocol or Protocol())
+
+
+def evaluate_scores(
+    score_rows: ScoreRows,
+    data: Interactions,
+    protocol: Protocol | None = None,
+    *,
+    chunk_bytes: int = CHUNK_BYTES,
+    progress: bool = False,
+) -> EvaluationReport:
+    """Do what `evaluate` does for a model that is not an inner product.
+
+    Args:
+        score_rows: Users (B,) → scores (B, |I|).
+        data: The interactions whose split is asked for.
+        protocol: The convention; the default one when None.
+        chunk_bytes: Bound on one chunk of scores, bytes.
+        progress: Show a bar.
+
+    Returns:
+        The report.
+
+    Raises:
+        SettingError: The split has no interactions, or a cutoff exceeds the catalogue.
+    """
+    rank = partial(rank_scores, score_rows, chunk_bytes=chunk_bytes, progress=progress)
+    return _evaluate(rank, data, protocol or Protocol())
+
+
+def _evaluate(
+    rank: Callable[[sp.csr_matrix, Rows, int], Rows], data: Interactions, protocol: Protocol
+) -> EvaluationReport:
+    relevant = _relevant_items(data, protocol)
+    masked = data.train if protocol.mask == "train" else (data.train + data.validation).tocsr()
+    num_relevant = np.diff(relevant.indptr)
+    users = np.flatnonzero(num_relevant).astype(np.int64)
+    ranked = rank(masked, users, max(protocol.cutoffs))
     hits = find_hits(ranked, relevant, users)
-    divisor = len(users) if protocol.average == "with-relevant" else data.num_users
-    metrics = {
-        f"{name}@{k}": float(metric(hits, num_relevant_of_all[users], k).sum() / divisor)
+    per_user = {
+        f"{name}@{k}": metric(hits, num_relevant[users], k)
         for k in protocol.cutoffs
         for name, metric in METRICS.items()
     }
+    divisor = len(users) if protocol.average == "with-relevant" else data.num_users
+    metrics = {name: float(values.sum() / divisor) for name, values in per_user.items()}
     metrics.update(_catalogue_metrics(ranked, data, protocol.cutoffs))
-    return EvaluationReport(metrics, divisor, protocol)
+    return EvaluationReport(metrics, divisor, protocol, users, per_user)
 
 
 def _relevant_items(data: Interactions, protocol: Protocol) -> sp.csr_matrix:

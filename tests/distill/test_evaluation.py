@@ -7,7 +7,9 @@ import torch
 
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.evaluation import Average, Mask, Protocol, evaluate, find_hits, rank_items
+from distill.evaluation import Average, Mask, Protocol, evaluate, evaluate_scores
+from distill.metrics import METRICS
+from distill.ranking import find_hits, rank_items
 from tests.distill.toy import build_interactions, build_random
 
 
@@ -29,14 +31,6 @@ def test_a_perfect_model_of_the_checkerboard_scores_1(checkerboard: Interactions
     assert report.metrics["Precision@10"] == pytest.approx(0.1)
     assert report.metrics["Coverage@1"] == 1.0
     assert report.num_users == 24
-
-
-def test_rank_items_by_hand() -> None:
-    data = build_interactions((2, 4), train=[(0, 0), (1, 3)])
-    users = torch.tensor([[1.0], [-1.0]])
-    items = torch.tensor([[9.0], [1.0], [5.0], [-7.0]])
-    ranked = rank_items(users, items, data.train, np.array([1, 0]), 3)
-    np.testing.assert_array_equal(ranked, [[1, 2, 0], [2, 1, 3]])
 
 
 def test_coverage_and_popularity_by_hand() -> None:
@@ -73,14 +67,6 @@ def test_masked_items_are_never_recommended(rng: np.random.Generator, mask: Mask
     assert all(len(set(row)) == 10 for row in ranked.tolist())
 
 
-def test_find_hits_handles_users_without_items_and_an_empty_split() -> None:
-    data = build_interactions((3, 4), train=[(0, 0)], test=[(0, 1), (2, 3)])
-    ranked = np.array([[1, 3], [1, 3], [1, 3]])
-    users = np.arange(3)
-    np.testing.assert_array_equal(find_hits(ranked, data.test, users), [[1, 0], [0, 0], [0, 1]])
-    assert not find_hits(ranked, data.validation, users).any()
-
-
 def test_over_all_users_equals_a_direct_evaluation(rng: np.random.Generator) -> None:
     data = build_random(rng)
     embeddings = random_embeddings(data, rng)
@@ -90,6 +76,26 @@ def test_over_all_users_equals_a_direct_evaluation(rng: np.random.Generator) -> 
     assert derived.num_users == direct.num_users == data.num_users
     assert derived.metrics == pytest.approx(dict(direct.metrics), abs=1e-12)
     assert direct.metrics["Recall@20"] == pytest.approx(evaluate(*embeddings, data).metrics["Recall@20"] * 20 / 30)
+
+
+def test_scores_of_any_kind_are_evaluated_as_embeddings_are(rng: np.random.Generator) -> None:
+    data = build_random(rng)
+    users, items = random_embeddings(data, rng)
+    protocol = Protocol(average="all", cutoffs=(5,))
+    report = evaluate_scores(lambda rows: users[torch.from_numpy(rows)] @ items.T, data, protocol)
+    assert report == evaluate(users, items, data, protocol)
+
+
+@pytest.mark.parametrize("average", ["with-relevant", "all"])
+def test_a_report_keeps_the_values_it_averaged(rng: np.random.Generator, average: Average) -> None:
+    data = build_random(rng)
+    report = evaluate(*random_embeddings(data, rng), data, Protocol(average=average, cutoffs=(5, 10)))
+    np.testing.assert_array_equal(report.users, np.flatnonzero(np.diff(data.test.indptr)))
+    assert set(report.per_user) == {f"{name}@{k}" for name in METRICS for k in (5, 10)}
+    for name, values in report.per_user.items():
+        assert values.shape == report.users.shape
+        assert values.sum() / report.num_users == pytest.approx(report.metrics[name])
+    assert report.over_all_users(data.num_users).per_user is report.per_user
 
 
 @pytest.mark.parametrize("mask", ["train", "train+validation"])

@@ -1,0 +1,166 @@
+"""Full ranking in chunks: the best k of the whole catalogue, exactly, at little more than the cost of its scores.
+
+Selecting k of |I| scores a row by a heap or a partition costs several times the matrix product that made them
+where d is small. Here the catalogue is cut into groups of `GROUP` columns. A group that holds one of the k
+best scores has one of the k highest maxima (were its maximum below k others, so would be all its scores), so
+only the columns of k groups are compared. Taking maxima is a single pass over a chunk that is still in cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+Rows = npt.NDArray[np.int64]
+ScoreRows = Callable[[Rows], torch.Tensor | npt.NDArray[Any]]
+"""Users (B,) → their scores (B, |I|): a model that is not an inner product."""
+
+CHUNK_BYTES = 32 * 2**20
+GROUP = 64
+
+
+def rank_items(
+    user_embeddings: torch.Tensor,
+    item_embeddings: torch.Tensor,
+    masked: sp.csr_matrix,
+    users: Rows,
+    k: int,
+    *,
+    chunk_bytes: int = CHUNK_BYTES,
+    progress: bool = False,
+) -> Rows:
+    """Rank the catalogue for some users by inner products.
+
+    Args:
+        user_embeddings: Shape (|U|, d); its device and type do the work.
+        item_embeddings: Shape (|I|, d).
+        masked: Items never to be returned, CSR of shape (|U|, |I|).
+        users: Row numbers, shape (B,).
+        k: Length of the lists, at most |I|.
+        chunk_bytes: Bound on one chunk of scores, bytes.
+        progress: Show a bar.
+
+    Returns:
+        Item rows, best first, shape (B, k). Where fewer than k items are left, masked ones fill the end.
+    """
+    vectors, columns = user_embeddings.detach(), item_embeddings.detach().T
+
+    def write(rows: Rows, scores: torch.Tensor) -> None:
+        torch.matmul(vectors[torch.from_numpy(rows).to(vectors.device)], columns, out=scores)
+
+    blank = vectors.new_empty(0)
+    return _rank(write, blank, masked, users, k, chunk_bytes=chunk_bytes, progress=progress)
+
+
+def rank_scores(
+    score_rows: ScoreRows,
+    masked: sp.csr_matrix,
+    users: Rows,
+    k: int,
+    *,
+    device: torch.device | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
+    progress: bool = False,
+) -> Rows:
+    """Rank the catalogue for some users by any scores.
+
+    Args:
+        score_rows: The model; it is asked for a chunk of users at a time.
+        masked: Items never to be returned, CSR of shape (|U|, |I|).
+        users: Row numbers, shape (B,).
+        k: Length of the lists, at most |I|.
+        device: Where scores are compared, in float32; the CPU when None.
+        chunk_bytes: Bound on one chunk of scores, bytes.
+        progress: Show a bar.
+
+    Returns:
+        As `rank_items`.
+    """
+
+    def write(rows: Rows, scores: torch.Tensor) -> None:
+        scores.copy_(torch.as_tensor(score_rows(rows)))
+
+    blank = torch.empty(0, device=device)
+    return _rank(write, blank, masked, users, k, chunk_bytes=chunk_bytes, progress=progress)
+
+
+def _rank(
+    write: Callable[[Rows, torch.Tensor], None],
+    blank: torch.Tensor,
+    masked: sp.csr_matrix,
+    users: Rows,
+    k: int,
+    *,
+    chunk_bytes: int,
+    progress: bool,
+) -> Rows:
+    num_items = int(masked.shape[1])
+    # Whole groups and one for the rest, which also keeps every row of the chunk aligned for the product.
+    width = GROUP * (num_items // GROUP + 1)
+    chunk = max(1, chunk_bytes // (width * blank.element_size()))
+    buffer = blank.new_empty(min(chunk, len(users)), width)
+    hidden = masked[users]
+    ranked = np.empty((len(users), k), dtype=np.int64)
+    starts = range(0, len(users), chunk)
+    for start in tqdm(starts, desc="ranking", unit="chunk", disable=None if progress else True, leave=False):
+        rows = users[start : start + chunk]
+        scores = buffer[: len(rows)]
+        write(rows, scores[:, :num_items])
+        bounds = hidden.indptr[start : start + len(rows) + 1]
+        owners = np.repeat(np.arange(0, len(rows) * width, width), np.diff(bounds))
+        places = torch.from_numpy(owners + hidden.indices[bounds[0] : bounds[-1]])
+        scores.view(-1)[places.to(scores.device)] = -torch.inf
+        ranked[start : start + chunk] = _top_columns(scores, num_items, k).cpu().numpy()
+    return ranked
+
+
+def _top_columns(scores: torch.Tensor, num_items: int, k: int) -> torch.Tensor:
+    """Columns of the k highest among the first `num_items` scores of each row, best first.
+
+    Args:
+        scores: Contiguous, shape (B, W) with W = GROUP · (num_items // GROUP + 1).
+        num_items: |I|.
+        k: At most |I|.
+
+    Returns:
+        int64, shape (B, k).
+    """
+    num_rows, full = len(scores), num_items // GROUP
+    if full <= k:
+        return scores[:, :num_items].topk(k, dim=1).indices
+    maxima = scores.view(num_rows, full + 1, GROUP)[:, :full].amax(dim=2)
+    # The last group is not full, so it is always looked at, and cut off where the catalogue ends.
+    groups = F.pad(maxima.topk(k, dim=1, sorted=False).indices, (0, 1), value=full)
+    first_group = torch.arange(0, num_rows * (full + 1), full + 1, device=scores.device)
+    found = scores.view(-1, GROUP).index_select(0, (first_group[:, None] + groups).view(-1)).view(num_rows, -1)
+    best = found[:, : k * GROUP + num_items % GROUP].topk(k, dim=1).indices
+    return groups.gather(1, best // GROUP) * GROUP + best % GROUP
+
+
+def find_hits(ranked: Rows, relevant: sp.csr_matrix, users: Rows) -> npt.NDArray[np.bool_]:
+    """Mark which recommended items are relevant.
+
+    Args:
+        ranked: Item rows, shape (B, K).
+        relevant: CSR of shape (|U|, |I|) with sorted indices.
+        users: Row numbers of the B users.
+
+    Returns:
+        bool, shape (B, K).
+    """
+    num_items = relevant.shape[1]
+    owners = np.repeat(np.arange(relevant.shape[0], dtype=np.int64), np.diff(relevant.indptr))
+    keys = owners * num_items + relevant.indices
+    wanted = users[:, None] * num_items + ranked
+    if not len(keys):
+        return np.zeros(ranked.shape, dtype=np.bool_)
+    places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    hits: npt.NDArray[np.bool_] = keys[places] == wanted
+    return hits

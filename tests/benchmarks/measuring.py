@@ -1,0 +1,54 @@
+"""What the benchmarks share: real data, and how much memory was resident at most (Linux)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill.data.catalog import CATALOG
+from distill.data.cli import prepare_source
+from distill.data.interactions import Interactions
+
+REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+def load_real(name: str) -> Interactions:
+    """Prepare a set of the catalogue, or skip the benchmark."""
+    entry = CATALOG[name]
+    source = REAL_DATA / name
+    if not source.is_dir():
+        pytest.skip(f"no ../shared/data/{name} here")
+    return prepare_source(source, entry.options, name=name, format_name=entry.format_name)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: ratios of single-threaded work mean something on a shared machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def resident_mib() -> float:
+    """What is resident now."""
+    return _status_mib("VmRSS")
+
+
+def reset_peak_memory() -> None:
+    """Let the kernel count the peak anew (proc(5), clear_refs 5)."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_memory_mib() -> float:
+    """The most that was resident at once since the reset."""
+    return _status_mib("VmHWM")
+
+
+def _status_mib(field: str) -> float:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(next(line for line in status.splitlines() if line.startswith(field)).split()[1]) / 1024
