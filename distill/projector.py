@@ -1,8 +1,7 @@
 """Projectors P: student rows of width d_s into the teacher's space of width d_t.
 
-A feature loss needs only two moments of a projected row, ⟨P(a), b⟩ and ‖P(a)‖². A linear projector has both
-without ever forming the d_t-wide P(a): with P(a) = W a they are a · (Wᵀ b) and a · (WᵀW) a, so the teacher's
-rows are the only d_t-wide data the step reads.
+A feature loss needs only two moments of a projected row, ⟨P(a), b⟩ and ‖P(a)‖², and a linear projector has both
+without ever forming the d_t-wide P(a): see `linear_feature_loss`.
 """
 
 from __future__ import annotations
@@ -12,6 +11,9 @@ from typing import Literal
 
 import torch
 from torch import nn
+
+from distill.linear_feature_loss import linear_feature_loss
+from distill.losses import FeatureLoss, feature_loss
 
 ProjectorKind = Literal["linear", "mlp"]
 
@@ -26,17 +28,30 @@ class Projector(nn.Module, ABC):
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Project rows of shape (B, d_s) to (B, d_t)."""
 
-    def moments(self, rows: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute ⟨P(a), b⟩ and ‖P(a)‖² for each pair of rows.
+    def loss(
+        self,
+        rows: torch.Tensor,
+        targets: torch.Tensor,
+        target_norms: torch.Tensor,
+        entities: torch.Tensor,
+        row_weights: torch.Tensor,
+        kind: FeatureLoss,
+    ) -> torch.Tensor:
+        """Σ_i w_i D(P(a_i), b_i) over pairs of rows.
 
         Args:
             rows: a, shape (B, d_s).
-            targets: b, shape (B, d_t).
+            targets: Teacher rows, shape (N, d_t).
+            target_norms: Their squared norms, shape (N,).
+            entities: Which of them each row is compared with, int64 of shape (B,).
+            row_weights: w, shape (B,).
+            kind: "cosine" or "l2".
 
         Returns:
-            Two tensors of shape (B,).
+            A scalar.
         """
-        return row_moments(self(rows), targets)
+        moments = row_moments(self(rows), targets[entities].float())
+        return row_weights @ feature_loss(*moments, target_norms[entities], kind)
 
 
 def row_moments(projected: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,11 +79,17 @@ class LinearProjector(Projector):
         """Project rows of shape (B, d_s) to (B, d_t)."""
         return rows @ self.weight.T
 
-    def moments(self, rows: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute both moments at width d_s: see the module's docstring."""
-        inner = (rows * (targets @ self.weight)).sum(dim=1)
-        squared_norm = (rows @ (self.weight.T @ self.weight) * rows).sum(dim=1)
-        return inner, squared_norm
+    def loss(
+        self,
+        rows: torch.Tensor,
+        targets: torch.Tensor,
+        target_norms: torch.Tensor,
+        entities: torch.Tensor,
+        row_weights: torch.Tensor,
+        kind: FeatureLoss,
+    ) -> torch.Tensor:
+        """The same at width d_s: see `linear_feature_loss`."""
+        return linear_feature_loss(rows, self.weight, targets, target_norms, entities, row_weights, kind)
 
 
 class MLPProjector(Projector):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from distill.allocator import keep_freed_memory
 from distill.backbones.base import Backbone
 from distill.checkpoint import STATE_FILE, Embeddings, Progress, load_checkpoint, save_checkpoint
 from distill.data.interactions import Interactions
@@ -147,6 +148,7 @@ class Trainer:
             What `metrics.json` holds.
         """
         torch.set_num_threads(self.options.threads)
+        keep_freed_memory()
         self.out.mkdir(parents=True, exist_ok=True)
         saved_at = time.monotonic()
         with Tracker(self.options.epochs, self.progress.epoch, self.options.tensorboard) as tracker:

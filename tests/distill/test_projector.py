@@ -2,34 +2,60 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from distill.losses import FeatureLoss
 from distill.projector import PROJECTORS, LinearProjector, ProjectorKind, build_projector, row_moments
 
 KINDS: tuple[ProjectorKind, ...] = ("linear", "mlp")
 
 
-def gradients(
-    projector: torch.nn.Module, rows: torch.Tensor, outputs: tuple[torch.Tensor, torch.Tensor]
-) -> list[torch.Tensor]:
-    inner, squared_norm = outputs
-    loss = (inner * torch.arange(len(inner))).sum() + (squared_norm * torch.arange(len(inner)).flip(0)).sum()
-    return list(torch.autograd.grad(loss, [rows, *projector.parameters()]))
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_moments_equal_those_of_the_explicit_projection_with_gradients(kind: ProjectorKind) -> None:
+@pytest.mark.parametrize("loss", ["cosine", "l2"])
+def test_loss_equals_that_of_the_explicit_projection_with_gradients(kind: ProjectorKind, loss: FeatureLoss) -> None:
     torch.manual_seed(3)
     projector = build_projector(kind, 4, 11).double()
     rows = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
-    targets = torch.randn(6, 11, dtype=torch.float64)
-    found = projector.moments(rows, targets)
+    targets, entities = torch.randn(9, 11, dtype=torch.float64), torch.tensor([8, 0, 3, 3, 5, 1])
+    weights = torch.rand(6, dtype=torch.float64)
+    found = projector.loss(rows, targets, targets.square().sum(dim=1), entities, weights, loss)
     projected = projector(rows)
     assert projected.shape == (6, 11)
-    explicit = (torch.einsum("bd,bd->b", projected, targets), torch.linalg.vector_norm(projected, dim=1) ** 2)
-    for ours, expected in zip(found, explicit, strict=True):
-        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
-    for ours, expected in zip(gradients(projector, rows, found), gradients(projector, rows, explicit), strict=True):
-        torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
+    if loss == "cosine":
+        losses = 1 - F.cosine_similarity(projected, targets[entities])
+    else:
+        losses = (projected - targets[entities]).square().sum(dim=1)
+    explicit = weights @ losses
+    assert found.item() == pytest.approx(explicit.item(), rel=1e-6)
+    inputs = [rows, *projector.parameters()]
+    for ours, expected in zip(*(torch.autograd.grad(3 * value, inputs) for value in (found, explicit)), strict=True):
+        torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["cosine", "l2"])
+def test_a_zero_row_has_a_finite_loss_and_gradient(loss: FeatureLoss) -> None:
+    projector = LinearProjector(3, 5)
+    rows = torch.zeros(2, 3, requires_grad=True)
+    targets = torch.stack([torch.zeros(5), torch.ones(5)])
+    found = projector.loss(rows, targets, targets.square().sum(dim=1), torch.arange(2), torch.ones(2), loss)
+    assert found.item() == {"cosine": 2.0, "l2": 5.0}[loss]
+    assert all(bool(torch.isfinite(part).all()) for part in torch.autograd.grad(found, [rows, projector.weight]))
+
+
+def test_bfloat16_teacher_rows_change_the_loss_little() -> None:
+    torch.manual_seed(0)
+    projector = LinearProjector(20, 400)
+    rows, targets = torch.randn(500, 20), torch.randn(700, 400)
+    entities, weights = torch.randint(0, 700, (500,)), torch.ones(500)
+    results = []
+    for values in (targets, targets.bfloat16()):
+        own = rows.clone().requires_grad_()
+        loss = projector.loss(own, values, targets.square().sum(dim=1), entities, weights, "cosine")
+        results.append([loss, *torch.autograd.grad(loss, [own, projector.weight])])
+    exact, rounded = results
+    assert rounded[0].item() == pytest.approx(exact[0].item(), rel=1e-3)
+    for one, two in zip(exact[1:], rounded[1:], strict=True):
+        assert float((one - two).norm() / one.norm()) < 0.01
 
 
 def test_row_moments_by_hand() -> None:
