@@ -6,10 +6,13 @@ of FreqD.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
-BLOCK_ROWS = 512
+BLOCK_PRODUCTS = 2**20
 
 
 def bipartite_adjacency(user_items: sp.csr_matrix) -> sp.csr_matrix:
@@ -56,27 +59,72 @@ def top_cooccurrence(incidence: sp.csr_matrix, num_neighbors: int, *, reference:
     Returns:
         CSR of shape (N, N), symmetric, float32.
     """
-    transposed = incidence.T.tocsr()
     size = incidence.shape[0]
     keep = num_neighbors + 1 if reference else num_neighbors
-    sources, targets = [], []
-    for start in range(0, size, BLOCK_ROWS):
-        counts = (incidence[start : start + BLOCK_ROWS] @ transposed).tocoo()
-        row, column, count = counts.row + start, counts.col, counts.data
+    blocks = []
+    for start, counts in cooccurrence_blocks(incidence):
         if not reference:
-            other = row != column
-            row, column, count = row[other], column[other], count[other]
-        order = np.lexsort((column, -count, row))
-        row, column = row[order], column[order]
-        rank = np.arange(len(row)) - np.searchsorted(row, row)
-        kept = rank < keep
-        sources.append(row[kept])
-        targets.append(column[kept])
-    source, target = np.concatenate(sources), np.concatenate(targets)
+            # The weakest entry of its row, so it is kept only where nothing else is left, and then dropped.
+            counts.data[counts.indices == row_numbers(counts) + start] = 0.0
+        blocks.append(strongest_of_rows(counts, keep))
+    strongest = sp.vstack(blocks, format="csr")
+    source, target, count = row_numbers(strongest), strongest.indices, strongest.data
     if reference:
-        source, target = _pad_and_drop_strongest(source, target, size, keep)
+        order = np.lexsort((target, -count, source))
+        source, target = _pad_and_drop_strongest(source[order], target[order], size, keep)
+    else:
+        source, target = source[count > 0], target[count > 0]
     graph = sp.csr_matrix((np.ones(len(source), dtype=np.float32), (source, target)), shape=(size, size))
     return ((graph + graph.T) * np.float32(0.5)).tocsr()
+
+
+def cooccurrence_blocks(incidence: sp.csr_matrix) -> Iterator[tuple[int, sp.csr_matrix]]:
+    """Count shared columns of each row with all rows, a few rows at a time.
+
+    The products that make a block, and so its nonzeros, stay within `BLOCK_PRODUCTS` (a row that needs more is a
+    block of its own): a popular row shares columns with nearly all others, so a number of rows is no bound.
+
+    Args:
+        incidence: CSR of ones, shape (N, M).
+
+    Yields:
+        The block's first row, and its counts, CSR of shape (block, N), float32, diagonal included.
+    """
+    transposed = incidence.T.tocsr()
+    ends = np.cumsum(incidence @ np.diff(transposed.indptr).astype(np.float64))
+    start, done = 0, 0.0
+    while start < incidence.shape[0]:
+        stop = max(start + 1, int(np.searchsorted(ends, done + BLOCK_PRODUCTS, side="right")))
+        yield start, incidence[start:stop] @ transposed
+        start, done = stop, float(ends[stop - 1])
+
+
+def row_numbers(matrix: sp.csr_matrix) -> npt.NDArray[np.int64]:
+    """The row of each stored entry, int64 of shape (nnz,)."""
+    return np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
+
+
+def strongest_of_rows(matrix: sp.csr_matrix, num_kept: int) -> sp.csr_matrix:
+    """Keep the highest stored entries of each row; ties go to the lower column.
+
+    Args:
+        matrix: CSR of shape (N, M).
+        num_kept: Entries kept a row, at most.
+
+    Returns:
+        CSR of shape (N, M), columns sorted.
+    """
+    ordered = matrix.tocsc().tocsr()  # sorts the columns of every row, in linear time
+    values, starts, rows = ordered.data, ordered.indptr, row_numbers(ordered)
+    threshold = np.full(ordered.shape[0], -np.inf, dtype=values.dtype)
+    for row in np.flatnonzero(np.diff(starts) > num_kept):
+        threshold[row] = np.partition(values[starts[row] : starts[row + 1]], -num_kept)[-num_kept]
+    above, level = values > threshold[rows], values == threshold[rows]
+    room = num_kept - np.bincount(rows[above], minlength=len(threshold))
+    ties = np.concatenate([[0], np.cumsum(level)])
+    kept = above | (level & (ties[1:] - ties[starts[rows]] <= room[rows]))
+    bounds = np.concatenate([[0], np.cumsum(np.bincount(rows[kept], minlength=len(threshold)))])
+    return sp.csr_matrix((values[kept], ordered.indices[kept], bounds), shape=ordered.shape)
 
 
 def _pad_and_drop_strongest(

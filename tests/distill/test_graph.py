@@ -13,7 +13,9 @@ import distill.graph
 from distill.graph import (
     bipartite_adjacency,
     cooccurrence_adjacency,
+    cooccurrence_blocks,
     laplacian,
+    strongest_of_rows,
     symmetric_normalization,
     top_cooccurrence,
 )
@@ -124,15 +126,44 @@ def test_reference_keeps_the_traps_of_the_public_code() -> None:
 
 
 @pytest.mark.parametrize("reference", [False, True])
-@pytest.mark.parametrize("block_rows", [1, 7])
+@pytest.mark.parametrize("max_products", [1, 300])
 def test_the_block_size_never_changes_the_graph(
-    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, block_rows: int, reference: bool
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, max_products: int, reference: bool
 ) -> None:
     train = build_random(rng).train
     whole = cooccurrence_adjacency(train, 4, reference=reference)
-    monkeypatch.setattr(distill.graph, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(distill.graph, "BLOCK_PRODUCTS", max_products)
     in_blocks = cooccurrence_adjacency(train, 4, reference=reference)
     np.testing.assert_array_equal(in_blocks.toarray(), whole.toarray())
+
+
+@pytest.mark.parametrize("max_products", [1, 300, 10**6])
+def test_blocks_count_every_row_once_within_their_bound(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, max_products: int
+) -> None:
+    train = build_random(rng).train
+    monkeypatch.setattr(distill.graph, "BLOCK_PRODUCTS", max_products)
+    blocks = list(cooccurrence_blocks(train))
+    starts = np.cumsum([0, *(block.shape[0] for _, block in blocks)])
+    assert [start for start, _ in blocks] == starts[:-1].tolist()
+    np.testing.assert_array_equal(sp.vstack([block for _, block in blocks]).toarray(), (train @ train.T).toarray())
+    degree = np.asarray(train.sum(axis=0)).ravel()
+    for start, block in blocks:
+        products = (train[start : start + block.shape[0]] @ degree).sum()
+        assert products <= max_products or block.shape[0] == 1
+
+
+@given(incidences(), incidences(), st.integers(1, 8))
+def test_strongest_of_rows_equals_a_stable_sort(one: Dense, other: Dense, num_kept: int) -> None:
+    width = min(one.shape[1], other.shape[1])
+    matrix = one[:, :width] @ other[:, :width].T
+    kept = strongest_of_rows(sp.csr_matrix(matrix), num_kept)
+    expected = np.zeros_like(matrix)
+    for row, values in enumerate(matrix):
+        chosen = np.argsort(-values, kind="stable")[:num_kept]
+        expected[row, chosen] = values[chosen]
+    np.testing.assert_array_equal(kept.toarray(), expected)
+    assert kept.has_sorted_indices
 
 
 def test_symmetric_normalization_by_hand() -> None:
