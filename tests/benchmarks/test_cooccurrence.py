@@ -7,7 +7,7 @@ import time
 import click
 
 from distill.graph import cooccurrence_adjacency
-from tests.benchmarks.measuring import load_real, peak_memory_mib, reset_peak_memory, resident_mib
+from tests.benchmarks.measuring import load_real, peak_memory_mib, restart_peak_memory
 
 NUM_NEIGHBORS = 5
 
@@ -18,8 +18,7 @@ def test_the_graph_of_gowalla_is_built_in_little_memory() -> None:
     found = {}
     for name in ("citeulike-t", "ml-1m", "gowalla"):
         data = load_real(name)
-        before = resident_mib()
-        reset_peak_memory()
+        before = restart_peak_memory()
         started = time.perf_counter()
         graph = cooccurrence_adjacency(data.train, NUM_NEIGHBORS)
         seconds = time.perf_counter() - started

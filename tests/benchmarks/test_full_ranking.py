@@ -17,7 +17,7 @@ import torch
 
 from distill.data.interactions import Interactions
 from distill.ranking import CHUNK_BYTES, GROUP, Rows, rank_items
-from tests.benchmarks.measuring import load_real, one_thread, peak_memory_mib, reset_peak_memory, resident_mib
+from tests.benchmarks.measuring import load_real, one_thread, peak_memory_mib, restart_peak_memory
 
 K, SLICES = 20, 8
 CASES = (("citeulike-t", 20), ("citeulike-t", 400), ("gowalla", 20), ("gowalla", 400))
@@ -62,8 +62,7 @@ def measure(data: Interactions, dim: int) -> Measured:
     bare_seconds = rank_seconds = plain_seconds = mib = 0.0
     for rows in np.array_split(np.arange(data.num_users), SLICES):
         bare_seconds += timed(products, rows)
-        before = resident_mib()
-        reset_peak_memory()
+        before = restart_peak_memory()
         rank_seconds += timed(rank, rows)
         mib = max(mib, peak_memory_mib() - before)
         plain_seconds += timed(plain, rows)
