@@ -31,6 +31,7 @@ class Progress:
         best_epoch: Epoch of the best validation metric; 0 before the first evaluation.
         best_value: That metric.
         seconds: Training time so far, evaluation left out, seconds.
+        processor_seconds: Processor time of the same, which a busy machine does not stretch.
         history: One row an evaluated epoch.
     """
 
@@ -38,6 +39,7 @@ class Progress:
     best_epoch: int = 0
     best_value: float = -1.0
     seconds: float = 0.0
+    processor_seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
 
 

@@ -174,7 +174,7 @@ class Trainer:
         rng = np.random.default_rng([self.options.seed, epoch])
         generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
         total = torch.zeros((), device=self.device)
-        started = time.perf_counter()
+        started, on_processor = time.perf_counter(), time.process_time()
         self.method.begin_epoch(self.student, rng)
         for batch in self.sampler.epoch(rng):
             loss = self._loss(batch.to(self.device), generator)
@@ -185,6 +185,7 @@ class Trainer:
         self.progress.epoch = epoch + 1
         mean = float(total) / int(self.data.train.nnz)
         self.progress.seconds += time.perf_counter() - started
+        self.progress.processor_seconds += time.process_time() - on_processor
         return mean
 
     def _loss(self, batch: Batch, generator: torch.Generator) -> torch.Tensor:
@@ -203,6 +204,7 @@ class Trainer:
             "epoch": float(self.progress.epoch),
             "loss": loss,
             "seconds": round(self.progress.seconds, 3),
+            "processor_seconds": round(self.progress.processor_seconds, 3),
             **report.metrics,
         }
         self.progress.history.append(row)
@@ -226,6 +228,7 @@ class Trainer:
                 "epochs": self.progress.epoch,
                 "best_epoch": self.progress.best_epoch,
                 "seconds": round(self.progress.seconds, 2),
+                "processor_seconds": round(self.progress.processor_seconds, 2),
                 "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 "stopping_rule": f"no better validation {STOP_METRIC} for {self.options.patience} epochs, "
                 f"evaluated every {self.options.eval_every}",
