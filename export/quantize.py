@@ -70,3 +70,23 @@ def codebook_size(index: faiss.Index) -> int:
     inner = index.index if isinstance(index, faiss.IndexPreTransform) else index
     quantizer: Any = faiss.downcast_index(inner)
     return int(quantizer.pq.centroids.size()) * 4
+
+
+def decode_rounded(item_embeddings: npt.NDArray[Any], precision: str) -> npt.NDArray[np.float32]:
+    """Item vectors as a scalar quantiser gives them back: what an index of that precision scores with.
+
+    Args:
+        item_embeddings: Shape (I, d).
+        precision: "float16", or "int8": a byte a number, each dimension scaled to its own range.
+
+    Returns:
+        float32, shape (I, d).
+    """
+    kind = {"float16": faiss.ScalarQuantizer.QT_fp16, "int8": faiss.ScalarQuantizer.QT_8bit}[precision]
+    items = np.ascontiguousarray(item_embeddings, dtype=np.float32)
+    index = faiss.IndexScalarQuantizer(items.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
+    with one_thread():
+        index.train(items)
+        index.add(items)
+    decoded: npt.NDArray[np.float32] = index.reconstruct_n(0, len(items))
+    return decoded

@@ -1,0 +1,162 @@
+"""Running a plan: what is missing, in an order in which every cell finds what it needs.
+
+A study has three rounds: the teacher; all trials and untrained models; the winning trials under the other seeds.
+Cells of a round run side by side in processes of their own, so that each one's peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import shlex
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from tqdm import tqdm
+
+from distill.checkpoint import STATE_FILE
+from distill.data.cli import prepare
+from distill.data.interactions import Interactions, load_interactions
+from distill.job import Job, run_job, training_options
+from distill.methods.composition import build_method_settings
+from distill.run import METRICS_FILE, Run, open_run
+from distill.trainer import TrainingOptions
+from export.evidence.cells import TEACHER, Cell, describe_run, winning_trial, write_cell
+from export.evidence.plan import Plan, Study
+from export.evidence.untrained import build_untrained, rank_decoded
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where things are.
+
+    Attributes:
+        sources: Public data sets, as downloaded.
+        work: Prepared data and runs; may be deleted, at the cost of training the teachers again.
+        results: The cells.
+    """
+
+    sources: Path
+    work: Path
+    results: Path
+
+    def data(self, name: str) -> Path:
+        """A prepared data directory."""
+        return self.work / "data" / name
+
+    def run(self, cell: Cell) -> Path:
+        """A cell's run directory."""
+        return self.work / "runs" / cell.name
+
+
+def rounds(plan: Plan, study: Study, folders: Folders) -> Iterator[list[Cell]]:
+    """The study's rounds of cells; a round is made when the one before it is done."""
+    yield [Cell(study, TEACHER)]
+    first = study.seeds[0]
+    numbers = {name: _num_trials(plan, study, name) for name in study.contestants}
+    untrained = [Cell(study, name, dim) for name in study.untrained for dim in study.dims]
+    trials = [
+        Cell(study, name, dim, trial, first)
+        for dim in study.dims
+        for trial in range(max(numbers.values(), default=0))
+        for name in study.contestants
+        if trial < numbers[name]
+    ]
+    yield untrained + trials
+    yield [
+        Cell(study, name, dim, winner, seed)
+        for dim in study.dims
+        for seed in study.seeds[1:]
+        for name in study.contestants
+        if (winner := winning_trial(study, name, dim, numbers[name], folders.results)) is not None
+    ]
+
+
+def _num_trials(plan: Plan, study: Study, name: str) -> int:
+    given = len(plan.contestants[name].trials)
+    return min(given, study.trials or given)
+
+
+def run_plan(plan: Plan, folders: Folders, *, only: str = "*", jobs: int = 1) -> None:
+    """Run every cell that is missing.
+
+    Args:
+        plan: What is compared.
+        folders: Where things are.
+        only: Pattern of cell names, with * and ?.
+        jobs: Processes side by side.
+    """
+    for study in plan.studies:
+        for cells in rounds(plan, study, folders):
+            missing = [cell for cell in cells if fnmatch(cell.name, only) and not cell.path(folders.results).is_file()]
+            if missing:
+                prepare_data(plan, study.data, folders)
+                _run_side_by_side(plan, missing, folders, jobs)
+
+
+def _run_side_by_side(plan: Plan, cells: list[Cell], folders: Folders, jobs: int) -> None:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
+        waiting = {pool.submit(run_cell, plan, cell, folders): cell for cell in cells}
+        bar = tqdm(as_completed(waiting), total=len(waiting), desc=cells[0].study.name, unit="cell", disable=None)
+        for done in bar:
+            done.result()
+            bar.set_postfix_str(waiting[done].name)
+
+
+def prepare_data(plan: Plan, name: str, folders: Folders) -> None:
+    """Prepare a data directory unless it is there."""
+    target = folders.data(name)
+    if not target.exists():
+        source, *options = shlex.split(plan.data[name])
+        words = [str(folders.sources / source), "--out", str(target), *options]
+        prepare.main(words, standalone_mode=False)
+
+
+def run_cell(plan: Plan, cell: Cell, folders: Folders) -> None:
+    """Train or build one cell and write its file."""
+    data = load_interactions(folders.data(cell.study.data))
+    if cell.contestant != TEACHER and cell.trial is None:
+        teacher = open_run(folders.run(Cell(cell.study, TEACHER)))
+        built = build_untrained(cell.contestant, data, teacher, cell.dim)
+        write_cell(cell, folders.results, asdict(built))
+        return
+    run = _train(plan, cell, data, folders)
+    content = describe_run(run)
+    if cell.contestant != TEACHER:
+        content["int8"] = rank_decoded(run, "int8", data)
+    write_cell(cell, folders.results, content)
+
+
+def _train(plan: Plan, cell: Cell, data: Interactions, folders: Folders) -> Run:
+    """Train a cell's run, or go on with it; a run that is finished is taken as it is."""
+    out = folders.run(cell)
+    if not (out / METRICS_FILE).exists():
+        teacher = None if cell.contestant == TEACHER else open_run(folders.run(Cell(cell.study, TEACHER)))
+        run_job(build_job(plan, cell), data, out, teacher=teacher, resume=(out / STATE_FILE).exists())
+    return open_run(out)
+
+
+def build_job(plan: Plan, cell: Cell) -> Job:
+    """What is trained for a cell: the plan's options, the study's over them, the trial's over both."""
+    if cell.contestant == TEACHER:
+        options = dict(cell.study.teacher)
+        dim = int(options.pop("dim"))
+        return Job(
+            cell.study.backbone, "scratch", dim, options=training_options(cell.study.backbone, "scratch", **options)
+        )
+    contestant = plan.contestants[cell.contestant]
+    given = {**plan.training, **cell.study.training, **contestant.trials[cell.trial or 0]}
+    known = TrainingOptions.__dataclass_fields__
+    options = {name: value for name, value in given.items() if name in known}
+    settings = {name: value for name, value in given.items() if name not in known}
+    return Job(
+        cell.study.backbone,
+        contestant.method,
+        cell.dim,
+        build_method_settings(contestant.method, settings),
+        training_options(cell.study.backbone, contestant.method, seed=cell.seed, **options),
+        contestant.start,
+    )

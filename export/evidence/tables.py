@@ -1,0 +1,179 @@
+"""RESULTS.md from cells: tables with their spread, the trials behind them, and the reading, written by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.evidence.cells import TEACHER, Cell, read_cell, validation_recall, winning_trial
+from export.evidence.plan import Contestant, Plan, Study
+
+REPORT = "test_all_users"
+EQUAL_TIMES = (10, 30, 100)
+"""Processor seconds after which students are compared."""
+
+HEADER = (
+    "contestant",
+    "d",
+    "B an item",
+    "seeds",
+    "validation Recall@20",
+    "test Recall@20",
+    "test NDCG@20",
+    "kept",
+    "at a byte a number",
+    *(f"val. in {seconds} s" for seconds in EQUAL_TIMES),
+    "best epoch",
+    "processor s",
+    "peak MiB",
+)
+MISSING = "–"
+
+
+def render_study(plan: Plan, study: Study, results: Path) -> str:
+    """The study's tables in Markdown; what has not been run is left out."""
+    teacher = read_cell(Cell(study, TEACHER), results)
+    if teacher is None:
+        return ""
+    rows = [_row(TEACHER, int(teacher["config"]["dim"]), [teacher], teacher)]
+    trials = []
+    for dim in study.dims:
+        for name in study.untrained:
+            cell = read_cell(Cell(study, name, dim), results)
+            rows += [_untrained_row(name, cell, teacher)] if cell is not None else []
+        for name in study.contestants:
+            contestant = plan.contestants[name]
+            count = min(len(contestant.trials), study.trials or len(contestant.trials))
+            winner = winning_trial(study, name, dim, count, results)
+            if winner is None:
+                continue
+            cells = [read_cell(Cell(study, name, dim, winner, seed), results) for seed in study.seeds]
+            rows.append(_row(name, dim, [cell for cell in cells if cell is not None], teacher))
+            trials += _trial_rows(study, name, contestant, dim, count, winner, results)
+    teacher_training = teacher["config"]["training"]
+    lines = [
+        f"Teacher: {study.backbone}, d {teacher['config']['dim']}, lr {teacher_training['learning_rate']:g}, "
+        f"wd {teacher_training['weight_decay']:g}, patience {teacher_training['patience']}.",
+        "",
+        _table(HEADER, rows),
+        "",
+        "<details><summary>The trials, first seed; the best by validation was taken</summary>",
+        "",
+        _table(("contestant", "d", "trial", "validation Recall@20", "test Recall@20", "processor s", "taken"), trials),
+        "",
+        "</details>",
+    ]
+    return "\n".join(lines)
+
+
+def _row(name: str, dim: int, cells: Sequence[Mapping[str, Any]], teacher: Mapping[str, Any]) -> list[str]:
+    metrics = [cell["metrics"] for cell in cells]
+    recall = [report[REPORT]["Recall@20"] for report in metrics]
+    training = [report["training"] for report in metrics]
+    small = [cell["int8"][REPORT]["Recall@20"] for cell in cells if "int8" in cell]
+    return [
+        name,
+        str(dim),
+        f"{4 * dim:,}",
+        str(len(cells)),
+        _spread([validation_recall(cell) for cell in cells]),
+        _spread(recall),
+        _spread([report[REPORT]["NDCG@20"] for report in metrics]),
+        f"{np.mean(recall) / teacher['metrics'][REPORT]['Recall@20']:.1%}",
+        f"{np.mean(small):.4f}" if small else MISSING,
+        *(_within(cells, seconds) for seconds in EQUAL_TIMES),
+        f"{np.mean([entry['best_epoch'] for entry in training]):.0f}",
+        f"{np.mean([_processor_seconds(entry) for entry in training]):.0f}",
+        f"{max(entry['peak_memory_bytes'] for entry in training) / 2**20:.0f}",
+    ]
+
+
+def _untrained_row(name: str, cell: Mapping[str, Any], teacher: Mapping[str, Any]) -> list[str]:
+    recall = cell["metrics"][REPORT]["Recall@20"]
+    per_item = cell["bytes_per_item"]
+    return [
+        f"*{name}*",
+        str(cell["settings"].get("dim", MISSING)),
+        MISSING if per_item is None else f"{per_item:,.0f}",
+        MISSING,
+        f"{validation_recall(cell):.4f}",
+        f"{recall:.4f}",
+        f"{cell['metrics'][REPORT]['NDCG@20']:.4f}",
+        f"{recall / teacher['metrics'][REPORT]['Recall@20']:.1%}",
+        *[MISSING] * (2 + len(EQUAL_TIMES)),
+        f"{cell['seconds']:.0f}",
+        MISSING,
+    ]
+
+
+def _within(cells: Sequence[Mapping[str, Any]], seconds: float) -> str:
+    """Mean over seeds of the best validation Recall@20 in a curve's first processor seconds."""
+    best = []
+    for cell in cells:
+        curve = cell["curve"]
+        reached = [
+            recall for recall, at in zip(curve["Recall@20"], curve["processor_seconds"], strict=True) if at <= seconds
+        ]
+        best.append(max(reached, default=0.0))
+    return f"{np.mean(best):.4f}"
+
+
+def _processor_seconds(training: Mapping[str, Any]) -> float:
+    """Of a run; one trained before processor time was recorded has its seconds."""
+    return float(training.get("processor_seconds", training["seconds"]))
+
+
+def _trial_rows(
+    study: Study, name: str, contestant: Contestant, dim: int, count: int, winner: int, results: Path
+) -> list[list[str]]:
+    rows = []
+    for trial in range(count):
+        cell = read_cell(Cell(study, name, dim, trial, study.seeds[0]), results)
+        if cell is None:
+            continue
+        given = ", ".join(f"{key} {value}" for key, value in contestant.trials[trial].items()) or "defaults"
+        metrics = cell["metrics"]
+        rows.append(
+            [
+                name,
+                str(dim),
+                given,
+                f"{validation_recall(cell):.4f}",
+                f"{metrics[REPORT]['Recall@20']:.4f}",
+                f"{_processor_seconds(metrics['training']):.0f}",
+                "✓" if trial == winner else "",
+            ]
+        )
+    return rows
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.4f}"
+    return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def render_results(plan: Plan, results: Path, readings: Path) -> str:
+    """RESULTS.md: the reading's introduction, then each study with its own reading."""
+    texts: dict[str, Any] = json.loads(readings.read_text(encoding="utf-8"))
+    parts = ["# Results", _prose(texts["introduction"])]
+    for study in plan.studies:
+        table = render_study(plan, study, results)
+        if table:
+            reading = texts.get(study.name, "Not read yet.")
+            parts += [f"## {study.name}", f"`{plan.data[study.data]}`", table, _prose(reading)]
+    parts += [_prose(texts["conclusion"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _prose(text: str | Sequence[str]) -> str:
+    return text if isinstance(text, str) else "\n".join(text)
