@@ -41,6 +41,8 @@ TRAINING = (
     click.option("--batch-size", type=click.IntRange(1),
                  help="Interactions a step, or users for a response method.  [default: 2048 / 256]"),
     click.option("--lr", "learning_rate", type=float, help="Adam's.  [default: 1e-3; response methods 5e-3]"),
+    click.option("--schedule", type=click.Choice(["constant", "cosine"]),
+                 help="Of the learning rate; cosine ends at 0 after --epochs.  [default: constant]"),
     click.option("--weight-decay", type=float, help="[default: 1e-3; response methods 0]"),
     click.option("--patience", type=click.IntRange(1),
                  help="Epochs without a better validation NDCG@10 before stopping.  [default: 100]"),

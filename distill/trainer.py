@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from distill.user_sampling import UserSampler
 
 CHECKPOINT_SECONDS = 60.0
 STOP_METRIC = "NDCG@10"
+Schedule = Literal["constant", "cosine"]
 VALIDATION = Protocol(split="validation", mask="train", average="all", cutoffs=(10, 20))
 
 
@@ -39,7 +41,9 @@ class TrainingOptions:
     Attributes:
         epochs: Most epochs.
         batch_size: Interactions a step; users, for a method that goes by users.
-        learning_rate: Adam's.
+        learning_rate: Adam's, at the start.
+        schedule: "constant", or "cosine": the learning rate falls along half a cosine, to 0 after `epochs`
+            (Loshchilov and Hutter, "SGDR", ICLR 2017, eq. 5, without restarts).
         weight_decay: L2 added to the gradient (Adam's `weight_decay`).
         patience: Stop after this many epochs without a better validation NDCG@10. Long by default: a small
             student first learns popularity and stands still for tens of epochs before it becomes personal.
@@ -54,6 +58,7 @@ class TrainingOptions:
     epochs: int = 1000
     batch_size: int = 2048
     learning_rate: float = 1e-3
+    schedule: Schedule = "constant"
     weight_decay: float = 1e-3
     patience: int = 100
     eval_every: int = 5
@@ -74,6 +79,8 @@ class TrainingOptions:
             )
         if self.max_seconds is not None and self.max_seconds <= 0:
             raise SettingError(f"max_seconds: {self.max_seconds} is not above 0")
+        if self.schedule not in get_args(Schedule):
+            raise SettingError(f"schedule: '{self.schedule}' is not one of {', '.join(get_args(Schedule))}")
         if self.learning_rate <= 0 or self.weight_decay < 0:
             raise SettingError("learning_rate must be above 0 and weight_decay not below 0")
 
@@ -175,6 +182,7 @@ class Trainer:
         generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
         total = torch.zeros((), device=self.device)
         started, on_processor = time.perf_counter(), time.process_time()
+        self._set_learning_rate(epoch)
         self.method.begin_epoch(self.student, rng)
         for batch in self.sampler.epoch(rng):
             loss = self._loss(batch.to(self.device), generator)
@@ -187,6 +195,12 @@ class Trainer:
         self.progress.seconds += time.perf_counter() - started
         self.progress.processor_seconds += time.process_time() - on_processor
         return mean
+
+    def _set_learning_rate(self, epoch: int) -> None:
+        if self.options.schedule == "cosine":
+            factor = 0.5 * (1.0 + math.cos(math.pi * epoch / self.options.epochs))
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.options.learning_rate * factor
 
     def _loss(self, batch: Batch, generator: torch.Generator) -> torch.Tensor:
         embeddings = self.student.embeddings()

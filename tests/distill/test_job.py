@@ -81,7 +81,7 @@ def test_a_seed_gives_the_same_embeddings_twice(data: Interactions, teacher: Run
     assert not np.array_equal(open_run(tmp_path / "one").item_embeddings, open_run(tmp_path / "other").item_embeddings)
 
 
-@pytest.mark.parametrize("method", ["scratch", "freqd"])
+@pytest.mark.parametrize("method", ["scratch", "freqd", "rrd", "dcd", "rcekd"])
 def test_a_resumed_run_ends_where_a_straight_one_does(
     data: Interactions, teacher: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -172,6 +172,29 @@ def test_a_crash_between_the_two_files_of_a_checkpoint_leaves_the_old_one(
     assert_same_run(tmp_path / "straight", out)
 
 
+def test_a_cosine_schedule_lets_the_learning_rate_fall_to_0(
+    data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = []
+    advance = Tracker.advance
+
+    def remember(self: Tracker, loss: float) -> None:
+        rates.append(seen[0].optimizer.param_groups[0]["lr"])
+        advance(self, loss)
+
+    seen: list[distill.trainer.Trainer] = []
+    fit = distill.trainer.Trainer.fit
+
+    def fit_and_watch(self: distill.trainer.Trainer) -> Any:
+        seen.append(self)
+        return fit(self)
+
+    monkeypatch.setattr(Tracker, "advance", remember)
+    monkeypatch.setattr(distill.trainer.Trainer, "fit", fit_and_watch)
+    run_job(build_job("scratch", schedule="cosine", epochs=4, patience=4), data, tmp_path / "run")
+    np.testing.assert_allclose(rates, 0.01 * (1 + np.cos(np.pi * np.arange(4) / 4)) / 2)
+
+
 def test_early_stop_honours_patience(data: Interactions, tmp_path: Path) -> None:
     options = {"epochs": 50, "learning_rate": 1e-12, "eval_every": 2, "patience": 5}
     training = run_job(build_job("scratch", **options), data, tmp_path / "run")["training"]
@@ -249,6 +272,7 @@ def test_a_job_that_cannot_start_writes_nothing(data: Interactions, tmp_path: Pa
         ({"epochs": 0}, "epochs"),
         ({"batch_size": 0}, "batch_size"),
         ({"learning_rate": 0.0}, "learning_rate"),
+        ({"schedule": "linear"}, "schedule: 'linear' is not one of constant, cosine"),
         ({"weight_decay": -1.0}, "weight_decay"),
         ({"patience": 1, "eval_every": 2}, "patience: 1 epochs end before the first evaluation"),
     ],
