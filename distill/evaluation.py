@@ -17,7 +17,17 @@ from distill.errors import SettingError
 from distill.metrics import METRICS, Values
 from distill.ranking import CHUNK_BYTES, Rows, ScoreRows, find_hits, rank_items, rank_scores
 
-__all__ = ["Average", "EvaluationReport", "Mask", "Protocol", "Split", "evaluate", "evaluate_scores", "rank_items"]
+__all__ = [
+    "Average",
+    "EvaluationReport",
+    "Mask",
+    "Protocol",
+    "Split",
+    "evaluate",
+    "evaluate_scores",
+    "rank_items",
+    "report_splits",
+]
 
 Split = Literal["validation", "test"]
 Mask = Literal["train", "train+validation"]
@@ -154,6 +164,25 @@ def evaluate_scores(
     """
     rank = partial(rank_scores, score_rows, chunk_bytes=chunk_bytes, progress=progress)
     return _evaluate(rank, data, protocol or Protocol())
+
+
+def report_splits(evaluate_under: Callable[[Protocol], EvaluationReport], data: Interactions) -> dict[str, Any]:
+    """Report validation and test, under the default convention and under the public code's (`*_all_users`).
+
+    Args:
+        evaluate_under: `evaluate` or `evaluate_scores` of a model and `data`.
+        data: Splits that have no interactions are left out.
+
+    Returns:
+        Report name → report, the names of a run's `metrics.json`.
+    """
+    reports: dict[str, Any] = {}
+    for split in ("validation", "test"):
+        if getattr(data, split).nnz:
+            with_relevant = evaluate_under(Protocol(split=split))
+            reports[split] = with_relevant.as_dict()
+            reports[f"{split}_all_users"] = with_relevant.over_all_users(data.num_users).as_dict()
+    return reports
 
 
 def _evaluate(

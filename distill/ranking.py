@@ -48,7 +48,8 @@ def rank_items(
         progress: Show a bar.
 
     Returns:
-        Item rows, best first, shape (B, k). Where fewer than k items are left, masked ones fill the end.
+        Item rows, best first, shape (B, k); equal scores in any order. Where fewer than k items are left, masked
+        ones fill the end.
     """
     vectors, columns = user_embeddings.detach(), item_embeddings.detach().T
 
@@ -56,7 +57,7 @@ def rank_items(
         torch.matmul(vectors[torch.from_numpy(rows).to(vectors.device)], columns, out=scores)
 
     blank = vectors.new_empty(0)
-    return _rank(write, blank, masked, users, k, chunk_bytes=chunk_bytes, progress=progress)
+    return _rank(write, _top, blank, masked, users, k, chunk_bytes=chunk_bytes, progress=progress)
 
 
 def rank_scores(
@@ -69,7 +70,7 @@ def rank_scores(
     chunk_bytes: int = CHUNK_BYTES,
     progress: bool = False,
 ) -> Rows:
-    """Rank the catalogue for some users by any scores.
+    """Rank the catalogue for some users by any scores, counts among them: equal ones go to the lower item row.
 
     Args:
         score_rows: The model; it is asked for a chunk of users at a time.
@@ -88,11 +89,22 @@ def rank_scores(
         scores.copy_(torch.as_tensor(score_rows(rows)))
 
     blank = torch.empty(0, device=device)
-    return _rank(write, blank, masked, users, k, chunk_bytes=chunk_bytes, progress=progress)
+    return _rank(write, _stable_top, blank, masked, users, k, chunk_bytes=chunk_bytes, progress=progress)
+
+
+def _top(values: torch.Tensor, k: int) -> torch.Tensor:
+    """Columns of the k highest of each row; torch leaves open which of several equal ones."""
+    return values.topk(k, dim=1).indices
+
+
+def _stable_top(values: torch.Tensor, k: int) -> torch.Tensor:
+    """Columns of the k highest of each row, equal ones from left to right."""
+    return values.sort(dim=1, descending=True, stable=True).indices[:, :k]
 
 
 def _rank(
     write: Callable[[Rows, torch.Tensor], None],
+    top: Callable[[torch.Tensor, int], torch.Tensor],
     blank: torch.Tensor,
     masked: sp.csr_matrix,
     users: Rows,
@@ -117,30 +129,36 @@ def _rank(
         owners = np.repeat(np.arange(0, len(rows) * width, width), np.diff(bounds))
         places = torch.from_numpy(owners + hidden.indices[bounds[0] : bounds[-1]])
         scores.view(-1)[places.to(scores.device)] = -torch.inf
-        ranked[start : start + chunk] = _top_columns(scores, num_items, k).cpu().numpy()
+        ranked[start : start + chunk] = _top_columns(scores, num_items, k, top).cpu().numpy()
     return ranked
 
 
-def _top_columns(scores: torch.Tensor, num_items: int, k: int) -> torch.Tensor:
+def _top_columns(
+    scores: torch.Tensor, num_items: int, k: int, top: Callable[[torch.Tensor, int], torch.Tensor]
+) -> torch.Tensor:
     """Columns of the k highest among the first `num_items` scores of each row, best first.
+
+    Equal scores: x in group g is among the k first, from left to right, only if fewer than k groups have a higher
+    maximum, or the same one further left; so this is stable where `top` is.
 
     Args:
         scores: Contiguous, shape (B, W) with W = GROUP · (num_items // GROUP + 1).
         num_items: |I|.
         k: At most |I|.
+        top: `_top` or `_stable_top`.
 
     Returns:
         int64, shape (B, k).
     """
     num_rows, full = len(scores), num_items // GROUP
     if full <= k:
-        return scores[:, :num_items].topk(k, dim=1).indices
+        return top(scores[:, :num_items], k)
     maxima = scores.view(num_rows, full + 1, GROUP)[:, :full].amax(dim=2)
     # The last group is not full, so it is always looked at, and cut off where the catalogue ends.
-    groups = F.pad(maxima.topk(k, dim=1, sorted=False).indices, (0, 1), value=full)
+    groups = F.pad(top(maxima, k).sort(dim=1).values, (0, 1), value=full)
     first_group = torch.arange(0, num_rows * (full + 1), full + 1, device=scores.device)
     found = scores.view(-1, GROUP).index_select(0, (first_group[:, None] + groups).view(-1)).view(num_rows, -1)
-    best = found[:, : k * GROUP + num_items % GROUP].topk(k, dim=1).indices
+    best = top(found[:, : k * GROUP + num_items % GROUP], k)
     return groups.gather(1, best // GROUP) * GROUP + best % GROUP
 
 

@@ -55,9 +55,19 @@ def test_the_ranking_is_the_one_of_a_full_sort(problem: tuple[torch.Tensor, sp.c
         assert ranked[row].max() < num_items
 
 
-def test_equal_scores_are_ranked_by_score_alone(rng: np.random.Generator) -> None:
-    scores = torch.from_numpy(rng.integers(0, 4, size=(5, 700)).astype(np.float32))
-    ranked = rank_scores(lambda rows: scores[torch.from_numpy(rows)], sp.csr_matrix((5, 700)), np.arange(5), 10)
+def test_equal_scores_go_to_the_lower_item(rng: np.random.Generator) -> None:
+    scores = rng.integers(0, 4, size=(5, 1500)).astype(np.float32)
+    scores[0] = 0
+    scores[1, 700:] = 9
+    ranked = rank_scores(lambda rows: scores[rows], sp.csr_matrix(scores.shape), np.arange(5), 10)
+    np.testing.assert_array_equal(ranked, np.argsort(-scores, axis=1, kind="stable")[:, :10])
+
+
+def test_equal_inner_products_are_ranked_by_score_alone(rng: np.random.Generator) -> None:
+    users = torch.from_numpy(rng.integers(0, 2, size=(5, 3)).astype(np.float32))
+    items = torch.from_numpy(rng.integers(0, 3, size=(1500, 3)).astype(np.float32))
+    scores = users @ items.T
+    ranked = rank_items(users, items, sp.csr_matrix((5, 1500)), np.arange(5), 10)
     assert torch.equal(scores.gather(1, torch.from_numpy(ranked)), scores.topk(10, dim=1).values)
     assert all(len(set(row)) == 10 for row in ranked.tolist())
 
