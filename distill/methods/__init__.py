@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from distill.methods.base import Method, Step, Teacher
 from distill.methods.cross_entropy import CrossEntropy
+from distill.methods.dcd import DualCorrection
 from distill.methods.fd import FeatureDistillation
 from distill.methods.freqd import FreqD
 from distill.methods.kl import KullbackLeibler
+from distill.methods.rcekd import RejuvenatedCrossEntropy
+from distill.methods.rrd import RelaxedRankingDistillation
 from distill.methods.scratch import Scratch
+from distill.methods.unkd import UnbiasedDistillation
 
 METHODS: dict[str, type[Method]] = {
     "scratch": Scratch,
@@ -15,6 +19,10 @@ METHODS: dict[str, type[Method]] = {
     "freqd": FreqD,
     "kl": KullbackLeibler,
     "ce": CrossEntropy,
+    "rrd": RelaxedRankingDistillation,
+    "dcd": DualCorrection,
+    "unkd": UnbiasedDistillation,
+    "rcekd": RejuvenatedCrossEntropy,
 }
 
 __all__ = ["METHODS", "Method", "Step", "Teacher"]

@@ -81,7 +81,7 @@ def test_a_seed_gives_the_same_embeddings_twice(data: Interactions, teacher: Run
     assert not np.array_equal(open_run(tmp_path / "one").item_embeddings, open_run(tmp_path / "other").item_embeddings)
 
 
-@pytest.mark.parametrize("method", ["scratch", "freqd", "rrd", "dcd", "rcekd"])
+@pytest.mark.parametrize("method", ["scratch", "freqd", "de", "rrd", "dcd", "rcekd"])
 def test_a_resumed_run_ends_where_a_straight_one_does(
     data: Interactions, teacher: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
