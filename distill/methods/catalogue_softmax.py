@@ -22,18 +22,48 @@ BLOCK_BYTES = 64 * 2**20
 """Bound on a block of scores where the catalogue is very large."""
 
 
+HIDDEN_SCORE = -1e9
+"""Of items left out: its exponential is 0, and unlike −∞ it may be multiplied by 0."""
+
+
+class ItemSets:
+    """A set of items for each user of a batch."""
+
+    def __init__(self, indptr: torch.Tensor, items: torch.Tensor, users: torch.Tensor) -> None:
+        """Take the users' sets out of a CSR.
+
+        Args:
+            indptr: int64 of shape (|U| + 1,).
+            items: Item rows, int64 of shape (nnz,).
+            users: The batch's users, int64 of shape (B,).
+        """
+        lengths = indptr[users + 1] - indptr[users]
+        self._bounds = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        self._owners = torch.repeat_interleave(torch.arange(len(users), device=users.device), lengths)
+        places = torch.arange(len(self._owners), device=users.device)
+        self._items = items[places + (indptr[users] - self._bounds[:-1])[self._owners]]
+
+    def hide(self, rows: slice, scores: torch.Tensor) -> None:
+        """Write `HIDDEN_SCORE` over a block's items in place."""
+        last = min(rows.stop, len(self._bounds) - 1)
+        part = slice(int(self._bounds[rows.start]), int(self._bounds[last]))
+        scores[self._owners[part] - rows.start, self._items[part]] = HIDDEN_SCORE
+
+
 class TopTarget:
     """A target distribution on K items a user: what a teacher would recommend."""
 
-    def __init__(self, items: torch.Tensor, probabilities: torch.Tensor) -> None:
+    def __init__(self, items: torch.Tensor, probabilities: torch.Tensor, hidden: ItemSets | None = None) -> None:
         """Hold the distribution.
 
         Args:
             items: Item rows, int64 of shape (B, K).
             probabilities: q, rows sum to 1, shape (B, K).
+            hidden: Items that are left out of the student's softmax too; q must be 0 there.
         """
         self.items = items
         self.probabilities = probabilities
+        self.hidden = hidden
 
     def mean_score(self, rows: slice, scores: torch.Tensor) -> torch.Tensor:
         """Σ q (s − ln q) over a block: a scalar."""
@@ -49,6 +79,8 @@ class TopTarget:
 
 class TeacherTarget:
     """The softmax of a teacher's scores over the whole catalogue, formed a block at a time."""
+
+    hidden = None
 
     def __init__(self, users: torch.Tensor, items: torch.Tensor, temperature: float) -> None:
         """Hold the teacher's embeddings.
@@ -117,6 +149,8 @@ class _CatalogueDivergence(torch.autograd.Function):
         for start in range(0, len(users), block):
             rows = slice(start, start + block)
             scores = own[rows] @ columns
+            if target.hidden is not None:
+                target.hidden.hide(rows, scores)
             residual = torch.softmax(scores, dim=1)
             # ln Σ exp s, from the largest score and its probability, which cannot vanish.
             normalizer = scores.amax(dim=1) - residual.amax(dim=1).log()

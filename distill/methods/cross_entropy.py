@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 from distill.backbones.base import Backbone
@@ -20,7 +21,7 @@ from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.evaluation import rank_items
 from distill.methods.base import Method, Step, Teacher, require_teacher
-from distill.methods.catalogue_softmax import TopTarget, catalogue_divergence
+from distill.methods.catalogue_softmax import HIDDEN_SCORE, ItemSets, TopTarget, catalogue_divergence
 from distill.methods.response import TRAINING_DEFAULTS, ResponseSettings, smooth_teacher
 
 CHUNK_USERS = 256
@@ -32,10 +33,13 @@ class CrossEntropySettings(ResponseSettings):
 
     Attributes:
         num_top: K, the teacher's items that count a user; at most the catalogue.
+        hide_train: Leave a user's training items out of both distributions: what is learned is then the order of
+            what can be recommended.
     """
 
     temperature: float = 2.0
     num_top: int = 100
+    hide_train: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,28 +48,32 @@ class CrossEntropySettings(ResponseSettings):
 
 
 class CrossEntropy(Method):
-    """Learns what the teacher puts first, training items included."""
+    """Learns what the teacher puts first."""
 
     Settings = CrossEntropySettings
     batches = "users"
     training_defaults = TRAINING_DEFAULTS
 
-    def __init__(self, settings: CrossEntropySettings, teacher: Teacher, items: torch.Tensor) -> None:
-        """Keep the teacher's distribution over its top items.
+    def __init__(self, settings: CrossEntropySettings, teacher: Teacher, hidden: sp.csr_matrix) -> None:
+        """Let the teacher rank the catalogue for every user and keep its distribution over the top.
 
         Args:
             settings: Weight, temperature, base weight.
             teacher: Smoothed already.
-            items: Its top items, best first, int64 of shape (|U|, K).
+            hidden: Items left out, CSR of shape (|U|, |I|).
         """
         super().__init__()
         self.settings = settings
         self.base_weight = settings.base_weight
         self.num_users = teacher.num_users
+        items, probabilities = top_distribution(teacher, hidden, settings.num_top, settings.temperature)
+        self._hides = hidden.nnz > 0
+        for name, values in (("_indptr", hidden.indptr), ("_hidden", hidden.indices)):
+            self.register_buffer(name, torch.from_numpy(values.astype(np.int64)), persistent=False)
         self.register_buffer("_items", items, persistent=False)
-        self.register_buffer(
-            "_probabilities", top_probabilities(teacher, items, settings.temperature), persistent=False
-        )
+        self.register_buffer("_probabilities", probabilities, persistent=False)
+        self._indptr: torch.Tensor
+        self._hidden: torch.Tensor
         self._items: torch.Tensor
         self._probabilities: torch.Tensor
 
@@ -78,33 +86,48 @@ class CrossEntropy(Method):
         Raises:
             SettingError: There is no teacher.
         """
-        teacher = smooth_teacher(require_teacher(teacher, "ce"), data, settings.alpha)
-        return cls(settings, teacher, top_items(teacher, data, settings.num_top))
+        hidden = data.train if settings.hide_train else sp.csr_matrix(data.train.shape, dtype=np.float32)
+        return cls(settings, smooth_teacher(require_teacher(teacher, "ce"), data, settings.alpha), hidden)
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
         """The weighted cross-entropy, less the teacher's entropy, summed over the batch's users: a scalar."""
         users = torch.unique(step.batch.users)
-        target = TopTarget(self._items[users], self._probabilities[users])
+        hidden = ItemSets(self._indptr, self._hidden, users) if self._hides else None
+        target = TopTarget(self._items[users], self._probabilities[users], hidden)
         loss = catalogue_divergence(step.embeddings, users, self.num_users, target, self.settings.temperature)
         return self.settings.distillation_weight * loss
 
 
 def top_items(teacher: Teacher, data: Interactions, num_top: int) -> torch.Tensor:
-    """The teacher's top items for every user, training items not masked: int64 of shape (|U|, K)."""
-    nothing_masked = data.train[:, :0].copy()
-    nothing_masked.resize(data.train.shape)
-    everybody = np.arange(data.num_users, dtype=np.int64)
-    ranked = rank_items(
-        teacher.users, teacher.items, nothing_masked, everybody, min(num_top, data.num_items), progress=True
-    )
-    return torch.from_numpy(ranked)
+    """The teacher's top items for every user, training items not hidden: int64 of shape (|U|, K)."""
+    return _rank_all(teacher, sp.csr_matrix(data.train.shape, dtype=np.float32), num_top)
 
 
-def top_probabilities(teacher: Teacher, items: torch.Tensor, temperature: float) -> torch.Tensor:
-    """The softmax of the teacher's scores / τ over given items: shape (|U|, K)."""
-    chunks = []
+def _rank_all(teacher: Teacher, hidden: sp.csr_matrix, num_top: int) -> torch.Tensor:
+    everybody = np.arange(teacher.num_users, dtype=np.int64)
+    length = min(num_top, len(teacher.items))
+    return torch.from_numpy(rank_items(teacher.users, teacher.items, hidden, everybody, length, progress=True))
+
+
+def top_distribution(
+    teacher: Teacher, hidden: sp.csr_matrix, num_top: int, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The teacher's top items for every user, and the softmax of its scores / τ over them.
+
+    Args:
+        teacher: Whose scores.
+        hidden: Items left out, CSR of shape (|U|, |I|); where fewer than K are left, they fill up with probability 0.
+        num_top: K, or the catalogue if that is smaller.
+        temperature: τ.
+
+    Returns:
+        Item rows, best first, int64, and probabilities: each of shape (|U|, K).
+    """
+    items, chunks = _rank_all(teacher, hidden, num_top), []
+    left = torch.from_numpy(len(teacher.items) - np.diff(hidden.indptr))
     for start in range(0, len(items), CHUNK_USERS):
         rows = slice(start, start + CHUNK_USERS)
-        scores = torch.einsum("ud,ukd->uk", teacher.users[rows], teacher.items[items[rows]])
-        chunks.append(torch.softmax(scores / temperature, dim=1))
-    return torch.cat(chunks)
+        scores = torch.einsum("ud,ukd->uk", teacher.users[rows], teacher.items[items[rows]]) / temperature
+        scores[torch.arange(items.shape[1]) >= left[rows, None]] = HIDDEN_SCORE
+        chunks.append(torch.softmax(scores, dim=1))
+    return items, torch.cat(chunks)

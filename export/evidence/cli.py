@@ -48,7 +48,7 @@ def results(
     chosen = [cell for cell in cells if fnmatch(cell.name, only)]
     missing = [cell.name for cell in chosen if not cell.path(results).is_file()]
     if not list_only:
-        write_file(out, render_results(plan, results, plan_path.with_name("readings.json")).encode())
+        write_file(out, render_results(plan, results, plan_path.with_name("readings")).encode())
     if as_json:
         click.echo(json.dumps({"cells": len(chosen), "missing": missing}))
         return

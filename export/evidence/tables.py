@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -163,17 +162,22 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def render_results(plan: Plan, results: Path, readings: Path) -> str:
-    """RESULTS.md: the reading's introduction, then each study with its own reading."""
-    texts: dict[str, Any] = json.loads(readings.read_text(encoding="utf-8"))
-    parts = ["# Results", _prose(texts["introduction"])]
+    """RESULTS.md: each study's tables with their reading, between an introduction and what else was measured.
+
+    Args:
+        plan: Its studies come in order.
+        results: The cells.
+        readings: Folder of `introduction.md`, `<data>-<backbone>.md` for each study, and `conclusion.md`.
+    """
+    parts = ["# Results", _prose(readings / "introduction.md")]
     for study in plan.studies:
         table = render_study(plan, study, results)
         if table:
-            reading = texts.get(study.name, "Not read yet.")
-            parts += [f"## {study.name}", f"`{plan.data[study.data]}`", table, _prose(reading)]
-    parts += [_prose(texts["conclusion"])]
-    return "\n\n".join(parts) + "\n"
+            reading = _prose(readings / f"{study.name.replace('/', '-')}.md")
+            parts += [f"## {study.name}", f"    lowpass data prepare {plan.data[study.data]}", table, reading]
+    parts.append(_prose(readings / "conclusion.md"))
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _prose(text: str | Sequence[str]) -> str:
-    return text if isinstance(text, str) else "\n".join(text)
+def _prose(path: Path) -> str:
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""

@@ -9,21 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from distill.baselines import BASELINES, GRIDS, Baseline
+from distill.baselines import BASELINES, tune
 from distill.data.interactions import Interactions
-from distill.evaluation import Protocol, Split, evaluate_scores
+from distill.evaluation import evaluate_scores, report_splits
 from distill.low_rank import cut_to_rank
 from distill.run import Run
 from distill.trainer import final_reports
 from export.quantize import decode_rounded, quantize_items
 
-SPLITS: tuple[Split, ...] = ("validation", "test")
 Vectors = npt.NDArray[np.float32]
 
 
@@ -57,27 +57,13 @@ def build_untrained(name: str, data: Interactions, teacher: Run, dim: int) -> Bu
     """
     started = time.perf_counter()
     if name in BASELINES:
-        settings = max(GRIDS[name], key=lambda point: _validate(BASELINES[name](data.train, **point), data))
-        baseline = BASELINES[name](data.train, **settings)
-        seconds = round(time.perf_counter() - started, 2)
-        return Built(settings, _rank(baseline, data), None, None, seconds)
+        best = tune(name, data)
+        metrics = report_splits(partial(evaluate_scores, best.baseline.score_rows, data), data)
+        return Built(dict(best.settings), metrics, None, None, round(best.seconds, 2))
     users, items, bytes_per_item = MADE_SMALL[name](teacher, dim)
     seconds = round(time.perf_counter() - started, 2)
     reports = final_reports(torch.from_numpy(users), torch.from_numpy(items), data)
     return Built({"dim": int(items.shape[1])}, reports, bytes_per_item, 4.0 * users.shape[1], seconds)
-
-
-def _validate(baseline: Baseline, data: Interactions) -> float:
-    return evaluate_scores(baseline.score_rows, data, Protocol("validation")).metrics["Recall@20"]
-
-
-def _rank(baseline: Baseline, data: Interactions) -> dict[str, Any]:
-    reports: dict[str, Any] = {}
-    for split in SPLITS:
-        report = evaluate_scores(baseline.score_rows, data, Protocol(split))
-        reports[split] = report.as_dict()
-        reports[f"{split}_all_users"] = report.over_all_users(data.num_users).as_dict()
-    return reports
 
 
 def _svd(teacher: Run, dim: int) -> tuple[Vectors, Vectors, float]:

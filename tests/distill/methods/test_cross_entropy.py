@@ -19,6 +19,12 @@ class TestCrossEntropy(MethodKit):
     settings = CrossEntropySettings(num_top=5)
 
 
+class TestCrossEntropyOfTheUnseen(MethodKit):
+    name = "ce"
+    learning_rate = 0.1
+    settings = CrossEntropySettings(num_top=500, hide_train=True)
+
+
 class TestSmoothedCrossEntropy(MethodKit):
     name = "ce"
     learning_rate = 0.1
@@ -32,19 +38,30 @@ def build(data: Interactions, settings: CrossEntropySettings) -> tuple[CrossEntr
     return CrossEntropy.build(settings, data, student, teacher), student, teacher
 
 
-def test_loss_is_the_divergence_from_the_softmax_of_the_top_items(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("hide_train", [False, True])
+@pytest.mark.parametrize("num_top", [3, 25])
+def test_loss_is_the_divergence_from_the_softmax_of_the_top_items(
+    rng: np.random.Generator, hide_train: bool, num_top: int
+) -> None:
     data = build_random(rng)
-    method, student, teacher = build(data, CrossEntropySettings(num_top=3, temperature=2.0, distillation_weight=1.5))
+    settings = CrossEntropySettings(num_top=num_top, temperature=2.0, distillation_weight=1.5, hide_train=hide_train)
+    method, student, teacher = build(data, settings)
     users, items = student.final_embeddings()
     expected = 0.0
     for user in range(data.num_users):
-        scores = (teacher.users[user] @ teacher.items.T).double()
-        top = torch.argsort(scores, descending=True)[:3]
+        open_items = np.arange(data.num_items)
+        if hide_train:
+            open_items = np.setdiff1d(open_items, data.train[user].indices)
+        scores = (teacher.users[user] @ teacher.items[open_items].T).double()
+        top = torch.argsort(scores, descending=True)[:num_top]
         probabilities = torch.softmax(scores[top] / 2, dim=0)
-        logs = torch.log_softmax((users[user] @ items.T).double() / 2, dim=0)
+        logs = torch.log_softmax((users[user] @ items[open_items].T).double() / 2, dim=0)
         expected += float((probabilities * (probabilities.log() - logs[top])).sum())
     found = method.distillation_loss(build_step(whole_batch(data), student))
     assert found.item() == pytest.approx(1.5 * expected, rel=1e-5)
+    (gradient,) = torch.autograd.grad(found, student.table)
+    assert bool(torch.isfinite(gradient).all())
+    assert bool(gradient.any())
 
 
 def test_smoothing_ranks_with_the_filtered_teacher(rng: np.random.Generator) -> None:

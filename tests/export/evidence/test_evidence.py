@@ -45,9 +45,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A plan that has been run."""
     folder = tmp_path_factory.mktemp("evidence")
     (folder / "plan.toml").write_text(PLAN)
-    (folder / "readings.json").write_text(
-        json.dumps({"introduction": "How it was done.", "toy/bprmf": ["What", "it says."], "conclusion": "So."})
-    )
+    (folder / "readings").mkdir()
+    for name, text in {"introduction": "How it was done.", "toy-bprmf": "What it says.", "conclusion": "So."}.items():
+        (folder / "readings" / f"{name}.md").write_text(text)
     data = synthesize(SyntheticOptions(num_users=60, num_items=50, num_clusters=6, mean_interactions=12))
     pairs = (data.train + data.validation + data.test).tocoo()
     lines = [f"{user},{item}" for user, item in zip(pairs.row, pairs.col, strict=True)]
@@ -123,7 +123,7 @@ def test_missing_cells_are_listed(folder: Path, capsys: pytest.CaptureFixture[st
 def test_results_hold_tables_spread_and_reading(folder: Path) -> None:
     text = (folder / "RESULTS.md").read_text()
     assert text.startswith("# Results\n\nHow it was done.\n\n## toy/bprmf\n")
-    assert text.endswith("What\nit says.\n\nSo.\n")
+    assert text.endswith("What it says.\n\nSo.\n")
     rows = {line.split(" | ")[0].strip("| *"): line.split(" | ") for line in text.splitlines() if " | " in line}
     assert {"teacher", "popularity", "svd", "teacher-float16", "teacher-int8", "scratch", "best"} <= set(rows)
     assert " ± " in next(line for line in text.splitlines() if line.startswith("| scratch | 4 | 16 | 2 |"))
