@@ -26,11 +26,16 @@ def compare_runs(runs: Sequence[Run], *, average: str = "with-relevant") -> list
         One row a group, in the order of first appearance: its settings, seeds, and for validation and test the
         mean and the sample standard deviation (0 for one seed) of each metric shown.
     """
+    return [_row(group, "_all_users" if average == "all" else "") for group in group_runs(runs)]
+
+
+def group_runs(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs that have all settings but the seed in common, in the order of first appearance."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         settings = {key: value for key, value in run.config.items() if key != "seed"}
         groups.setdefault(json.dumps(settings, sort_keys=True), []).append(run)
-    return [_row(group, "_all_users" if average == "all" else "") for group in groups.values()]
+    return list(groups.values())
 
 
 def _row(group: list[Run], suffix: str) -> dict[str, Any]:

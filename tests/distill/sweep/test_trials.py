@@ -39,9 +39,9 @@ def test_trials_side_by_side_are_the_runs_they_would_be_alone(data: Path, tmp_pa
     job = Job(dim=3, options=QUICK)
     with Workers(2) as workers:
         workers.start(Trial(0, job, data, None, tmp_path / "0"))
-        assert not workers.full
+        full = [workers.full]
         workers.start(Trial(1, job, data, tmp_path / "nothing", tmp_path / "1"))
-        assert workers.full
+        assert [*full, workers.full] == [False, True]
         ended = wait_for_all(workers)
     assert (ended[0].error, ended[0].killed) == (None, False)
     assert "nothing: no finished run there" in str(ended[1].error)
