@@ -14,6 +14,7 @@ import torch
 from distill.errors import DataError
 
 MAX_REDRAWS = 200
+SLOTS_PER_ITEM = 8
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ class PairwiseSampler:
     """Draws the epochs of a pairwise (BPR) training.
 
     Negatives are uniform over the items a user has not interacted with in training (Rendle et al., UAI 2009,
-    section 4.2), drawn for the whole epoch at once; a draw that hits a training item is drawn again.
+    section 4.2), drawn for the whole epoch at once; a draw that hits a training item is drawn again. Each user has
+    `SLOTS_PER_ITEM` flags or more for each training item, in the order of the users, so that they are read in order
+    too. An item raises the flag at its number modulo their count, and only the tenth of the draws that meet a raised
+    flag is searched among the training items.
 
     Attributes:
         num_batches: Batches an epoch.
@@ -64,28 +68,34 @@ class PairwiseSampler:
             raise DataError(
                 f"train: user row {row} has interacted with every item, so it has no negative; drop that user"
             )
-        self._users = np.repeat(np.arange(train.shape[0], dtype=np.int64), degrees)
-        self._positives = train.indices.astype(np.int64)
+        self._users = np.repeat(np.arange(train.shape[0], dtype=np.int32), degrees)
+        self._positives = train.indices.astype(np.int32)
         self._num_items = train.shape[1]
-        self._keys = self._users * self._num_items + self._positives
+        self._keys = self._users * np.int64(self._num_items) + self._positives
+        widths = 2 ** np.ceil(np.log2(SLOTS_PER_ITEM * np.maximum(degrees, 1))).astype(np.int64)
+        self._first_slots = np.repeat(np.cumsum(widths) - widths, degrees)
+        self._slot_masks = np.repeat((widths - 1).astype(np.int32), degrees)
+        self._flags = np.zeros(widths.sum(), dtype=np.bool_)
+        self._flags[self._first_slots + (self._positives & self._slot_masks)] = True
         self._batch_size = batch_size
         self.num_batches = -(-train.nnz // batch_size)
 
-    def draw_negatives(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    def draw_negatives(self, rng: np.random.Generator) -> npt.NDArray[np.int32]:
         """Draw one negative per training interaction, in the order of the CSR.
 
         Returns:
             Item rows, shape (nnz,).
         """
-        negatives = rng.integers(self._num_items, size=len(self._users))
-        open_places = np.arange(len(negatives))
+        negatives = rng.integers(self._num_items, size=len(self._users), dtype=np.int32)
+        raised = self._flags[self._first_slots + (negatives & self._slot_masks)]
+        open_places = np.flatnonzero(raised)
         for _ in range(MAX_REDRAWS):
-            wanted = self._users[open_places] * self._num_items + negatives[open_places]
+            wanted = self._keys[open_places] + (negatives[open_places] - self._positives[open_places])
             places = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
             open_places = open_places[self._keys[places] == wanted]
             if not len(open_places):
                 return negatives
-            negatives[open_places] = rng.integers(self._num_items, size=len(open_places))
+            negatives[open_places] = rng.integers(self._num_items, size=len(open_places), dtype=np.int32)
         for user in np.unique(self._users[open_places]):
             mine = open_places[self._users[open_places] == user]
             negatives[mine] = rng.choice(self._untouched(int(user)), size=len(mine))
@@ -100,9 +110,6 @@ class PairwiseSampler:
         """Yield the batches of one epoch in random order."""
         negatives = self.draw_negatives(rng)
         order = rng.permutation(len(self._users))
-        users, positives, drawn = (
-            torch.from_numpy(column[order]) for column in (self._users, self._positives, negatives)
-        )
-        for start in range(0, len(order), self._batch_size):
-            part = slice(start, start + self._batch_size)
-            yield Batch(users[part], positives[part], drawn[part])
+        columns = [torch.from_numpy(column.take(order)).long() for column in (self._users, self._positives, negatives)]
+        for parts in zip(*(torch.split(column, self._batch_size) for column in columns), strict=True):
+            yield Batch(*parts)

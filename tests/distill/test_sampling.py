@@ -15,6 +15,7 @@ def test_an_epoch_holds_every_interaction_once(rng: np.random.Generator) -> None
     batches = list(sampler.epoch(rng))
     assert len(batches) == sampler.num_batches == 4
     assert [len(batch.users) for batch in batches] == [50, 50, 50, 30]
+    assert {part.dtype for batch in batches for part in vars(batch).values()} == {torch.int64}
     pairs = {
         (user, item)
         for batch in batches
