@@ -15,6 +15,7 @@ from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.filters import GraphFilter
 from distill.methods.base import Teacher, require_teacher
+from distill.methods.cpd import PreferenceConsistency
 from distill.methods.freqd import FeatureSettings, FreqD, FreqDSettings
 
 
@@ -37,4 +38,4 @@ class FeatureDistillation(FreqD):
         identity = GraphFilter(sp.csr_matrix((size, size), dtype="float32"), (1.0,))
         common = {name: value for name, value in asdict(settings).items() if name in FeatureSettings.__match_args__}
         unfiltered = FreqDSettings(**common, coefficients=(1.0,), order="filter-first", keep_prob=1.0)
-        return cls(unfiltered, student, teacher, identity)
+        return cls(unfiltered, student, teacher, identity, PreferenceConsistency.build(settings, data, teacher))

@@ -14,6 +14,7 @@ With edge dropout the teacher's rows are filtered anew from their neighbours, by
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -25,42 +26,50 @@ from distill.errors import SettingError
 from distill.filters import FilterRows, GraphFilter, linear_coefficients, quadratic_coefficients
 from distill.graph import bipartite_adjacency, cooccurrence_adjacency, symmetric_normalization
 from distill.losses import FeatureLoss, feature_loss
-from distill.methods.base import Method, Step, Teacher, require_not_negative, require_teacher
-from distill.projector import ProjectorKind, build_projector, row_moments
+from distill.methods.base import Method, Step, Teacher, require_teacher
+from distill.methods.batch_entities import Sides, batch_entities
+from distill.methods.cpd import PreferenceConsistency, PreferenceSettings
+from distill.projector import ProjectorKind, build_projector, project_pair, row_moments
 
 Variant = Literal["bipartite", "cooccurrence"]
 FilterKind = Literal["linear", "quadratic"]
 Order = Literal["filter-first", "projector-first"]
-Sides = Literal["both", "users", "items"]
 Precision = Literal["float32", "bfloat16"]
 
 PUBLISHED_ALPHA = {"bipartite": 0.2, "cooccurrence": 0.5}
 PUBLISHED_ORDER: dict[str, Order] = {"bipartite": "filter-first", "cooccurrence": "projector-first"}
 PUBLISHED_KEEP_PROB = {"bipartite": 1.0, "cooccurrence": 0.5}
-ITEM_WEIGHT = 0.5
+REFERENCE = {"variant": "cooccurrence", "projector": "experts"}
 
 
 @dataclass(frozen=True)
-class FeatureSettings:
-    """Settings of every feature distillation; each changes the result.
+class FeatureSettings(PreferenceSettings):
+    """Settings of every feature distillation beside those of `PreferenceSettings`; each changes the result.
 
     Attributes:
         distillation_weight: β, the factor of the distillation loss beside the base loss (both are sums).
-        projector: "linear", "mlp" or "experts" (the mean of five MLPs).
+        projector: "linear", "mlp" or "experts" (the mean of several MLPs).
+        num_experts: MLPs of "experts".
+        dropout: Probability of dropping an input of a layer of "experts".
         loss: "cosine" or "l2".
         sides: Whose features are distilled: "both", "users" or "items".
         teacher_precision: Of the teacher's filtered rows: "float32", or "bfloat16", which halves what a step reads
             and, where the processor multiplies it, more than halves the products; edge dropout keeps float32.
     """
 
-    distillation_weight: float = 0.5
     projector: ProjectorKind = "linear"
+    num_experts: int = 5
+    dropout: float = 0.2
     loss: FeatureLoss = "cosine"
     sides: Sides = "both"
     teacher_precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        require_not_negative(self, "distillation_weight")
+        super().__post_init__()
+        if self.num_experts < 1:
+            raise SettingError(f"num_experts: {self.num_experts} is below 1")
+        if not 0 <= self.dropout < 1:
+            raise SettingError(f"dropout: {self.dropout} is outside [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,25 @@ class FreqDSettings(FeatureSettings):
         order: Whether student rows are filtered before or after the projector; None takes the variant's.
         num_neighbors: K of the co-occurrence graph.
         keep_prob: Edge dropout's probability of keeping an edge; None takes the variant's, 1 or 0.5.
-        reference: Reproduce the traps of the public code's co-occurrence graph.
+        reference: Make the choices of the public code (class FreqD of github.com/woriazzc/KDs, 2025-06): what is left
+            at its default becomes what is listed here. Its other choices are the defaults of "cooccurrence".
+
+    The public code's choices, and what follows from each:
+        - Co-occurrence graphs whose strongest entry is dropped as "self": after a tie an entity keeps a self loop and
+          loses a neighbour. Only under `reference`.
+        - Entities with fewer than K partners get strangers as neighbours: they are smoothed with entities they have
+          nothing in common with. Only under `reference`.
+        - Edges weigh 1, whatever the count, in both: a strong partner smooths no more than a weak one.
+        - α = 0.5, so h(λ) = 1 − λ / 2: half of a filtered row is its neighbours', and frequency 2 is silenced.
+        - Projector before filter, the mean of 5 MLPs with dropout 0.2: it does not commute with the filter, so that
+          all neighbours of a batch are projected; `reference` makes it the default, "linear" is far cheaper.
+        - Half of the edges dropped in each step, student and teacher alike, the kept ones doubled: the filter is right
+          on average only, and the teacher is filtered anew, d_t wide, in each step.
+        - Cosine: row norms do not count, and Theorem 1 holds no longer to the letter ("l2" restores it).
+        - A sum over a batch's entities, items halved, β = 0.5: β is right only beside a base loss that is a sum.
+        - Dense normalisation and projection of all entities are not repeated: the results are the same. An item that
+          is both positive and negative has its edges and inputs dropped once, not twice, and a self loop that a tie
+          left is never dropped.
     """
 
     variant: Variant = "bipartite"
@@ -89,6 +116,10 @@ class FreqDSettings(FeatureSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.reference:
+            for name, value in REFERENCE.items():
+                if getattr(self, name) == getattr(FreqDSettings, name):
+                    object.__setattr__(self, name, value)
         if self.alpha is not None and not 0 <= self.alpha <= 1:
             raise SettingError(f"alpha: {self.alpha} is outside [0, 1]")
         if self.keep_prob is not None and not 0 < self.keep_prob <= 1:
@@ -135,7 +166,14 @@ class FreqD(Method):
 
     Settings: ClassVar[type[Any]] = FreqDSettings
 
-    def __init__(self, settings: FreqDSettings, student: Backbone, teacher: Teacher, graph_filter: GraphFilter) -> None:
+    def __init__(
+        self,
+        settings: FreqDSettings,
+        student: Backbone,
+        teacher: Teacher,
+        graph_filter: GraphFilter,
+        preference: PreferenceConsistency | None = None,
+    ) -> None:
         """Filter the teacher once and make a projector for users and one for items.
 
         Args:
@@ -143,12 +181,15 @@ class FreqD(Method):
             student: The backbone to be distilled into.
             teacher: Final features, shape (N, d_t).
             graph_filter: h(L) over all N entities.
+            preference: Add-on that keeps the student's ranking under the projectors.
         """
         super().__init__()
         self.settings = settings
+        self.preference = preference
         self.num_users = student.num_users
-        self.user_projector = build_projector(settings.projector, student.dim, teacher.dim)
-        self.item_projector = build_projector(settings.projector, student.dim, teacher.dim)
+        sizes = (student.dim, teacher.dim, settings.num_experts, settings.dropout)
+        self.user_projector = build_projector(settings.projector, *sizes)
+        self.item_projector = build_projector(settings.projector, *sizes)
         self._filter = graph_filter
         self._drops_edges = (settings.keep_prob or 1.0) < 1.0
         commutes = self.user_projector.is_linear and settings.variant == "cooccurrence"
@@ -172,11 +213,24 @@ class FreqD(Method):
         """
         teacher = require_teacher(teacher, "freqd")
         settings = complete(settings)
-        return cls(settings, student, teacher, build_graph_filter(settings, data))
+        preference = PreferenceConsistency.build(settings, data, teacher)
+        return cls(settings, student, teacher, build_graph_filter(settings, data), preference)
+
+    def begin_epoch(self, student: Backbone, rng: np.random.Generator) -> None:
+        """Let the add-on draw, where there is one."""
+        if self.preference is not None:
+            self.preference.begin_epoch(rng)
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
-        """β · the weighted sum over the batch's entities: a scalar."""
-        entities, row_weights, num_user_rows = self._entities(step)
+        """β · the weighted sum over the batch's entities, and the add-on where there is one: a scalar."""
+        loss = self._feature_loss(step)
+        if self.preference is not None:
+            loss = loss + self.preference.loss(step, partial(self._project_pair, step.generator))
+        return self.settings.distillation_weight * loss
+
+    def _feature_loss(self, step: Step) -> torch.Tensor:
+        sizes = (self.num_users, len(step.features))
+        entities, row_weights, num_user_rows = batch_entities(step.batch, *sizes, self.settings.sides)
         rows = self._filter.rows(entities, keep_prob=self.settings.keep_prob or 1.0, generator=step.generator)
         places = entities
         targets, target_norms = self._targets, self._target_norms
@@ -185,35 +239,29 @@ class FreqD(Method):
                 targets = rows.apply(targets)
             target_norms, places = targets.square().sum(dim=1), torch.arange(len(targets), device=targets.device)
         if not self._filters_student_rows:
-            moments = row_moments(self._project_then_filter(rows, step.features), targets[places].float())
-            losses = feature_loss(*moments, target_norms[places], self.settings.loss)
-            return self.settings.distillation_weight * (row_weights @ losses)
+            moments = row_moments(self._project_then_filter(rows, step), targets[places].float())
+            return row_weights @ feature_loss(*moments, target_norms[places], self.settings.loss)
         filtered = rows.apply(step.features)
-        parts = (slice(None, num_user_rows), slice(num_user_rows, None))
+        common = (self.settings.loss, step.generator)
         user, item = (
-            projector.loss(filtered[part], targets, target_norms, places[part], row_weights[part], self.settings.loss)
-            for part, projector in zip(parts, (self.user_projector, self.item_projector), strict=True)
+            projector.loss(filtered[part], targets, target_norms, places[part], row_weights[part], *common)
+            for projector, part in (
+                (self.user_projector, slice(None, num_user_rows)),
+                (self.item_projector, slice(num_user_rows, None)),
+            )
         )
-        return self.settings.distillation_weight * (user + item)
+        return user + item
 
-    def _entities(self, step: Step) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """The batch's entity rows, users first, each once; their weights; how many of them are users."""
-        batch, first_item = step.batch, self.num_users
-        weights = torch.zeros(len(step.features), device=step.features.device)
-        if self.settings.sides != "items":
-            weights[batch.users] = 1.0
-        if self.settings.sides != "users":
-            for items in (batch.positives, batch.negatives):
-                role = torch.zeros_like(weights)
-                role[first_item + items] = ITEM_WEIGHT
-                weights += role
-        entities = weights.nonzero().squeeze(1)
-        return entities, weights[entities], int(torch.searchsorted(entities, first_item))
+    def _project_pair(
+        self, generator: torch.Generator, features: torch.Tensor, users: torch.Tensor, items: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        projectors = (self.user_projector, self.item_projector)
+        return project_pair(*projectors, features[users], features[items], generator)
 
-    def _project_then_filter(self, rows: FilterRows, features: torch.Tensor) -> torch.Tensor:
+    def _project_then_filter(self, rows: FilterRows, step: Step) -> torch.Tensor:
         """Project the neighbours, then filter: (B, d_t), for projectors that do not commute with the filter."""
         entities, local_rows = rows.localize()
         first_item = int(torch.searchsorted(entities, self.num_users))
-        users = self.user_projector(features[entities[:first_item]])
-        items = self.item_projector(features[entities[first_item:]])
+        users = self.user_projector(step.features[entities[:first_item]], step.generator)
+        items = self.item_projector(step.features[entities[first_item:]], step.generator)
         return local_rows.apply(torch.cat([users, items]))

@@ -5,9 +5,16 @@ import torch
 import torch.nn.functional as F
 
 from distill.losses import FeatureLoss
-from distill.projector import PROJECTORS, LinearProjector, ProjectorKind, build_projector, row_moments
+from distill.projector import (
+    PROJECTORS,
+    LinearProjector,
+    ProjectorKind,
+    build_projector,
+    project_pair,
+    row_moments,
+)
 
-KINDS: tuple[ProjectorKind, ...] = ("linear", "mlp")
+KINDS: tuple[ProjectorKind, ...] = ("linear", "mlp", "experts")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -71,6 +78,7 @@ def test_a_linear_projector_is_linear_and_says_so() -> None:
     torch.testing.assert_close(projector(2 * one + two), 2 * projector(one) + projector(two))
     assert projector.is_linear
     assert not build_projector("mlp", 3, 5).is_linear
+    assert not build_projector("experts", 3, 5).is_linear
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -81,6 +89,29 @@ def test_a_seed_fixes_the_initial_weights(kind: ProjectorKind) -> None:
         states.append(torch.cat([value.flatten() for value in build_projector(kind, 3, 5).parameters()]))
     assert torch.equal(states[0], states[1])
     assert not torch.equal(states[0], states[2])
+
+
+def test_experts_are_as_wide_as_the_teacher_and_draw_their_dropout_from_the_generator() -> None:
+    torch.manual_seed(0)
+    projector = build_projector("experts", 3, 5, num_experts=4, dropout=0.5)
+    assert [tuple(value.shape) for value in projector.parameters()] == [(4, 3, 5), (4, 5), (4, 5, 5), (4, 5)]
+    rows, targets = torch.randn(6, 3), torch.randn(6, 5)
+    pairs = (rows, targets, targets.square().sum(dim=1), torch.arange(6), torch.ones(6))
+    without = (projector(rows) - targets).square().sum()
+    torch.testing.assert_close(projector.loss(*pairs, "l2"), without)
+    one, two = (projector.loss(*pairs, "l2", torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(one, two)
+    assert one.item() != pytest.approx(without.item())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_projected_pair_has_the_inner_products_of_the_projected_rows(kind: ProjectorKind) -> None:
+    torch.manual_seed(0)
+    user_projector, item_projector = (build_projector(kind, 3, 7) for _ in range(2))
+    users, items = torch.randn(4, 3), torch.randn(5, 3)
+    left, right = project_pair(user_projector, item_projector, users, items)
+    torch.testing.assert_close(left @ right.T, user_projector(users) @ item_projector(items).T)
+    assert left.shape[1] == (3 if kind == "linear" else 7)
 
 
 def test_every_registered_projector_is_tested() -> None:

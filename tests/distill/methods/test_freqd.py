@@ -17,7 +17,7 @@ from distill.graph import bipartite_adjacency, cooccurrence_adjacency, laplacian
 from distill.losses import FeatureLoss
 from distill.methods import Teacher
 from distill.methods.fd import FeatureDistillation
-from distill.methods.freqd import ITEM_WEIGHT, FilterKind, FreqD, FreqDSettings, Order, Variant, complete
+from distill.methods.freqd import FilterKind, FreqD, FreqDSettings, Order, Variant, complete
 from distill.projector import LinearProjector, ProjectorKind
 from distill.sampling import Batch, PairwiseSampler
 from distill.spectrum import exact_spectrum, knowledge_losses
@@ -26,12 +26,12 @@ from tests.kits.method_kit import MethodKit
 
 TEACHER_DIM, STUDENT_DIM = 9, 4
 VARIANTS: tuple[Variant, ...] = ("bipartite", "cooccurrence")
-PROJECTORS: tuple[ProjectorKind, ...] = ("linear", "mlp")
+PROJECTORS: tuple[ProjectorKind, ...] = ("linear", "mlp", "experts")
 LOSSES: tuple[FeatureLoss, ...] = ("cosine", "l2")
 ORDERS: tuple[Order, ...] = ("filter-first", "projector-first")
 FILTERS: tuple[FilterKind, ...] = ("linear", "quadratic")
 EVERYTHING = [
-    FreqDSettings(variant=variant, projector=projector, loss=loss, order=order, filter=kind, keep_prob=1.0)
+    FreqDSettings(variant=variant, projector=projector, loss=loss, order=order, filter=kind, keep_prob=1.0, dropout=0.0)
     for variant, projector, loss, order, kind in product(VARIANTS, PROJECTORS, LOSSES, ORDERS, FILTERS)
 ]
 
@@ -134,6 +134,7 @@ def test_alpha_0_is_feature_distillation_exactly(
         loss=loss,
         order="filter-first",
         alpha=0.0,
+        dropout=0.0,
     )
     method, student, teacher = build(settings, data)
     plain = FeatureDistillation.build(settings, data, student, teacher)
@@ -163,6 +164,7 @@ def test_each_frequency_weighs_its_squared_response(
         coefficients=coefficients,
         order="projector-first",
         keep_prob=1.0,
+        dropout=0.0,
     )
     method, student, teacher = build(settings, data)
     loss = method.distillation_loss(build_step(whole_batch(data), student)).item()
@@ -260,7 +262,6 @@ def test_published_settings_fill_what_is_left_open() -> None:
     assert complete(given).coefficients == pytest.approx((1.0, -0.2, 0.01))
     assert replace(complete(given), coefficients=None) == given
     assert complete(FreqDSettings(coefficients=(2.0,), alpha=0.3)).coefficients == (2.0,)
-    assert ITEM_WEIGHT == 0.5
 
 
 @pytest.mark.parametrize(

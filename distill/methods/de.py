@@ -1,0 +1,147 @@
+"""DE: distillation experts, each of which projects the entities that a gate sends it by their teacher's feature.
+
+    total = base + β · Σ_i w_i ‖t_i − Σ_k z_ik E_k(s_i)‖²,  z_i = softmax((ln α(t_i) + g_i) / T)
+
+over the users, positives and negatives of a batch (each entity once, items weighted one half), with experts and a
+gate for users and others for items. T falls geometrically over the epochs from 1 until the gate chooses one expert.
+
+Cost of a step. The rows with a share in an expert pass through it: `distill.experts` has the count. While T is near 1
+that is all K of them, 6 B K h (d_s + d_t) operations with h = (d_s + d_t) / 2; once T is below about 0.01 it is
+nearly one, a K-th of that. The teacher's rows are read once forward and once backward.
+
+Where this is not the authors' code: an item that is both positive and negative draws its noise once, not twice; equal
+dimensions do not halve the experts' width.
+
+References:
+    Kang, Hwang, Kweon and Yu, "DE-RRD: A Knowledge Distillation Framework for Recommender System", CIKM 2020
+    (arXiv 2012.04357); github.com/SeongKu-Kang/DE-RRD_CIKM20. The halved items, the 30 experts and the
+    schedule of T are those of github.com/woriazzc/KDs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from distill.backbones.base import Backbone
+from distill.data.interactions import Interactions
+from distill.errors import SettingError
+from distill.experts import SelectedExperts
+from distill.methods.base import Method, Step, Teacher, require_teacher
+from distill.methods.batch_entities import batch_entities
+from distill.methods.cpd import PreferenceConsistency, PreferenceSettings
+
+
+@dataclass(frozen=True)
+class DistillationExpertsSettings(PreferenceSettings):
+    """Settings beside those of `PreferenceSettings`; each changes the result.
+
+    Attributes:
+        distillation_weight: β (the loss is a sum over entities, like the base loss).
+        num_experts: K, for users and again for items.
+        temperature: T of the first epoch.
+        end_temperature: T of epoch `anneal_epochs` and all after it.
+        anneal_epochs: Epochs over which T falls.
+    """
+
+    distillation_weight: float = 0.05
+    num_experts: int = 30
+    temperature: float = 1.0
+    end_temperature: float = 1e-10
+    anneal_epochs: int = 1000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num_experts", "anneal_epochs"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name}: {getattr(self, name)} is below 1")
+        if not 0 < self.end_temperature <= self.temperature:
+            raise SettingError(
+                f"end_temperature: {self.end_temperature} is not above 0 and at most temperature ({self.temperature})"
+            )
+
+
+class DistillationExperts(Method):
+    """Matches the teacher's rows through experts that share the entities among themselves."""
+
+    Settings = DistillationExpertsSettings
+
+    def __init__(
+        self,
+        settings: DistillationExpertsSettings,
+        student: Backbone,
+        teacher: Teacher,
+        preference: PreferenceConsistency | None = None,
+    ) -> None:
+        """Draw the experts and the gates.
+
+        Args:
+            settings: Weight, experts, temperatures.
+            student: The backbone that is distilled into.
+            teacher: Final features.
+            preference: Add-on that keeps the student's ranking under the experts.
+        """
+        super().__init__()
+        self.settings = settings
+        self.preference = preference
+        self.num_users = teacher.num_users
+        self.user_experts = SelectedExperts(student.dim, teacher.dim, settings.num_experts)
+        self.item_experts = SelectedExperts(student.dim, teacher.dim, settings.num_experts)
+        self.temperature = settings.temperature
+        self._targets: torch.Tensor
+        self._epoch: torch.Tensor
+        self.register_buffer("_targets", teacher.features, persistent=False)
+        self.register_buffer("_epoch", torch.tensor(0))
+
+    @classmethod
+    def build(
+        cls, settings: DistillationExpertsSettings, data: Interactions, student: Backbone, teacher: Teacher | None
+    ) -> DistillationExperts:
+        """Take the teacher's rows as they are.
+
+        Raises:
+            SettingError: There is no teacher.
+        """
+        teacher = require_teacher(teacher, "de")
+        return cls(settings, student, teacher, PreferenceConsistency.build(settings, data, teacher))
+
+    def begin_epoch(self, student: Backbone, rng: np.random.Generator) -> None:
+        """Set T of this epoch; the count of epochs is part of a checkpoint."""
+        settings = self.settings
+        done = min(1.0, int(self._epoch) / settings.anneal_epochs)
+        self.temperature = settings.temperature * (settings.end_temperature / settings.temperature) ** done
+        self._epoch += 1
+        if self.preference is not None:
+            self.preference.begin_epoch(rng)
+
+    def distillation_loss(self, step: Step) -> torch.Tensor:
+        """The weighted sum over the batch's entities: a scalar."""
+        entities, weights, count = batch_entities(step.batch, self.num_users, len(step.features))
+        loss = weights[:count] @ self._distances(self.user_experts, entities[:count], step)
+        loss = loss + weights[count:] @ self._distances(self.item_experts, entities[count:], step)
+        if self.preference is not None:
+            loss = loss + self.preference.loss(step, partial(self._project_pair, step.generator))
+        return self.settings.distillation_weight * loss
+
+    def _distances(self, experts: SelectedExperts, entities: torch.Tensor, step: Step) -> torch.Tensor:
+        """‖t − Σ z E(s)‖² of each entity, shape (B,)."""
+        projected = self._project(experts, step.features, entities, step.generator)
+        return (self._targets[entities] - projected).square().sum(dim=1)
+
+    def _project(
+        self, experts: SelectedExperts, features: torch.Tensor, entities: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Σ z E(s) of entities of one kind, shape (B, d_t)."""
+        projected: torch.Tensor = experts(features[entities], self._targets[entities], self.temperature, generator)
+        return projected
+
+    def _project_pair(
+        self, generator: torch.Generator, features: torch.Tensor, users: torch.Tensor, items: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return (
+            self._project(self.user_experts, features, users, generator),
+            self._project(self.item_experts, features, items, generator),
+        )
