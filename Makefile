@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PB := serve/rpc/pb
 PROTO := lowpass/v1/recommender.proto
 
-.PHONY: demo test check fmt proto proto-check bench clean
+.PHONY: demo test check fmt proto proto-check bench results clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/python: pyproject.toml constraints.txt
@@ -50,6 +50,9 @@ proto-check: $(VENV)/dev
 
 bench: $(VENV)/test  ## speed, as ratios taken in one run; takes minutes
 	$(BIN)/python -m pytest tests/benchmarks -o addopts= -s
+
+results: $(VENV)/test  ## run the cells of results/plan.toml that are missing (hours, resumable) and write RESULTS.md
+	OMP_NUM_THREADS=1 $(BIN)/lowpass results $(if $(ONLY),--only '$(ONLY)') $(if $(JOBS),--jobs $(JOBS))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis demo

@@ -42,10 +42,12 @@ class Contestant:
     Attributes:
         method: A method or a composition.
         trials: Settings of the method and training options, one mapping a trial.
+        backbone: Of the student; the study's where empty.
         start: Where the student starts, as in `distill.job.Job`.
     """
 
     method: str
+    backbone: str = ""
     trials: tuple[dict[str, Any], ...] = ({},)
     start: str = "random"
 

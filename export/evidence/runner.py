@@ -148,15 +148,16 @@ def build_job(plan: Plan, cell: Cell) -> Job:
             cell.study.backbone, "scratch", dim, options=training_options(cell.study.backbone, "scratch", **options)
         )
     contestant = plan.contestants[cell.contestant]
+    backbone = contestant.backbone or cell.study.backbone
     given = {**plan.training, **cell.study.training, **contestant.trials[cell.trial or 0]}
     known = TrainingOptions.__dataclass_fields__
     options = {name: value for name, value in given.items() if name in known}
     settings = {name: value for name, value in given.items() if name not in known}
     return Job(
-        cell.study.backbone,
+        backbone,
         contestant.method,
         cell.dim,
         build_method_settings(contestant.method, settings),
-        training_options(cell.study.backbone, contestant.method, seed=cell.seed, **options),
+        training_options(backbone, contestant.method, seed=cell.seed, **options),
         contestant.start,
     )
