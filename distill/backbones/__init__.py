@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from distill.backbones.base import Backbone
 from distill.backbones.bprmf import BPRMF
+from distill.backbones.lightgcn import LightGCN
+from distill.backbones.lpmf import LPMF
+from distill.backbones.simplex import SimpleX
 
-BACKBONES: dict[str, type[Backbone]] = {"bprmf": BPRMF}
+BACKBONES: dict[str, type[Backbone]] = {
+    "bprmf": BPRMF,
+    "lpmf": LPMF,
+    "lightgcn": LightGCN,
+    "simplex": SimpleX,
+}
 
 __all__ = ["BACKBONES", "Backbone"]

@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
-from distill.losses import bpr_loss
+from distill.pairwise_loss import pairwise_loss
 from distill.sampling import Batch
 
 INITIAL_STD = 0.01
@@ -50,6 +49,5 @@ class BPRMF(Backbone):
 
     def base_loss(self, batch: Batch, embeddings: torch.Tensor) -> torch.Tensor:
         """BPR over the batch, summed: a scalar."""
-        rows = torch.cat([batch.users, self.num_users + batch.positives, self.num_users + batch.negatives])
-        user, positive, negative = F.embedding(rows, embeddings).view(3, -1, self.dim)
-        return bpr_loss((user * positive).sum(dim=1), (user * negative).sum(dim=1)).sum()
+        offset = self.num_users
+        return pairwise_loss(embeddings, batch.users, offset + batch.positives, offset + batch.negatives)
