@@ -17,7 +17,7 @@ from distill.data.interactions import load_interactions
 from distill.evaluation import Protocol
 from distill.evaluation import evaluate as evaluate_embeddings
 from distill.figures import plot_curves
-from distill.job import RANDOM, Job, run_job, training_options
+from distill.job import RANDOM, RECOMMENDED_BACKBONE, RECOMMENDED_METHOD, Job, run_job, training_options
 from distill.methods import METHODS, Method
 from distill.methods.composition import build_method_settings
 from distill.projector import PROJECTORS
@@ -35,7 +35,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 SETTING = "NAME=VALUE"
 
 TRAINING = (
-    click.option("--backbone", type=click.Choice(list(BACKBONES)), default="bprmf", show_default=True),
+    click.option("--backbone", type=click.Choice(list(BACKBONES)), help="[default: bprmf]"),
     click.option("--backbone-set", multiple=True, metavar=SETTING, help="A setting of the backbone; may be repeated."),
     click.option("--epochs", type=click.IntRange(1), help="Most epochs.  [default: 1000]"),
     click.option("--batch-size", type=click.IntRange(1),
@@ -137,14 +137,14 @@ def _echo_quality(metrics: Mapping[str, Any]) -> None:
 @click.option("--dim", type=click.IntRange(1), default=64, show_default=True, help="Embedding dimension.")
 @_with(TRAINING)
 def train(
-    data: Path, out: Path, dim: int, backbone: str, backbone_set: tuple[str, ...], *,
+    data: Path, out: Path, dim: int, backbone: str | None, backbone_set: tuple[str, ...], *,
     resume: bool, as_json: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Train a teacher, or a bare student, on the data directory DATA.
 
     Example: lowpass train data/citeulike-t --out runs/teacher --dim 400
     """
-    job = _build_job("scratch", dim, backbone, backbone_set, given)
+    job = _build_job("scratch", dim, backbone or "bprmf", backbone_set, given)
     _finish(out, run_job(job, load_interactions(data), out, resume=resume), as_json=as_json)
 
 
@@ -152,20 +152,25 @@ def train(
 @click.argument("data", type=DIRECTORY)
 @click.option("--teacher", type=DIRECTORY, required=True, help="The teacher's run.")
 @click.option("--out", type=DIRECTORY, required=True, help="The run directory to write.")
-@click.option("--method", default="freqd", show_default=True,
-              help="A method, or several such as freqd+ce; 'lowpass methods' lists them.")  # fmt: skip
+@click.option("--method", help="One, or several such as freqd+ce: see 'lowpass methods'.  [default: freqd]")
+@click.option("--recommended", is_flag=True,
+              help=f"The best we know: --backbone {RECOMMENDED_BACKBONE} --method {RECOMMENDED_METHOD}.")  # fmt: skip
 @click.option("--dim", type=click.IntRange(1), default=20, show_default=True, help="The student's dimension.")
 @click.option("--start", help="random, svd (of the teacher's scores), or a run to go on from.  [default: random]")
 @_with(METHOD_SETTINGS)
 @_with(TRAINING)
 def distill(
-    data: Path, teacher: Path, out: Path, method: str, dim: int, backbone: str, backbone_set: tuple[str, ...], *,
-    resume: bool, as_json: bool, **given: Any,
+    data: Path, teacher: Path, out: Path, method: str | None, dim: int, backbone: str | None,
+    backbone_set: tuple[str, ...], *, recommended: bool, resume: bool, as_json: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Distill a student of the teacher run on the data directory DATA.
 
-    Example: lowpass distill data/citeulike-t --teacher runs/teacher --out runs/student --dim 20
+    Example: lowpass distill data/citeulike-t --teacher runs/teacher --out runs/student --dim 20 --recommended
     """
+    if recommended and (method or backbone):
+        raise click.UsageError("--recommended chooses --method and --backbone itself; give one or the other")
+    method = method or (RECOMMENDED_METHOD if recommended else "freqd")
+    backbone = backbone or (RECOMMENDED_BACKBONE if recommended else "bprmf")
     if not METHODS.get(method, Method).needs_teacher:
         raise click.BadParameter(f"'{method}' learns from no teacher; use 'lowpass train'", param_hint="--method")
     job = _build_job(method, dim, backbone, backbone_set, given)

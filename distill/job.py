@@ -28,6 +28,8 @@ from distill.run import METRICS_FILE, Run, open_run
 from distill.trainer import Trainer, TrainingOptions
 
 RANDOM, SVD = "random", "svd"
+RECOMMENDED_BACKBONE, RECOMMENDED_METHOD = "lpmf", "ce"
+"""The student and the method that RESULTS.md finds best: a low-pass student of the teacher's top items."""
 
 
 @dataclass(frozen=True)

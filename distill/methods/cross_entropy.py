@@ -37,9 +37,8 @@ class CrossEntropySettings(ResponseSettings):
             what can be recommended.
     """
 
-    temperature: float = 2.0
     num_top: int = 100
-    hide_train: bool = False
+    hide_train: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -231,6 +231,15 @@ def test_stages_start_a_composition_from_a_run(road: Path, tmp_path: Path) -> No
     assert two.metrics["training"]["epochs"] == 2, "out of time after the first evaluation"
 
 
+def test_the_recommended_recipe_is_a_flag(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lowpass.main(distill_arguments(road, tmp_path / "run", "--recommended", "--set", "num-top=5")) == 0
+    config = open_run(tmp_path / "run").config
+    assert (config["backbone"], config["method"], config["backbone_settings"]) == ("lpmf", "ce", {"alpha": 0.3})
+    capsys.readouterr()
+    assert lowpass.main(distill_arguments(road, tmp_path / "other", "--recommended", "--method", "fd")) == 2
+    assert "--recommended chooses --method" in capsys.readouterr().err
+
+
 def test_methods_are_listed_with_their_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert lowpass.main(["methods", "--json"]) == 0
     found = read_json(capsys)["methods"]
