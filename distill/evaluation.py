@@ -17,18 +17,6 @@ from distill.errors import SettingError
 from distill.metrics import METRICS, Values
 from distill.ranking import CHUNK_BYTES, Rows, ScoreRows, find_hits, rank_items, rank_scores
 
-__all__ = [
-    "Average",
-    "EvaluationReport",
-    "Mask",
-    "Protocol",
-    "Split",
-    "evaluate",
-    "evaluate_scores",
-    "rank_items",
-    "report_splits",
-]
-
 Split = Literal["validation", "test"]
 Mask = Literal["train", "train+validation"]
 Average = Literal["with-relevant", "all"]

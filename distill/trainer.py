@@ -9,6 +9,7 @@ import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,7 +21,7 @@ from distill.backbones.base import Backbone
 from distill.checkpoint import STATE_FILE, Embeddings, Progress, load_checkpoint, save_checkpoint
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.evaluation import Protocol, evaluate
+from distill.evaluation import Protocol, evaluate, report_splits
 from distill.methods.base import Method, Step
 from distill.run import HISTORY_FILE, write_run
 from distill.sampling import Batch, Sampler
@@ -267,13 +268,7 @@ def final_reports(user_embeddings: torch.Tensor, item_embeddings: torch.Tensor, 
     Returns:
         Report name → report.
     """
-    reports: dict[str, Any] = {}
-    for split in ("validation", "test"):
-        if getattr(data, split).nnz:
-            with_relevant = evaluate(user_embeddings, item_embeddings, data, Protocol(split=split), progress=True)
-            reports[split] = with_relevant.as_dict()
-            reports[f"{split}_all_users"] = with_relevant.over_all_users(data.num_users).as_dict()
-    return reports
+    return report_splits(partial(evaluate, user_embeddings, item_embeddings, data, progress=True), data)
 
 
 def _as_csv(rows: list[dict[str, float]]) -> bytes:
