@@ -1,0 +1,137 @@
+"""The batch job: from a data directory and a teacher to the page on which a user decides.
+
+The output directory holds `frontier.json`, `frontier.md`, `frontier.png` and `runs/`, a run directory a student. A
+finished run there is never trained again, an unfinished one is gone on with.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from distill.data.interactions import Interactions, load_interactions
+from distill.errors import RunError, SettingError
+from distill.run import Run, open_run
+from distill.storage import write_file
+from export.frontier.candidates import measure_candidates
+from export.frontier.comparison import compare_candidates
+from export.frontier.document import build_document
+from export.frontier.figure import draw_frontier, encode_png
+from export.frontier.plan import RESERVED, Plan
+from export.frontier.reasons import explain, next_commands
+from export.frontier.recommendation import Limits, recommend
+from export.frontier.report import FIGURE_FILE, render_page
+from export.frontier.training import train_students
+
+DOCUMENT_FILE, PAGE_FILE, RUNS_FOLDER = "frontier.json", "frontier.md", "runs"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for.
+
+    Attributes:
+        data: The data directory.
+        teacher: The teacher's run on it.
+        out: The output directory.
+        plan: The candidates.
+        limits: The budget.
+        runs: Students trained elsewhere, to put beside.
+        jobs: Students trained at a time.
+        ann_recall: What a graph must find of the exact top 20.
+        seed: Of the draw of timed users; the students' is in the plan.
+    """
+
+    data: Path
+    teacher: Path
+    out: Path
+    plan: Plan
+    limits: Limits
+    runs: tuple[Path, ...] = ()
+    jobs: int = 1
+    ann_recall: float = 0.99
+    seed: int = 0
+
+
+def run_frontier(request: Request) -> dict[str, Any]:
+    """Train, measure, choose, and write the page.
+
+    Returns:
+        What `frontier.json` holds (see `export/frontier/document.py`).
+
+    Raises:
+        DistillError: The data, a run, a setting or the output directory is wrong.
+        ExportError: Embeddings do not fit a precision.
+    """
+    _require_ours(request.out)
+    data, teacher = load_interactions(request.data), open_run(request.teacher)
+    teacher.require_same_data(data)
+    request.plan.require_below(teacher.dim)
+    jobs = request.plan.jobs()
+    others = _open_others(request.runs, data, teacher, set(jobs))
+    runs = request.out / RUNS_FOLDER
+    students = train_students(jobs, request.data, data, teacher, runs, processes=request.jobs)
+    dims = sorted({*request.plan.dims, *(run.dim for run in others)})
+    candidates, notes = measure_candidates(
+        replace(request.plan, dims=tuple(dims)),
+        data,
+        teacher,
+        [*students, *others],
+        ann_recall=request.ann_recall,
+        seed=request.seed,
+    )
+    rows = compare_candidates(candidates)
+    found = recommend(rows, request.limits)
+    document = build_document(
+        _describe(request, data, teacher, rows[0].name),
+        rows,
+        request.limits,
+        found,
+        reasons=explain(found, rows, request.limits),
+        notes=notes,
+        commands=next_commands(found, request.out),
+    )
+    write_file(request.out / FIGURE_FILE, encode_png(draw_frontier(document)))
+    write_file(request.out / PAGE_FILE, render_page(document).encode())
+    write_file(request.out / DOCUMENT_FILE, (json.dumps(document, indent=2) + "\n").encode())
+    return document
+
+
+def _require_ours(out: Path) -> None:
+    ours = {DOCUMENT_FILE, PAGE_FILE, FIGURE_FILE, RUNS_FOLDER}
+    strangers = sorted(path.name for path in out.iterdir() if path.name not in ours) if out.exists() else []
+    if strangers:
+        raise RunError(f"{out}: holds '{strangers[0]}', which is no part of a frontier; give another --out")
+
+
+def _open_others(paths: tuple[Path, ...], data: Interactions, teacher: Run, taken: set[str]) -> list[Run]:
+    others = []
+    for path in paths:
+        run = open_run(path)
+        run.require_same_data(data)
+        if run.dim >= teacher.dim:
+            raise SettingError(f"run: {path} has dimension {run.dim}, must be below the teacher's {teacher.dim}")
+        if path.name in taken or path.name in RESERVED:
+            raise SettingError(f"run: '{path.name}' already names a candidate; rename the directory {path}")
+        taken.add(path.name)
+        others.append(run)
+    return others
+
+
+def _describe(request: Request, data: Interactions, teacher: Run, candidate: str) -> dict[str, Any]:
+    plan = asdict(request.plan)
+    return {
+        "data": {
+            "name": data.name, "path": str(request.data), "fingerprint": data.fingerprint, **data.counts,
+        },
+        "teacher": {
+            "run": str(request.teacher), "backbone": teacher.config.get("backbone"), "dim": teacher.dim,
+            "candidate": candidate,
+        },
+        "settings": {
+            **plan, "runs": [str(path) for path in request.runs], "ann_recall": request.ann_recall,
+            "seed": request.seed,
+        },
+    }  # fmt: skip

@@ -1,0 +1,82 @@
+"""What is put on the frontier: methods × dimensions are trained, precisions are derived, baselines are fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from distill.backbones import BACKBONES
+from distill.baselines import BASELINES
+from distill.errors import SettingError
+from distill.job import Job, training_options
+from distill.methods.composition import parse_method
+from export.precision import PRECISIONS
+
+DEFAULT_METHODS = ("scratch", "fd", "freqd", "ce", "freqd+ce")
+DEFAULT_DIMS = (8, 16, 32)
+RESERVED = {"teacher", "svd", *BASELINES}
+"""Names of what is not trained."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The candidates.
+
+    Attributes:
+        methods: Methods or compositions, each trained once at each dimension.
+        dims: d_s, each below the teacher's.
+        precisions: In `PRECISIONS`; derived from every student, from the teacher and from its SVD.
+        baselines: In `BASELINES`.
+        backbone: Of the students, in `BACKBONES`.
+        training: Fields of `TrainingOptions` that hold for every student; None counts as not given.
+    """
+
+    methods: tuple[str, ...] = DEFAULT_METHODS
+    dims: tuple[int, ...] = DEFAULT_DIMS
+    precisions: tuple[str, ...] = PRECISIONS
+    baselines: tuple[str, ...] = tuple(BASELINES)
+    backbone: str = "bprmf"
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, known in (("precisions", PRECISIONS), ("baselines", tuple(BASELINES))):
+            for value in getattr(self, name):
+                if value not in known:
+                    raise SettingError(f"{name}: '{value}' is not one of {', '.join(known)}")
+        if self.backbone not in BACKBONES:
+            raise SettingError(f"backbone: '{self.backbone}' is not one of {', '.join(BACKBONES)}")
+        for name in ("methods", "dims", "precisions"):
+            if not getattr(self, name):
+                raise SettingError(f"{name}: give at least one")
+        for method in self.methods:
+            parse_method(method)
+
+    def require_below(self, teacher_dim: int) -> None:
+        """Check that every student is smaller than its teacher.
+
+        Raises:
+            SettingError: One is not.
+        """
+        for dim in self.dims:
+            if not 1 <= dim < teacher_dim:
+                raise SettingError(f"dims: {dim} must be from 1 to below the teacher's {teacher_dim}")
+
+    def jobs(self) -> dict[str, Job]:
+        """Run name → what to train."""
+        return {
+            f"{method}-d{dim}": Job(
+                self.backbone, method, dim, options=training_options(self.backbone, method, **self.training)
+            )
+            for dim in self.dims
+            for method in self.methods
+        }
+
+    def code_bytes(self, teacher_dim: int) -> list[int]:
+        """Bytes an item of the students, at which the teacher is product-quantised.
+
+        A byte a number or more of the teacher is left out: int8 takes as many.
+        """
+        sizes = {"float32": 4, "float16": 2, "int8": 1}
+        wanted = {dim * sizes[precision] for dim in self.dims for precision in self.precisions}
+        return sorted(size for size in wanted if size < teacher_dim)

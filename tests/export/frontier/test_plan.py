@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from distill.errors import SettingError
+from export.frontier.plan import Plan
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"methods": ("freqd", "magic")}, "method: 'magic' is not one of"),
+        ({"methods": ("scratch+ce",)}, "cannot be composed"),
+        ({"methods": ()}, "methods: give at least one"),
+        ({"dims": ()}, "dims: give at least one"),
+        ({"precisions": ("int4",)}, "precisions: 'int4' is not one of float32, float16, int8"),
+        ({"baselines": ("oracle",)}, "baselines: 'oracle' is not one of popularity, itemknn, ease"),
+        ({"backbone": "abacus"}, "backbone: 'abacus' is not one of"),
+    ],
+)
+def test_what_is_not_known_is_named(given: dict[str, Any], named: str) -> None:
+    with pytest.raises(SettingError, match=named):
+        Plan(**given)
+
+
+@pytest.mark.parametrize("dim", [0, 16, 17])
+def test_students_are_smaller_than_their_teacher(dim: int) -> None:
+    with pytest.raises(SettingError, match=f"dims: {dim} must be from 1 to below the teacher's 16"):
+        Plan(dims=(4, dim)).require_below(16)
+
+
+def test_a_run_for_every_method_and_dimension_with_the_methods_own_defaults() -> None:
+    jobs = Plan(methods=("scratch", "freqd+ce"), dims=(4, 8), training={"epochs": 7, "max_seconds": None}).jobs()
+    assert list(jobs) == ["scratch-d4", "freqd+ce-d4", "scratch-d8", "freqd+ce-d8"]
+    assert {(job.options.epochs, job.options.max_seconds) for job in jobs.values()} == {(7, None)}
+    assert jobs["scratch-d4"].options.learning_rate == 1e-3
+    assert jobs["freqd+ce-d8"].options.learning_rate == 5e-3
+
+
+def test_the_teacher_is_quantised_to_the_students_bytes_below_a_byte_a_number() -> None:
+    assert Plan(dims=(8, 16)).code_bytes(64) == [8, 16, 32]
+    assert Plan(dims=(8, 16), precisions=("float32",)).code_bytes(65) == [32, 64]
