@@ -11,7 +11,7 @@ Example:
     data = "ml-100k"
     backbone = "bprmf"
     teacher = { dim = 200 }
-    dims = [20]
+    dim = 20
     seeds = [0, 1, 2]
     contestants = ["scratch", "freqd"]
     untrained = ["popularity", "svd", "teacher-pq"]
@@ -60,7 +60,8 @@ class Study:
         data: A key of the plan's `data`.
         backbone: Of teacher and students.
         teacher: `dim` and training options.
-        dims: Students' dimensions.
+        dim: Students' dimension.
+        more_dims: Further dimensions, and who is trained there.
         seeds: The first one is that of the trials.
         contestants: Keys of the plan's `contestants`.
         untrained: Names in `UNTRAINED`.
@@ -71,7 +72,8 @@ class Study:
     data: str
     backbone: str
     teacher: dict[str, Any]
-    dims: tuple[int, ...] = (20,)
+    dim: int = 20
+    more_dims: dict[int, tuple[str, ...]] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
     contestants: tuple[str, ...] = ()
     untrained: tuple[str, ...] = ()
@@ -82,6 +84,11 @@ class Study:
     def name(self) -> str:
         """Folder of its cells."""
         return f"{self.data}/{self.backbone}"
+
+    @property
+    def contestants_by_dim(self) -> dict[int, tuple[str, ...]]:
+        """Who is trained at which dimension."""
+        return {self.dim: self.contestants, **self.more_dims}
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,7 @@ def load_plan(path: Path) -> Plan:
         parse_method(contestant.method)
     for study in studies:
         _require(path, study.data, data, "data")
-        for name in study.contestants:
+        for name in (name for names in study.contestants_by_dim.values() for name in names):
             _require(path, name, contestants, "contestants")
         for name in study.untrained:
             _require(path, name, UNTRAINED, "untrained")
@@ -132,3 +139,9 @@ def load_plan(path: Path) -> Plan:
 def _require(path: Path, name: str, known: Collection[str], section: str) -> None:
     if name not in known:
         raise SettingError(f"{path}: '{name}' is not in {section}; it has {', '.join(known)}")
+
+
+def num_trials(plan: Plan, study: Study, name: str) -> int:
+    """How many of a contestant's trials a study runs."""
+    given = len(plan.contestants[name].trials)
+    return min(given, study.trials or given)

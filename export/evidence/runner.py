@@ -24,7 +24,7 @@ from distill.methods.composition import build_method_settings
 from distill.run import METRICS_FILE, Run, open_run
 from distill.trainer import TrainingOptions
 from export.evidence.cells import TEACHER, Cell, describe_run, winning_trial, write_cell
-from export.evidence.plan import Plan, Study
+from export.evidence.plan import Plan, Study, num_trials
 from export.evidence.untrained import build_untrained, rank_decoded
 
 
@@ -54,29 +54,23 @@ class Folders:
 def rounds(plan: Plan, study: Study, folders: Folders) -> Iterator[list[Cell]]:
     """The study's rounds of cells; a round is made when the one before it is done."""
     yield [Cell(study, TEACHER)]
-    first = study.seeds[0]
-    numbers = {name: _num_trials(plan, study, name) for name in study.contestants}
-    untrained = [Cell(study, name, dim) for name in study.untrained for dim in study.dims]
-    trials = [
-        Cell(study, name, dim, trial, first)
-        for dim in study.dims
-        for trial in range(max(numbers.values(), default=0))
-        for name in study.contestants
-        if trial < numbers[name]
+    entries = [(dim, name) for dim, names in study.contestants_by_dim.items() for name in names]
+    yield [Cell(study, name, dim) for name in study.untrained for dim in study.contestants_by_dim] + [
+        Cell(study, name, dim, trial, study.seeds[0])
+        for trial in range(max((num_trials(plan, study, name) for _, name in entries), default=0))
+        for dim, name in entries
+        if trial < num_trials(plan, study, name)
     ]
-    yield untrained + trials
+    winners = [
+        (name, dim, winning_trial(study, name, dim, num_trials(plan, study, name), folders.results))
+        for dim, name in entries
+    ]
     yield [
         Cell(study, name, dim, winner, seed)
-        for dim in study.dims
         for seed in study.seeds[1:]
-        for name in study.contestants
-        if (winner := winning_trial(study, name, dim, numbers[name], folders.results)) is not None
+        for name, dim, winner in winners
+        if winner is not None
     ]
-
-
-def _num_trials(plan: Plan, study: Study, name: str) -> int:
-    given = len(plan.contestants[name].trials)
-    return min(given, study.trials or given)
 
 
 def run_plan(plan: Plan, folders: Folders, *, only: str = "*", jobs: int = 1) -> None:

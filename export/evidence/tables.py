@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from export.evidence.cells import TEACHER, Cell, read_cell, validation_recall, winning_trial
-from export.evidence.plan import Contestant, Plan, Study
+from export.evidence.plan import Contestant, Plan, Study, num_trials
 
 REPORT = "test_all_users"
 EQUAL_TIMES = (10, 30, 100)
@@ -40,19 +40,18 @@ def render_study(plan: Plan, study: Study, results: Path) -> str:
         return ""
     rows = [_row(TEACHER, int(teacher["config"]["dim"]), [teacher], teacher)]
     trials = []
-    for dim in study.dims:
+    for dim, names in study.contestants_by_dim.items():
         for name in study.untrained:
             cell = read_cell(Cell(study, name, dim), results)
             rows += [_untrained_row(name, cell, teacher)] if cell is not None else []
-        for name in study.contestants:
-            contestant = plan.contestants[name]
-            count = min(len(contestant.trials), study.trials or len(contestant.trials))
+        for name in names:
+            count = num_trials(plan, study, name)
             winner = winning_trial(study, name, dim, count, results)
             if winner is None:
                 continue
             cells = [read_cell(Cell(study, name, dim, winner, seed), results) for seed in study.seeds]
             rows.append(_row(name, dim, [cell for cell in cells if cell is not None], teacher))
-            trials += _trial_rows(study, name, contestant, dim, count, winner, results)
+            trials += _trial_rows(study, name, plan.contestants[name], dim, count, winner, results)
     teacher_training = teacher["config"]["training"]
     lines = [
         f"Teacher: {study.backbone}, d {teacher['config']['dim']}, lr {teacher_training['learning_rate']:g}, "

@@ -33,7 +33,7 @@ trials = [{ "ce.num_top" = 5 }, { "ce.num_top" = 9, weight_decay = 1e-4 }]
 data = "toy"
 backbone = "bprmf"
 teacher = { dim = 12, epochs = 6, patience = 6, learning_rate = 1e-2 }
-dims = [4]
+dim = 4
 seeds = [0, 7]
 contestants = ["scratch", "best"]
 untrained = ["popularity", "svd", "teacher-float16", "teacher-int8"]
@@ -161,7 +161,7 @@ def test_a_table_says_what_its_cells_say(tmp_path: Path) -> None:
 
 
 def test_options_of_a_trial_win_over_the_studys_and_the_plans(tmp_path: Path) -> None:
-    text = PLAN.replace("dims = [4]", "dims = [4]\ntraining = { epochs = 9, weight_decay = 0.5 }\ntrials = 1")
+    text = PLAN.replace("dim = 4", "dim = 4\ntraining = { epochs = 9, weight_decay = 0.5 }\ntrials = 1")
     (tmp_path / "plan.toml").write_text(text)
     plan = load_plan(tmp_path / "plan.toml")
     first = build_job(plan, Cell(plan.studies[0], "best", 4, 0, 3)).options
@@ -179,8 +179,8 @@ def test_options_of_a_trial_win_over_the_studys_and_the_plans(tmp_path: Path) ->
         ('["scratch", "best"]', '["scratch", "worst"]', "'worst' is not in contestants"),
         ('"svd", "teacher-float16"', '"magic"', "'magic' is not in untrained"),
         ('method = "freqd+ce"', 'method = "freqd+magic"', "'magic' is not one of"),
-        ("dims = [4]", 'dims = "four"', r"0\.dims"),
-        ("dims = [4]", "sizes = [4]", r"0\.sizes"),
+        ("dim = 4", 'dim = "four"', r"0\.dim"),
+        ("dim = 4", "size = 4", r"0\.size"),
     ],
 )
 def test_a_wrong_plan_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
