@@ -9,8 +9,9 @@ Cost of a step. The rows with a share in an expert pass through it: `distill.exp
 that is all K of them, 6 B K h (d_s + d_t) operations with h = (d_s + d_t) / 2; once T is below about 0.01 it is
 nearly one, a K-th of that. The teacher's rows are read once forward and once backward.
 
-Where this is not the authors' code: an item that is both positive and negative draws its noise once, not twice; equal
-dimensions do not halve the experts' width.
+Where this is not the public codes: T falls over 100 epochs, not over the 1,000 that trainings end long before, so that
+the gate comes to choose and a step to its lower cost; an item that is both positive and negative draws its noise once,
+not twice; equal dimensions do not halve the experts' width.
 
 References:
     Kang, Hwang, Kweon and Yu, "DE-RRD: A Knowledge Distillation Framework for Recommender System", CIKM 2020
@@ -47,11 +48,10 @@ class DistillationExpertsSettings(PreferenceSettings):
         anneal_epochs: Epochs over which T falls.
     """
 
-    distillation_weight: float = 0.05
     num_experts: int = 30
     temperature: float = 1.0
     end_temperature: float = 1e-10
-    anneal_epochs: int = 1000
+    anneal_epochs: int = 100
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,8 +12,8 @@ Entities of one group are compared with each other, all entities with the group 
 Group(P, e). Its other one, Group(P, P), compares means with means, which teaches nothing where means are held fixed.
 
 Cost of a step. R, users and items half each, is bounded by `max_rows` and drawn from the batch, because it counts
-squared: 2 R² (d_t + 3 d_s) operations and 20 R² bytes for similarities, 4 R K (d_t + 3 d_s) for the means, and about
-4 R rows through experts (see `distill.experts`), 6 operations for each of their (d_s + d_t)² / 2 weights.
+squared: 2 R² (d_t + 3 d_s) operations and 20 R² bytes for similarities, 8 R K (d_t + 3 d_s) for the means. At T = 0.1
+about 4 of the experts have a share in a row: 3 (d_s + d_t)² operations each (see `distill.experts`).
 
 Where this is not the authors' code: it takes all entities of a batch, and leaves pairs of one group out of the first
 sum where the teacher's similarity is not positive, which the paper does not.
@@ -50,7 +50,7 @@ class TopologyDistillationSettings:
         max_rows: Bound on R; half of it users, half items.
     """
 
-    distillation_weight: float = 0.01
+    distillation_weight: float = 0.1
     topology_share: float = 0.5
     num_groups: int = 30
     temperature: float = 0.1
