@@ -12,7 +12,7 @@ import lowpass
 from distill.data.synthetic import SyntheticOptions, synthesize
 from distill.errors import SettingError
 from export.evidence.cells import Cell, read_cell, winning_trial, write_cell
-from export.evidence.plan import Plan, load_plan
+from export.evidence.plan import Plan, load_plan, num_trials
 from export.evidence.runner import build_job
 from export.evidence.tables import render_study
 
@@ -169,6 +169,22 @@ def test_options_of_a_trial_win_over_the_studys_and_the_plans(tmp_path: Path) ->
     assert (first.epochs, first.patience, first.weight_decay, first.seed) == (9, 4, 0.5, 3)
     assert second.weight_decay == 1e-4
     assert first.learning_rate == 5e-3, "the method's own default"
+
+
+def test_every_job_of_our_own_plan_can_be_built_and_budgets_are_equal() -> None:
+    plan = load_plan(Path(__file__).resolve().parents[3] / "results" / "plan.toml")
+    assert plan.studies
+    for study in plan.studies:
+        counts = set()
+        for dim, names in study.contestants_by_dim.items():
+            assert len(set(names)) == len(names)
+            for name in names:
+                count = num_trials(plan, study, name)
+                counts.add(count)
+                jobs = [build_job(plan, Cell(study, name, dim, trial, 0)) for trial in range(count)]
+                assert all(job.options.patience == plan.training["patience"] for job in jobs)
+                assert len({repr(job) for job in jobs}) == count, f"{name} tries something twice"
+        assert len(counts) == 1, f"{study.name}: budgets differ"
 
 
 @pytest.mark.parametrize(
