@@ -28,8 +28,9 @@ from distill.run import METRICS_FILE, Run, open_run
 from distill.trainer import Trainer, TrainingOptions
 
 RANDOM, SVD = "random", "svd"
-RECOMMENDED_BACKBONE, RECOMMENDED_METHOD = "lpmf", "ce"
-"""The student and the method that RESULTS.md finds best: a low-pass student of the teacher's top items."""
+RECOMMENDED_METHOD = "freqd+ce"
+RECOMMENDED_SETTINGS = {"freqd.distillation_weight": 0.1}
+"""What RESULTS.md finds best: the teacher's top items, and its low frequencies with a small weight."""
 
 
 @dataclass(frozen=True)

@@ -232,9 +232,13 @@ def test_stages_start_a_composition_from_a_run(road: Path, tmp_path: Path) -> No
 
 
 def test_the_recommended_recipe_is_a_flag(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert lowpass.main(distill_arguments(road, tmp_path / "run", "--recommended", "--set", "num-top=5")) == 0
+    options = ["--recommended", "--set", "num-top=5", "--backbone", "lpmf", "--backbone-set", "alpha=0.2"]
+    assert lowpass.main(distill_arguments(road, tmp_path / "run", *options)) == 0
     config = open_run(tmp_path / "run").config
-    assert (config["backbone"], config["method"], config["backbone_settings"]) == ("lpmf", "ce", {"alpha": 0.3})
+    assert (config["backbone"], config["backbone_settings"]) == ("lpmf", {"alpha": 0.2})
+    assert config["method"] == "freqd+ce"
+    assert config["method_settings"]["freqd"]["distillation_weight"] == 0.1
+    assert config["method_settings"]["ce"]["num_top"] == 5
     capsys.readouterr()
     assert lowpass.main(distill_arguments(road, tmp_path / "other", "--recommended", "--method", "fd")) == 2
     assert "--recommended chooses --method" in capsys.readouterr().err
