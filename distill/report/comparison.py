@@ -158,10 +158,10 @@ def build_summary(material: Material) -> list[tuple[str, str, str]]:
     reached = _mean(best, "test")
     if reached is not None:
         cards.append(("best on validation", f"{reached:.4f}", f"test {METRIC}: {best.name}"))
-        if whole:
-            smaller = material.teacher.dim / best.runs[0].dim if material.teacher is not None else 1.0
+        if whole and material.teacher is not None:
+            dims = material.teacher.dim, best.runs[0].dim
             cards.append(("kept", f"{reached / whole:.1%}", f"of the teacher's test {METRIC}"))
-            cards.append(("smaller", f"{smaller:.3g}×", f"d = {best.runs[0].dim} instead of {material.runs[0].dim}"))
+            cards.append(("smaller", f"{dims[0] / dims[1]:.3g}×", f"d = {dims[1]} instead of {dims[0]}"))
     return cards
 
 

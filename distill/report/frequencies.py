@@ -27,6 +27,11 @@ NUM_GROUPS = 21
 NUM_NEIGHBORS = 5
 """Of the co-occurrence graph, which is not the one drawn."""
 SEED = 0
+CAPTION = (
+    "Left: share of the teacher's energy that was kept in each band; gaps where the teacher has none. "
+    "Right: how the energy of the embeddings is spread; the shaded steps are the frequencies themselves, "
+    "which is what noise would look like."
+)
 
 Values = npt.NDArray[np.float64]
 
@@ -51,15 +56,8 @@ def build_frequencies(material: Material, *, progress: bool = False) -> Section 
     )
     teacher_name = next((group.name for group in material.groups if group.is_teacher), "teacher")
     legend = [(teacher_name, 0), *dict(colours).items()]
-    chart = Chart(_draw(found, [number for _, number in colours]), _CAPTION, legend)
+    chart = Chart(_draw(found, [number for _, number in colours]), CAPTION, legend)
     return Section("frequencies", TITLE, lead, [chart, _tabulate(found, colours)])
-
-
-_CAPTION = (
-    "Left: share of the teacher's energy that was kept in each band; gaps where the teacher has none. "
-    "Right: how the energy of the embeddings is spread; the shaded steps are the frequencies themselves, "
-    "which is what noise would look like."
-)
 
 
 def compute(data: Interactions, teacher: Run, students: Sequence[Run], *, progress: bool = False) -> dict[str, Any]:

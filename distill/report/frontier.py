@@ -40,7 +40,8 @@ def build_frontier(material: Material) -> Section | LeftOut:
     )
     first = [each for each in found["candidates"] if each["name"] in {*numbered, found["recommended"]}]
     others = [each for each in found["candidates"] if each not in first]
-    parts += [chart, _tabulate("Candidates that no other one beats", first, colours, numbered, found["recommended"])]
+    caption = "Candidates that no other one beats, and the recommended one"
+    parts += [chart, _tabulate(caption, first, colours, numbered, found["recommended"])]
     if others:
         caption = f"The other {len(others)} candidates"
         parts.append(_tabulate(caption, others, colours, numbered, found["recommended"], fold=True))

@@ -15,6 +15,9 @@ from distill.errors import RunError
 from distill.job import features_fingerprint
 from distill.run import Run, open_run
 
+ANALYSIS_FIELDS = ("groups", "teacher", "students")
+FRONTIER_FIELDS = ("data", "limits", "candidates", "pareto", "recommended")
+
 
 @dataclass(frozen=True)
 class Group:
@@ -89,10 +92,10 @@ def gather(
     teacher = find_teacher(runs)
     if teacher is not None and all(run is not teacher for run in runs):
         runs.insert(0, teacher)
-    analysed = None if analysis is None else _read(analysis, "lowpass analyze --out", ("teacher", "groups", "students"))
+    analysed = None if analysis is None else _read(analysis, "lowpass analyze --out", ANALYSIS_FIELDS)
     if analysed is not None and analysed.get("data") != about["name"]:
         raise RunError(f"{analysis}: is about data set '{analysed.get('data')}', the runs about '{about['name']}'")
-    measured = None if frontier is None else _read(frontier, "lowpass frontier", ("data", "candidates", "recommended"))
+    measured = None if frontier is None else _read(frontier, "lowpass frontier", FRONTIER_FIELDS)
     if measured is not None and measured["data"].get("fingerprint") != about["fingerprint"]:
         raise RunError(f"{frontier}: is about other data than the runs; run 'lowpass frontier' on theirs")
     return Material(about["name"], build_groups(runs, teacher), teacher, interactions, analysed, measured)
@@ -132,7 +135,7 @@ def build_groups(runs: Sequence[Run], teacher: Run | None) -> tuple[Group, ...]:
     repeated = Counter(names)
     return tuple(
         Group(
-            name if repeated[name] == 1 else f"{name} ({group[0].path.name})",
+            name if repeated[name] == 1 else f"{name} ({group[0].path})",
             tuple(group),
             number if has_teacher else number + 1,
         )

@@ -4,7 +4,7 @@ The directory of a sweep holds
 
 - `journal.log`: every trial with its sampled values and its result, written by Optuna as it happens;
 - `trials/NNN/`: a run directory a trial, which every other command reads;
-- `sweep.json`, `sweep.png`: the summary, written anew as trials end.
+- `sweep.json`: the summary, written anew as trials end; `sweep.png`: its figure, at the end.
 
 This process alone draws settings and writes the journal, and a lock keeps a second sweep out of the directory. So
 a trial that the journal calls running when a sweep starts is one that was cut off: it is taken up again.
@@ -182,9 +182,9 @@ def _enqueue_grid(study: Study, axes: tuple[Axis, ...], points: int) -> None:
     size = math.prod(len(grid_points(axis, points)) for axis in axes)
     if size > MAX_GRID:
         raise SettingError(f"grid: {size} combinations are more than {MAX_GRID}; give fewer --points, or no --grid")
-    for values in itertools.product(*(grid_points(axis, points) for axis in axes)):
-        named = dict(zip((axis.name for axis in axes), values, strict=True))
-        study.enqueue_trial(named, skip_if_exists=True)
+    combinations = itertools.product(*(grid_points(axis, points) for axis in axes))
+    for values in itertools.islice(combinations, len(study.trials), None):
+        study.enqueue_trial(dict(zip((axis.name for axis in axes), values, strict=True)))
 
 
 def _take_up_cut_off(study: Study, plan: Plan, out: Path) -> list[Trial]:

@@ -61,7 +61,7 @@ def test_names_that_would_repeat_say_the_directory(gallery: Gallery, tmp_path: P
     config = {**run.config, "training": {"weight_decay": 0.001, "epochs": 9}}
     write_run(run.path, config, run.user_embeddings, run.item_embeddings, run.metrics)
     names = [group.name for group in gather([gallery.scratch.path, run.path]).groups]
-    assert names == ["scratch wd 0.001, d 4 (scratch)", "scratch wd 0.001, d 4 (aside)"]
+    assert names == [f"scratch wd 0.001, d 4 ({path})" for path in (gallery.scratch.path, run.path)]
 
 
 def test_everything_must_be_about_one_data_set(gallery: Gallery, tmp_path: Path) -> None:
