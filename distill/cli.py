@@ -17,7 +17,7 @@ from distill.data.interactions import load_interactions
 from distill.evaluation import Protocol
 from distill.evaluation import evaluate as evaluate_embeddings
 from distill.figures import plot_curves
-from distill.job import RANDOM, RECOMMENDED_METHOD, RECOMMENDED_SETTINGS, Job, run_job, training_options
+from distill.job import RANDOM, RECOMMENDED_METHOD, Job, run_job, training_options
 from distill.methods import METHODS, Method
 from distill.methods.composition import build_method_settings
 from distill.projector import PROJECTORS
@@ -154,7 +154,7 @@ def train(
 @click.option("--out", type=DIRECTORY, required=True, help="The run directory to write.")
 @click.option("--method", help="One, or several such as freqd+ce: see 'lowpass methods'.  [default: freqd]")
 @click.option("--recommended", is_flag=True,
-              help=f"The best we know: --method {RECOMMENDED_METHOD}, with tried settings.")  # fmt: skip
+              help=f"The method that RESULTS.md finds best, now {RECOMMENDED_METHOD}.")  # fmt: skip
 @click.option("--dim", type=click.IntRange(1), default=20, show_default=True, help="The student's dimension.")
 @click.option("--start", help="random, svd (of the teacher's scores), or a run to go on from.  [default: random]")
 @_with(METHOD_SETTINGS)
@@ -172,8 +172,6 @@ def distill(
     method = method or (RECOMMENDED_METHOD if recommended else "freqd")
     if not METHODS.get(method, Method).needs_teacher:
         raise click.BadParameter(f"'{method}' learns from no teacher; use 'lowpass train'", param_hint="--method")
-    if recommended:
-        given = {**RECOMMENDED_SETTINGS, **given}
     job = _build_job(method, dim, backbone or "bprmf", backbone_set, given)
     metrics = run_job(job, load_interactions(data), out, teacher=open_run(teacher), resume=resume)
     _finish(out, metrics, as_json=as_json)

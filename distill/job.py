@@ -28,9 +28,8 @@ from distill.run import METRICS_FILE, Run, open_run
 from distill.trainer import Trainer, TrainingOptions
 
 RANDOM, SVD = "random", "svd"
-RECOMMENDED_METHOD = "freqd+ce"
-RECOMMENDED_SETTINGS = {"freqd.distillation_weight": 0.1}
-"""What RESULTS.md finds best: the teacher's top items, and its low frequencies with a small weight."""
+RECOMMENDED_METHOD = "ce"
+"""What RESULTS.md finds best: the order of what the teacher would recommend, training items left out."""
 
 
 @dataclass(frozen=True)

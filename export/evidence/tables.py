@@ -113,9 +113,8 @@ def _within(cells: Sequence[Mapping[str, Any]], seconds: float) -> str:
     best = []
     for cell in cells:
         curve = cell["curve"]
-        reached = [
-            recall for recall, at in zip(curve["Recall@20"], curve["processor_seconds"], strict=True) if at <= seconds
-        ]
+        times = curve.get("processor_seconds", curve["seconds"])
+        reached = [recall for recall, at in zip(curve["Recall@20"], times, strict=True) if at <= seconds]
         best.append(max(reached, default=0.0))
     return f"{np.mean(best):.4f}"
 

@@ -236,9 +236,8 @@ def test_the_recommended_recipe_is_a_flag(road: Path, tmp_path: Path, capsys: py
     assert lowpass.main(distill_arguments(road, tmp_path / "run", *options)) == 0
     config = open_run(tmp_path / "run").config
     assert (config["backbone"], config["backbone_settings"]) == ("lpmf", {"alpha": 0.2})
-    assert config["method"] == "freqd+ce"
-    assert config["method_settings"]["freqd"]["distillation_weight"] == 0.1
-    assert config["method_settings"]["ce"]["num_top"] == 5
+    assert config["method"] == "ce"
+    assert (config["method_settings"]["num_top"], config["method_settings"]["hide_train"]) == (5, True)
     capsys.readouterr()
     assert lowpass.main(distill_arguments(road, tmp_path / "other", "--recommended", "--method", "fd")) == 2
     assert "--recommended chooses --method" in capsys.readouterr().err
