@@ -157,14 +157,14 @@ class _CosineContrastiveLoss(torch.autograd.Function):
     def forward(
         ctx: Any, rows: torch.Tensor, num_pairs: int, taken: tuple[np.ndarray, np.ndarray], settings: SimpleXSettings
     ) -> torch.Tensor:
-        users, positives, negatives = rows.split([num_pairs, num_pairs, len(rows) - 2 * num_pairs])
+        users, positives, negatives = rows[:num_pairs], rows[num_pairs : 2 * num_pairs], rows[2 * num_pairs :]
         pairs, items = (torch.from_numpy(places).to(rows.device) for places in taken)
         excess = (users @ negatives.T).sub_(settings.margin)
         excess[pairs, items] = 0.0
         excess.clamp_min_(0.0)
         left = len(negatives) - torch.bincount(pairs, minlength=num_pairs)
         weights = settings.negative_weight / left.clamp_min(1)
-        loss = (1.0 - (users * positives).sum(dim=1)).sum() + weights @ excess.sum(dim=1)
+        loss: torch.Tensor = (1.0 - (users * positives).sum(dim=1)).sum() + weights @ excess.sum(dim=1)
         ctx.save_for_backward(users, positives, negatives, excess.sign_().mul_(weights[:, None]))
         return loss
 

@@ -70,7 +70,8 @@ def test_a_user_without_history_keeps_their_own_direction() -> None:
 
 def plain_loss(model: SimpleX, data: Interactions, batch: Batch) -> torch.Tensor:
     """The formula, pair by pair."""
-    users, items = model.embeddings().split([data.num_users, data.num_items])
+    embeddings = model.embeddings()
+    users, items = embeddings[: data.num_users], embeddings[data.num_users :]
     total = torch.zeros(())
     for user, positive in zip(batch.users.tolist(), batch.positives.tolist(), strict=True):
         left = [item for item in batch.negatives.tolist() if data.train[user, item] == 0]
