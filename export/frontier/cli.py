@@ -12,7 +12,6 @@ import click
 from distill.errors import SettingError
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
-EXISTING_DIRECTORY = click.Path(exists=True, path_type=Path, file_okay=False)
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 
 

@@ -23,6 +23,7 @@ candidates          a list; the teacher in float32 first
     code_bytes      of the code alone
     bytes_per_user  of the user's vector (float16 beside float16 items, else float32); of a user's training items,
                     for a baseline that scores by them
+    total_bytes     of all items and all users together
     index           {factory, search, ann_recall}; factory "scores" for a baseline
     latency_us      {p50, p99} of a single query
     training_seconds, build_seconds   the teacher's training is in neither
@@ -51,7 +52,7 @@ from export.frontier.recommendation import Limits, Recommendation
 FORMAT = 1
 DOMINANCE = (
     "validation quality kept, bytes an item and p50 of a query; quality in steps of "
-    f"{KEPT_STEP:.1%} of the teacher's, time in steps of {TIME_STEP:.0%}"
+    f"{KEPT_STEP:.0%} of the teacher's, time in steps of {TIME_STEP:.0%}"
 )
 
 
@@ -81,7 +82,7 @@ def build_document(
         **about,
         "limits": asdict(limits),
         "conventions": {"quality": CONVENTION, "latency": TIMED, "pareto": DOMINANCE},
-        "candidates": [_describe(row, limits) for row in rows],
+        "candidates": [{**_describe(row, limits), "total_bytes": _total(row, about["data"])} for row in rows],
         "pareto": [row.name for row in rows if row.pareto],
         "recommended": _name(found.chosen),
         "level": [row.name for row in found.level],
@@ -97,6 +98,11 @@ def build_document(
 
 def _name(row: Row | None) -> str | None:
     return row.name if row else None
+
+
+def _total(row: Row, data: Mapping[str, int]) -> int:
+    candidate = row.candidate
+    return candidate.bytes_per_item * data["items"] + candidate.bytes_per_user * data["users"]
 
 
 def _describe(row: Row, limits: Limits) -> dict[str, Any]:

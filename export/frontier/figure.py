@@ -40,6 +40,12 @@ def p50_milliseconds(row: Row) -> float:
     return float(row["latency_us"]["p50"]) / 1000
 
 
+PANELS: tuple[tuple[Place, str], ...] = (
+    (bytes_per_item, "bytes an item, in the index"),
+    (p50_milliseconds, "p50 of a single query's search, ms"),
+)
+
+
 def draw_frontier(document: Mapping[str, Any]) -> Figure:
     """Draw both panels.
 
@@ -53,14 +59,14 @@ def draw_frontier(document: Mapping[str, Any]) -> Figure:
     rows, colours = document["candidates"], _colours(document["candidates"])
     panels[0].set_ylim(*_range(rows, document["limits"]["min_kept"]))
     corners = []
-    for axes, place in zip(panels, (bytes_per_item, p50_milliseconds), strict=True):
+    for axes, (place, _) in zip(panels, PANELS, strict=True):
         _draw_points(axes, rows, colours, place)
         corners.append(_draw_line(axes, rows, place))
-    _draw_limits(panels, document["limits"])
+    _draw_limits(panels, document)
     _finish(figure, panels, document)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    for axes, place, named in zip(panels, (bytes_per_item, p50_milliseconds), corners, strict=True):
+    for axes, (place, _), named in zip(panels, PANELS, corners, strict=True):
         _name_points(axes, rows, named, colours, place, document["recommended"])
     return figure
 
@@ -132,25 +138,31 @@ def _draw_line(axes: Axes, rows: Sequence[Row], place: Place) -> list[Row]:
     return corners
 
 
-def _draw_limits(panels: Sequence[Axes], limits: Mapping[str, Any]) -> None:
-    """Shade what is out of bounds, and say why in its corner."""
-    words: dict[str, Any] = {"transform": None, "fontsize": 8, "color": "0.45", "ha": "right"}
+def _draw_limits(panels: Sequence[Axes], document: Mapping[str, Any]) -> None:
+    """Shade what is out of bounds, and say why."""
+    least, most = document["limits"]["min_kept"], document["limits"]["max_bytes_per_item"]
+    words: dict[str, Any] = {"fontsize": 8, "color": "0.45", "ha": "right"}
     shade: dict[str, Any] = {"color": "0.5", "alpha": 0.08, "linewidth": 0, "zorder": 0}
     for axes in panels:
+        lowest, across = axes.get_ylim()[0], axes.get_yaxis_transform()
         axes.axhline(1.0, color=FIXED_COLOURS["teacher"], linewidth=1, linestyle="--", zorder=1)
-        axes.axhspan(0, limits["min_kept"], **shade)
-        words["transform"] = axes.get_yaxis_transform()
-        axes.text(0.995, limits["min_kept"] - 0.004, f"below {limits['min_kept']:.0%}", va="top", **words)
-    if limits["max_bytes_per_item"] is not None:
-        left, right = panels[0].get_xlim()
-        panels[0].axvspan(limits["max_bytes_per_item"], max(right, limits["max_bytes_per_item"]), **shade)
+        axes.axhspan(0, least, **shade)
+        axes.text(0.995, least - 0.004, f"below {least:.0%}", va="top", transform=across, **words)
+        if any(row["kept"] < lowest for row in document["candidates"]):
+            axes.text(0.995, lowest + 0.004, "at the edge: keeps less", va="bottom", transform=across, **words)
+    left, right = panels[0].get_xlim()
+    if most is not None and left < most < right:
+        panels[0].axvspan(most, right, **shade)
         panels[0].set_xlim(left, right)
+        panels[0].text(
+            most, 1.0, f" over {most:g}", va="top", transform=panels[0].get_xaxis_transform(), **{**words, "ha": "left"}
+        )
 
 
 def _finish(figure: Figure, panels: Sequence[Axes], document: Mapping[str, Any]) -> None:
     panels[0].set_ylabel("share kept of the teacher's validation Recall@20")
     panels[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    for axes, label in zip(panels, ("bytes an item, in the index", "p50 of a single query's search, ms"), strict=True):
+    for axes, (_, label) in zip(panels, PANELS, strict=True):
         axes.set_xlabel(label)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

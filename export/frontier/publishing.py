@@ -19,7 +19,7 @@ from export.fold_in import build_whitening, choose_weights
 from export.frontier.document import FORMAT
 from export.frontier.job import DOCUMENT_FILE
 from export.frontier.measuring import CUTOFF
-from export.frontier.sources import reopen, store
+from export.frontier.sources import Source, build_sources, open_student, store
 from export.pipeline import (
     Seen,
     build_contents,
@@ -71,7 +71,7 @@ def read_choice(frontier: Path, name: str | None) -> Choice:
     if wanted not in candidates:
         raise SettingError(f"{path}: no candidate '{wanted}'; it has {', '.join(candidates)}")
     if not candidates[wanted]["servable"]:
-        raise SettingError(f"{path}: '{wanted}' is no embeddings, so no bundle can hold it; name another candidate")
+        raise SettingError(f"{path}: '{wanted}' has no embeddings, so no bundle can hold it; name another candidate")
     return Choice(candidates[wanted], *places)
 
 
@@ -98,13 +98,13 @@ def publish_candidate(
     row, data, teacher = choice.candidate, load_interactions(choice.data), open_run(choice.teacher)
     teacher.require_same_data(data)
     repository.reserve(model, "")
-    source = reopen(row["method"], row["dim"], Path(row["run"]) if row["run"] else None, choice.teacher)
+    source = _reopen(row, teacher)
     stored = store(source, row["precision"])
     weights, measured = choose_weights(
         stored.items, stored.users, data.train, data.validation, np.random.default_rng(seed)
     )
     manifest = build_manifest(
-        _model_card(row, model, stored, teacher),
+        _model_card(row, model, source, stored, teacher),
         _measure(stored, data, teacher),
         {"name": data.name, "fingerprint": data.fingerprint},
         _index_card(row),
@@ -120,6 +120,12 @@ def publish_candidate(
     return path
 
 
+def _reopen(row: dict[str, Any], teacher: Run) -> Source:
+    if row["trained"]:
+        return open_student(open_run(Path(row["run"])))
+    return next(source for source in build_sources(teacher, [], [row["dim"]]) if source.method == row["method"])
+
+
 def _build_graph(row: dict[str, Any], items: Any) -> faiss.Index:
     links = int(row["index"]["factory"].removeprefix("HNSW").split("_")[0])
     index, _ = build_graph(items, row["precision"], links)
@@ -127,13 +133,13 @@ def _build_graph(row: dict[str, Any], items: Any) -> faiss.Index:
     return index
 
 
-def _model_card(row: dict[str, Any], model: str, stored: StoredVectors, teacher: Run) -> ModelCard:
+def _model_card(row: dict[str, Any], model: str, source: Source, stored: StoredVectors, teacher: Run) -> ModelCard:
     return ModelCard(
         name=model,
         version="",
-        backbone=str(teacher.config.get("backbone", "unknown")),
+        backbone=source.backbone,
         method=row["name"],
-        dim=int(stored.items.shape[1]),
+        dim=source.dim,
         num_parameters=stored.users.size + stored.items.size,
         teacher=teacher.path.name,
     )

@@ -53,25 +53,31 @@ def explain(found: Recommendation, rows: Sequence[Row], limits: Limits) -> list[
 def _headline(chosen: Row, rows: Sequence[Row]) -> str:
     it, teacher = chosen.candidate, rows[0].candidate
     text = (
-        f"Take `{chosen.name}`: {it.bytes_per_item:,} bytes an item, {percent(chosen.kept)} of the teacher's "
-        f"validation Recall@20 (95 % interval {percent(chosen.interval[0])} to {percent(chosen.interval[1])}), "
-        f"p50 {milliseconds(it.latency.p50)}, p99 {milliseconds(it.latency.p99)} a query."
+        f"Take `{chosen.name}`: {it.bytes_per_item:,} bytes an item, {it.bytes_per_user:,} a user, "
+        f"{percent(chosen.kept)} of the teacher's validation Recall@20 (95 % interval {percent(chosen.interval[0])} to "
+        f"{percent(chosen.interval[1])}), p50 {milliseconds(it.latency.p50)}, p99 {milliseconds(it.latency.p99)} a "
+        "query."
     )
     if it.method == teacher.method and it.precision == teacher.precision:
         return f"{text} That is the teacher as it is: nothing smaller is as good within the limits."
-    as_it_is = [row.candidate for row in rows if row.candidate.method == teacher.method]
-    quickest = min(each.latency.p50 for each in as_it_is if each.precision == teacher.precision)
-    pace = quickest / it.latency.p50
-    compared = f"{pace:.1f} times as long" if pace >= 1 else f"{pace:.2f} of its time"
+    as_it_is = [
+        row.candidate
+        for row in rows
+        if row.candidate.method == teacher.method and row.candidate.precision == teacher.precision
+    ]
+    quickest = min(as_it_is, key=lambda each: each.latency.p50)
     return (
-        f"{text} The teacher takes {teacher.bytes_per_item / it.bytes_per_item:.0f} times as many bytes, and a query "
-        f"of its quickest index {compared}."
+        f"{text} The teacher as it is takes {teacher.bytes_per_item:,} bytes an item and {teacher.bytes_per_user:,} a "
+        f"user; its quickest index, with {quickest.bytes_per_item:,} bytes an item, p50 "
+        f"{milliseconds(quickest.latency.p50)}."
     )
 
 
 def _why(chosen: Row, best: Row, num_level: int, rows: Sequence[Row], limits: Limits) -> str:
     users = len(chosen.candidate.quality.recalls)
     fitting = sum(row.candidate.servable and not limits.excesses(row) for row in rows)
+    if fitting == 1:
+        return f"It is the only one of {len(rows)} candidates within the limits ({describe_limits(limits)})."
     start = f"{fitting} of {len(rows)} candidates are within the limits ({describe_limits(limits)})"
     if num_level == 1:
         return f"{start}; it has the highest validation Recall@20 of them, by more than chance allows."
@@ -126,7 +132,7 @@ def _unservable(chosen: Row, rows: Sequence[Row]) -> list[str]:
     better = [row for row in rows if not row.candidate.servable and row.kept > chosen.kept]
     return [
         f"`{row.name}` reads higher ({percent(row.kept)}), at {row.candidate.bytes_per_item:,} bytes an item and p50 "
-        f"{milliseconds(row.candidate.latency.p50)}, but it is no embeddings, so no bundle can hold it."
+        f"{milliseconds(row.candidate.latency.p50)}, but it has no embeddings, so no bundle can hold it."
         for row in better
     ]
 

@@ -7,10 +7,6 @@ from typing import Any
 
 FIGURE_FILE = "frontier.png"
 CHOSEN, PARETO, UNSERVABLE, BEATEN = "★", "●", "○", ""
-COLUMNS = (
-    "", "candidate", "bytes/item", "bytes/user", "kept (95 % interval)", "Recall@20", "NDCG@20", "kept, test",
-    "p50 µs", "p99 µs", "training s", "build s",
-)  # fmt: skip
 LEFT_ALIGNED = 2
 
 
@@ -24,7 +20,7 @@ def render_summary(document: Mapping[str, Any]) -> str:
     rows = [row for row in document["candidates"] if row["name"] in shown]
     legend = (
         f"{CHOSEN} recommended; {PARETO} in the Pareto set: nothing beats it in quality, bytes and time at once; "
-        f"{UNSERVABLE} likewise, but it is no embeddings, so no bundle can hold it."
+        f"{UNSERVABLE} likewise, but it has no embeddings, so no bundle can hold it."
     )
     parts = [_lead(document), _commands(document), render_table(rows, document), legend]
     return "\n\n".join(part for part in parts if part)
@@ -51,8 +47,8 @@ def render_table(rows: Sequence[Mapping[str, Any]], document: Mapping[str, Any])
         document: What `frontier.json` holds.
     """
     ordered = sorted(rows, key=lambda row: (row["bytes_per_item"], -row["kept"]))
-    lines = [COLUMNS, *(_cells(row, document["recommended"]) for row in ordered)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    lines = [_header(_reported_split(document)), *(_cells(row, document["recommended"]) for row in ordered)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rule = "|".join(
         "-" * (width + 2) if n < LEFT_ALIGNED else "-" * (width + 1) + ":" for n, width in enumerate(widths)
     )
@@ -68,21 +64,39 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "| " + " | ".join(padded) + " |"
 
 
+def _reported_split(document: Mapping[str, Any]) -> str:
+    return "test" if document["candidates"][0]["test"] else "validation"
+
+
+def _header(split: str) -> tuple[str, ...]:
+    return (
+        "",
+        "candidate",
+        "bytes/item",
+        "bytes/user",
+        "MB in all",
+        "kept (95 % interval)",
+        f"{split} Recall@20",
+        f"{split} NDCG@20",
+        "p50, p99 µs",
+        "training s",
+        "build s",
+    )
+
+
 def _cells(row: Mapping[str, Any], recommended: str | None) -> tuple[str, ...]:
     low, high = row["kept_interval"]
-    reported = row["test"] or row["validation"]
-    on_test = row["kept_on_test"]
+    reported, on_test, latency = row["test"] or row["validation"], row["kept_on_test"], row["latency_us"]
     return (
         CHOSEN if row["name"] == recommended else _mark(row),
         row["name"],
         f"{row['bytes_per_item']:,}",
         f"{row['bytes_per_user']:,}",
+        f"{row['total_bytes'] / 1e6:,.2f}",
         f"{100 * row['kept']:.1f} % ({100 * low:.1f}–{100 * high:.1f})",
-        f"{reported['Recall@20']:.4f}",
+        f"{reported['Recall@20']:.4f}" + ("" if on_test is None else f" ({100 * on_test:.1f} %)"),
         f"{reported['NDCG@20']:.4f}",
-        "–" if on_test is None else f"{100 * on_test:.1f} %",
-        f"{row['latency_us']['p50']:,.0f}",
-        f"{row['latency_us']['p99']:,.0f}",
+        f"{latency['p50']:,.0f}, {latency['p99']:,.0f}",
         f"{row['training_seconds']:,.0f}" if row["trained"] else "–",
         f"{row['build_seconds']:,.1f}",
     )
@@ -105,15 +119,15 @@ def render_page(document: Mapping[str, Any]) -> str:
         f"# Which compressed model to serve: {data['name']}\n\n{data['users']:,} users, {data['items']:,} items; "
         f"teacher `{teacher['run']}` ({teacher['backbone']}, d = {teacher['dim']})."
     )
-    split = "test" if document["candidates"][0]["test"] else "validation"
     conventions = document["conventions"]
     notes = [
-        "Kept: share of the teacher's validation Recall@20, on which all choosing is done. "
-        f"Recall@20 and NDCG@20: {split}.",
+        "Kept: share of the teacher's validation Recall@20, on which all choosing is done. What follows a Recall@20 of "
+        "test in brackets is the share kept on test, which chooses nothing.",
         f"Quality: {conventions['quality']}; exact search over the vectors as they are stored. A graph (HNSW) finds at "
         f"least {document['settings']['ann_recall']:.0%} of that.",
         "Bytes an item: the index file over the items: code, graph links, codebook. Bytes a user: a vector in float16 "
-        "beside float16 items, else in float32; for baselines the training items that they score by.",
+        "beside float16 items, else in float32; for baselines the training items that they score by. MB in all: of all "
+        "items and users.",
         f"Latency: {conventions['latency']}.",
         f"Pareto set: {conventions['pareto']}.",
         "Training: of the student alone, the teacher's left out.",

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill.low_rank import cut_to_rank
-from distill.run import Run, open_run
+from distill.run import Run
 from export.ann import Vectors
-from export.errors import ExportError
 from export.frontier.plan import Plan
 from export.precision import PRODUCT, StoredVectors, store_product_quantized, store_vectors
 
@@ -24,6 +23,7 @@ class Source:
     Attributes:
         name: What the candidates made of it begin with, e.g. "freqd+ce-d16".
         method: A distillation method, "teacher" or "svd".
+        backbone: Of the student, or of the teacher it is made of.
         run: The run directory, or None for an SVD.
         users: Shape (|U|, d).
         items: Shape (|I|, d).
@@ -33,6 +33,7 @@ class Source:
 
     name: str
     method: str
+    backbone: str
     run: Path | None
     users: Vectors
     items: Vectors
@@ -53,20 +54,26 @@ def build_sources(teacher: Run, students: Sequence[Run], dims: Sequence[int]) ->
     seconds = time.perf_counter() - started
     for dim in dims:
         # The best cut of a lower rank is the beginning of one of a higher rank.
-        yield Source(f"svd-d{dim}", SVD, None, users[:, :dim], items[:, :dim], build_seconds=seconds)
+        yield Source(
+            f"svd-d{dim}", SVD, _backbone(teacher), None, users[:, :dim], items[:, :dim], build_seconds=seconds
+        )
     yield from map(open_student, students)
 
 
 def open_teacher(run: Run) -> Source:
     """The teacher as it is."""
-    return Source(TEACHER, TEACHER, run.path, run.user_embeddings, run.item_embeddings)
+    return Source(TEACHER, TEACHER, _backbone(run), run.path, run.user_embeddings, run.item_embeddings)
 
 
 def open_student(run: Run) -> Source:
     """A trained student."""
     seconds = float(run.metrics.get("training", {}).get("seconds", 0.0))
     method = str(run.config.get("method", "unknown"))
-    return Source(run.path.name, method, run.path, run.user_embeddings, run.item_embeddings, seconds)
+    return Source(run.path.name, method, _backbone(run), run.path, run.user_embeddings, run.item_embeddings, seconds)
+
+
+def _backbone(run: Run) -> str:
+    return str(run.config.get("backbone", "unknown"))
 
 
 def store_all(source: Source, plan: Plan) -> Iterator[tuple[str, StoredVectors, float]]:
@@ -97,26 +104,3 @@ def store(source: Source, precision: str) -> StoredVectors:
     if precision.startswith(PRODUCT):
         return store_product_quantized(source.users, source.items, int(precision.removeprefix(PRODUCT)))
     return store_vectors(source.users, source.items, precision)
-
-
-def reopen(method: str, dim: int, run: Path | None, teacher: Path) -> Source:
-    """Open the source of a candidate again.
-
-    Args:
-        method: As in `Source`.
-        dim: d.
-        run: The student's run, or None.
-        teacher: The teacher's run.
-
-    Raises:
-        RunError: A run is not there.
-        ExportError: The candidate has no embeddings.
-    """
-    if method == TEACHER:
-        return open_teacher(open_run(teacher))
-    if method == SVD:
-        *_, svd = (source for source in build_sources(open_run(teacher), [], [dim]) if source.method == SVD)
-        return svd
-    if run is None:
-        raise ExportError(f"'{method}' has no embeddings, so no bundle can hold it; choose another candidate")
-    return open_student(open_run(run))

@@ -21,7 +21,8 @@ def runs(workplace: Path, tmp_path_factory: pytest.TempPathFactory, data: Intera
 
 def measure(runs: tuple[Run, Run], data: Interactions, plan: Plan, ann_recall: float = 0.9) -> dict[str, Candidate]:
     found, notes = measure_candidates(plan, data, runs[0], [runs[1]], ann_recall=ann_recall)
-    assert notes == []
+    odd = [str(dim) for dim in sorted({*plan.dims, 4}) if dim % 8 and plan.precisions != ("float32",)]
+    assert [note.split(":")[0] for note in notes] == ([f"d = {', '.join(odd)}"] if odd else [])
     assert len({candidate.name for candidate in found}) == len(found)
     return {candidate.name: candidate for candidate in found}
 
@@ -72,4 +73,4 @@ def test_a_baseline_that_needs_too_much_memory_is_left_out_with_a_note(
     found, notes = measure_candidates(plan, data, runs[0], [])
     assert [candidate.name for candidate in found][-1] == "itemknn"
     assert found[-1].bytes_per_user > 0
-    assert [note.startswith("ease is left out: ") for note in notes] == [True]
+    assert notes[-1].startswith("ease is left out: ")

@@ -199,7 +199,7 @@ def test_a_run_must_be_smaller_and_have_a_name_of_its_own(
         (["{tmp}/broken"], "unreadable ("),
         (["{tmp}/later"], "format 2, this version reads 1"),
         (["{place}", "nonsense"], "no candidate 'nonsense'; it has teacher-float32, "),
-        (["{place}", "popularity"], "'popularity' is no embeddings, so no bundle can hold it"),
+        (["{place}", "popularity"], "'popularity' has no embeddings, so no bundle can hold it"),
     ],
 )
 def test_what_cannot_be_published_is_refused_in_one_line(

@@ -10,7 +10,7 @@ from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.evaluation import Protocol, evaluate
 from export.ann import Vectors, build_index
-from export.frontier.measuring import CUTOFF, Judge
+from export.frontier.measuring import CUTOFF, ROUNDS, TAIL_ROUNDS, Judge
 from export.precision import PRECISIONS, store_vectors
 from tests.distill.toy import build_interactions
 
@@ -86,6 +86,8 @@ def test_times_are_of_single_queries_on_one_thread(judge: Judge, vectors: tuple[
     latency = judge.time_index(spy, judge.queries(vectors[0]))
     assert 0 < latency.p50 <= latency.p99
     assert set(calls) == {(1, wanted, 1) for wanted in judge.wanted}
+    tail = -(-len(judge.wanted) // 20)
+    assert len(calls) == ROUNDS * len(judge.wanted) + TAIL_ROUNDS * tail
     num_calls = len(calls)
     assert judge.time_scan(spy, "Flat", judge.queries(vectors[0])) is judge.time_scan(
         spy, "Flat", judge.queries(vectors[0])

@@ -32,9 +32,9 @@ def say(limits: Limits, rows: list[Row] = ROWS) -> tuple[Recommendation, list[st
 def test_the_choice_is_explained_by_its_numbers() -> None:
     _, sentences = say(Limits(max_bytes_per_item=300, max_p99_ms=2))
     assert sentences == [
-        "Take `small`: 32 bytes an item, 97.0 % of the teacher's validation Recall@20 (95 % interval 96.0 % to "
-        "98.0 %), p50 0.05 ms, p99 0.1 ms a query. The teacher takes 8 times as many bytes, and a query of its "
-        "quickest index 4.0 times as long.",
+        "Take `small`: 32 bytes an item, 64 a user, 97.0 % of the teacher's validation Recall@20 (95 % interval 96.0 % "
+        "to 98.0 %), p50 0.05 ms, p99 0.1 ms a query. The teacher as it is takes 256 bytes an item and 64 a user; its "
+        "quickest index, with 256 bytes an item, p50 0.2 ms.",
         "3 of 5 candidates are within the limits (at least 95.0 % of the teacher's validation Recall@20, at most 300 "
         "bytes an item, p99 at most 2 ms). `teacher-float32` has the highest validation Recall@20 of them (100.0 % at "
         f"256 bytes an item), but {USERS} users cannot tell it from 2 others, and this one is the smallest of those.",
@@ -42,7 +42,7 @@ def test_the_choice_is_explained_by_its_numbers() -> None:
         "The best that needs no distillation in as few bytes is `svd-d16` with 80.0 % at 16 bytes an item.",
         "Runner-up: `big`, 99.0 % at 64 bytes an item, p99 0.2 ms.",
         "Next cheaper: `svd-d16`, 16 bytes an item, 80.0 %: 17.0 points of the teacher's Recall@20 less.",
-        "`ease` reads higher (110.0 %), at 4,000 bytes an item and p50 0.05 ms, but it is no embeddings, so no bundle "
+        "`ease` reads higher (110.0 %), at 4,000 bytes an item and p50 0.05 ms, but it has no embeddings, so no bundle "
         "can hold it.",
     ]
 
@@ -52,6 +52,7 @@ def test_a_choice_without_a_tie_says_so() -> None:
     assert explain(found, ROWS, Limits(max_bytes_per_item=64))[1].endswith(
         "it has the highest validation Recall@20 of them, by more than chance allows."
     )
+    assert say(Limits(min_kept=0.95, max_bytes_per_item=32))[1][1].startswith("It is the only one of 5 candidates")
     best = [build_row("best", 0.99, 16), build_row("alike", 0.98, 16)]
     _, sentences = say(Limits(), [build_teacher(), *best][1:])
     assert f"{USERS} users cannot tell it from 1 other, but none of those takes fewer" in sentences[1]
