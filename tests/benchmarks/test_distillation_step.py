@@ -130,7 +130,7 @@ def test_a_step_costs_little_more_than_the_bare_student(data: Interactions) -> N
     rows = torch.unique(torch.cat([first.users, *(data.num_users + p for p in (first.positives, first.negatives))]))
     found: dict[str, float] = {}
     click.echo(f"\n{data.name}: {data.counts}; d_t {dim}, d_s {STUDENT_DIM}, batch {BATCH_SIZE}, one thread")
-    size, work = 4 * len(rows) * dim / 1e6, 8e-9 * len(rows) * dim * STUDENT_DIM
+    size, work = 4 * len(rows) * dim / 1e6, 4e-9 * len(rows) * dim * STUDENT_DIM
     click.echo(f"{len(rows):,} teacher rows a step: {size:.1f} MB, {work:.2f} GFLOP")
     columns = f"{'step ms':>8s} {'/ scratch':>9s} {'/ floor':>8s} {'8.2 s /':>8s} {'peak MiB':>9s}"
     click.echo(f"{'method':34s} {'build s':>8s} {columns}")
