@@ -178,4 +178,4 @@ def render_results(plan: Plan, results: Path, readings: Path) -> str:
 
 
 def _prose(path: Path) -> str:
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    return path.read_text(encoding="utf-8").strip("\n") if path.is_file() else ""
