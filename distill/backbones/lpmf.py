@@ -19,16 +19,12 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from torch import nn
 
-from distill.backbones.base import Backbone
-from distill.backbones.bprmf import INITIAL_STD
+from distill.backbones.bprmf import BPRMF
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.graph import bipartite_adjacency, symmetric_normalization
-from distill.pairwise_loss import pairwise_loss
 from distill.propagation import LowPass
-from distill.sampling import Batch
 
 
 @dataclass(frozen=True)
@@ -46,8 +42,8 @@ class LPMFSettings:
             raise SettingError(f"alpha: {self.alpha} is outside (0, 1]; without a filter use --backbone bprmf")
 
 
-class LPMF(Backbone):
-    """One table of raw embeddings and a fixed filter."""
+class LPMF(BPRMF):
+    """BPRMF with a fixed filter between its table and its scores."""
 
     Settings = LPMFSettings
 
@@ -62,7 +58,6 @@ class LPMF(Backbone):
         """
         super().__init__(num_users, num_items, dim)
         self.low_pass = low_pass
-        self.table = nn.Parameter(torch.randn(num_users + num_items, dim) * INITIAL_STD)
 
     @classmethod
     def build(cls, settings: LPMFSettings, data: Interactions, dim: int) -> Self:
@@ -70,17 +65,7 @@ class LPMF(Backbone):
         graph = symmetric_normalization(bipartite_adjacency(data.train))
         return cls(data.num_users, data.num_items, dim, LowPass(graph, settings.alpha))
 
-    @property
-    def features(self) -> torch.Tensor:
-        """The table, shape (N, d)."""
-        return self.table
-
     def embeddings(self) -> torch.Tensor:
         """The table filtered, shape (N, d)."""
         filtered: torch.Tensor = self.low_pass(self.table)
         return filtered
-
-    def base_loss(self, batch: Batch, embeddings: torch.Tensor) -> torch.Tensor:
-        """BPR over the batch, summed: a scalar."""
-        offset = self.num_users
-        return pairwise_loss(embeddings, batch.users, offset + batch.positives, offset + batch.negatives)
