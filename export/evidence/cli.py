@@ -36,9 +36,9 @@ def results(
     Example: lowpass results --only 'ml-100k/*' --jobs 2
     """
     from distill.storage import write_file
+    from export.evidence.page import render_results
     from export.evidence.plan import load_plan
     from export.evidence.runner import Folders, rounds, run_plan
-    from export.evidence.tables import render_results
 
     plan = load_plan(plan_path)
     folders = Folders(sources, work, results)

@@ -2,6 +2,7 @@
 
 Example:
     patience = 60                       # training options of every student; a trial may override them
+    summary = ["svd", "freqd"]          # the columns of the first table
     [data]                              # what `lowpass data prepare` is given, the folder below the data root first
     ml-100k = "ml-100k --rating-min 4 --user-min 5 --split temporal"
     [contestants.freqd]                 # a name in the tables
@@ -30,7 +31,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from distill.errors import SettingError
 from distill.methods.composition import parse_method
-from export.evidence.untrained import UNTRAINED
+from export.evidence.untrained import OF_STUDENT_SIZE, UNTRAINED
 
 CLOSED = ConfigDict(extra="forbid")
 
@@ -44,12 +45,14 @@ class Contestant:
         trials: Settings of the method and training options, one mapping a trial.
         backbone: Of the student; the study's where empty.
         start: Where the student starts, as in `distill.job.Job`.
+        every_trial: Run all its trials, whatever the study says: for contestants whose trainings are short.
     """
 
     method: str
     backbone: str = ""
     trials: tuple[dict[str, Any], ...] = ({},)
     start: str = "random"
+    every_trial: bool = False
 
 
 @checked(frozen=True, config=CLOSED)
@@ -90,6 +93,10 @@ class Study:
         """Who is trained at which dimension."""
         return {self.dim: self.contestants, **self.more_dims}
 
+    def untrained_at(self, dim: int) -> tuple[str, ...]:
+        """What is built at a dimension; what no dimension changes is built at the study's own."""
+        return tuple(name for name in self.untrained if dim == self.dim or name in OF_STUDENT_SIZE)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -100,12 +107,14 @@ class Plan:
         contestants: Name → method and trials.
         studies: In the order of the tables.
         training: Training options of every student.
+        summary: Contestants and untrained models that the summary over all studies shows.
     """
 
     data: Mapping[str, str]
     contestants: Mapping[str, Contestant]
     studies: tuple[Study, ...]
     training: Mapping[str, Any]
+    summary: tuple[str, ...] = ()
 
 
 def load_plan(path: Path) -> Plan:
@@ -119,6 +128,7 @@ def load_plan(path: Path) -> Plan:
         data = TypeAdapter(dict[str, str]).validate_python(content.pop("data", {}))
         contestants = TypeAdapter(dict[str, Contestant]).validate_python(content.pop("contestants", {}))
         studies = TypeAdapter(tuple[Study, ...]).validate_python(content.pop("study", ()))
+        summary = TypeAdapter(tuple[str, ...]).validate_python(content.pop("summary", ()))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise SettingError(f"{path}: unreadable plan ({error})") from error
     except ValidationError as error:
@@ -133,7 +143,9 @@ def load_plan(path: Path) -> Plan:
             _require(path, name, contestants, "contestants")
         for name in study.untrained:
             _require(path, name, UNTRAINED, "untrained")
-    return Plan(data, contestants, studies, content)
+    for name in summary:
+        _require(path, name, (*UNTRAINED, *contestants), "untrained or contestants")
+    return Plan(data, contestants, studies, content, summary)
 
 
 def _require(path: Path, name: str, known: Collection[str], section: str) -> None:
@@ -143,5 +155,6 @@ def _require(path: Path, name: str, known: Collection[str], section: str) -> Non
 
 def num_trials(plan: Plan, study: Study, name: str) -> int:
     """How many of a contestant's trials a study runs."""
-    given = len(plan.contestants[name].trials)
-    return min(given, study.trials or given)
+    contestant = plan.contestants[name]
+    given = len(contestant.trials)
+    return given if contestant.every_trial else min(given, study.trials or given)

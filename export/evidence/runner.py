@@ -55,7 +55,7 @@ def rounds(plan: Plan, study: Study, folders: Folders) -> Iterator[list[Cell]]:
     """The study's rounds of cells; a round is made when the one before it is done."""
     yield [Cell(study, TEACHER)]
     entries = [(dim, name) for dim, names in study.contestants_by_dim.items() for name in names]
-    yield [Cell(study, name, dim) for name in study.untrained for dim in study.contestants_by_dim] + [
+    yield [Cell(study, name, dim) for dim in study.contestants_by_dim for name in study.untrained_at(dim)] + [
         Cell(study, name, dim, trial, study.seeds[0])
         for trial in range(max((num_trials(plan, study, name) for _, name in entries), default=0))
         for dim, name in entries

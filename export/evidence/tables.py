@@ -1,4 +1,4 @@
-"""RESULTS.md from cells: tables with their spread, the trials behind them, and the reading, written by hand."""
+"""A study's tables from its cells: every contestant with its spread, and the trials behind it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def render_study(plan: Plan, study: Study, results: Path) -> str:
     rows = [_row(TEACHER, int(teacher["config"]["dim"]), [teacher], teacher)]
     trials = []
     for dim, names in study.contestants_by_dim.items():
-        for name in study.untrained:
+        for name in study.untrained_at(dim):
             cell = read_cell(Cell(study, name, dim), results)
             rows += [_untrained_row(name, cell, teacher)] if cell is not None else []
         for name in names:
@@ -57,11 +57,13 @@ def render_study(plan: Plan, study: Study, results: Path) -> str:
         f"Teacher: {study.backbone}, d {teacher['config']['dim']}, lr {teacher_training['learning_rate']:g}, "
         f"wd {teacher_training['weight_decay']:g}, patience {teacher_training['patience']}.",
         "",
-        _table(HEADER, rows),
+        render_table(HEADER, rows),
         "",
         "<details><summary>The trials, first seed; the best by validation was taken</summary>",
         "",
-        _table(("contestant", "d", "trial", "validation Recall@20", "test Recall@20", "processor s", "taken"), trials),
+        render_table(
+            ("contestant", "d", "trial", "validation Recall@20", "test Recall@20", "processor s", "taken"), trials
+        ),
         "",
         "</details>",
     ]
@@ -154,28 +156,7 @@ def _spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def render_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
-
-
-def render_results(plan: Plan, results: Path, readings: Path) -> str:
-    """RESULTS.md: each study's tables with their reading, between an introduction and what else was measured.
-
-    Args:
-        plan: Its studies come in order.
-        results: The cells.
-        readings: Folder of `introduction.md`, `<data>-<backbone>.md` for each study, and `conclusion.md`.
-    """
-    parts = ["# Results", _prose(readings / "introduction.md")]
-    for study in plan.studies:
-        table = render_study(plan, study, results)
-        if table:
-            reading = _prose(readings / f"{study.name.replace('/', '-')}.md")
-            parts += [f"## {study.name}", f"    lowpass data prepare {plan.data[study.data]}", table, reading]
-    parts.append(_prose(readings / "conclusion.md"))
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _prose(path: Path) -> str:
-    return path.read_text(encoding="utf-8").strip("\n") if path.is_file() else ""

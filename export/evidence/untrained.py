@@ -93,6 +93,9 @@ MADE_SMALL: dict[str, Callable[[Run, int], tuple[Vectors, Vectors, float]]] = {
 
 UNTRAINED = (*BASELINES, *MADE_SMALL)
 
+OF_STUDENT_SIZE = frozenset({"svd", "teacher-pq"})
+"""Those that depend on d_s: built for each of a study's dimensions, the others once."""
+
 
 def rank_decoded(run: Run, precision: str, data: Interactions) -> dict[str, Any]:
     """Rank with a run's items stored at another precision, as in a run's `metrics.json`."""
