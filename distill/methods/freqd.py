@@ -55,6 +55,8 @@ class FeatureSettings(PreferenceSettings):
         sides: Whose features are distilled: "both", "users" or "items".
         teacher_precision: Of the teacher's filtered rows: "float32", or "bfloat16", which halves what a step reads
             and, where the processor multiplies it, more than halves the products; edge dropout keeps float32.
+        step_share: Share of the steps, drawn at random, in which features are compared; they weigh its inverse, so
+            that the loss is the same on average, at that share of its cost.
     """
 
     projector: ProjectorKind = "linear"
@@ -63,6 +65,7 @@ class FeatureSettings(PreferenceSettings):
     loss: FeatureLoss = "cosine"
     sides: Sides = "both"
     teacher_precision: Precision = "float32"
+    step_share: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,6 +73,8 @@ class FeatureSettings(PreferenceSettings):
             raise SettingError(f"num_experts: {self.num_experts} is below 1")
         if not 0 <= self.dropout < 1:
             raise SettingError(f"dropout: {self.dropout} is outside [0, 1)")
+        if not 0 < self.step_share <= 1:
+            raise SettingError(f"step_share: {self.step_share} is outside (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -222,11 +227,17 @@ class FreqD(Method):
             self.preference.begin_epoch(rng)
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
-        """β · the weighted sum over the batch's entities, and the add-on where there is one: a scalar."""
+        """β · the weighted sum over the batch's entities, and the add-on where there is one: a scalar.
+
+        It is a zero without a gradient in the steps that `step_share` leaves out.
+        """
+        share = self.settings.step_share
+        if share < 1.0 and torch.rand((), generator=step.generator, device=step.features.device).item() >= share:
+            return step.features.new_zeros(())
         loss = self._feature_loss(step)
         if self.preference is not None:
             loss = loss + self.preference.loss(step, partial(self._project_pair, step.generator))
-        return self.settings.distillation_weight * loss
+        return self.settings.distillation_weight / share * loss
 
     def _feature_loss(self, step: Step) -> torch.Tensor:
         sizes = (self.num_users, len(step.features))

@@ -41,6 +41,7 @@ STUDENT_DIM, BATCH_SIZE, STEPS = 20, 2048, 40
 PUBLIC_CODE_SECONDS = 8.2
 MOST_SCRATCH_STEPS = 3.0
 
+SHARED_STEPS = "freqd bipartite linear bfloat16, 1 step in 5"
 FREQD = FreqDSettings(keep_prob=1.0)
 BFLOAT16 = replace(FREQD, teacher_precision="bfloat16")
 CASES: dict[str, tuple[str, Any]] = {
@@ -48,6 +49,7 @@ CASES: dict[str, tuple[str, Any]] = {
     "fd linear": ("fd", FeatureSettings()),
     "freqd bipartite linear": ("freqd", FREQD),
     "freqd bipartite linear bfloat16": ("freqd", BFLOAT16),
+    SHARED_STEPS: ("freqd", replace(BFLOAT16, step_share=0.2)),
     "freqd bipartite quadratic": ("freqd", replace(FREQD, filter="quadratic")),
     "freqd bipartite mlp": ("freqd", replace(FREQD, projector="mlp")),
     "freqd cooccurrence linear": ("freqd", replace(FREQD, variant="cooccurrence")),
@@ -90,11 +92,13 @@ def peak_memory_mib() -> float:
 
 
 def time_steps(method: Method, student: BPRMF, batches: list[Batch]) -> float:
-    """Median seconds of a whole step: both losses, gradients and Adam."""
+    """Median seconds of a whole step: both losses, gradients and Adam; steps without distillation count as often as
+    they come."""
     parameters = [*student.parameters(), *method.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=1e-3, weight_decay=1e-3, fused=True)
     generator = torch.Generator().manual_seed(0)
-    seconds = []
+    share = getattr(getattr(method, "settings", None), "step_share", 1.0)
+    seconds: dict[bool, list[float]] = {True: [], False: []}
     for batch in batches:
         started = time.perf_counter()
         loss = student.base_loss(batch, student.embeddings())
@@ -102,8 +106,9 @@ def time_steps(method: Method, student: BPRMF, batches: list[Batch]) -> float:
         optimizer.zero_grad()
         torch.autograd.backward(loss if added is None else loss + added)
         optimizer.step()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[2:])
+        seconds[added is not None and added.requires_grad].append(time.perf_counter() - started)
+    distilling, bare = (statistics.median(times[2:]) if len(times) > 2 else 0.0 for times in seconds.values())
+    return distilling * share + bare * (1 - share) if distilling else bare
 
 
 def time_floor(student_dim: int, teacher: Teacher, rows: torch.Tensor) -> float:
@@ -133,7 +138,7 @@ def test_a_step_costs_little_more_than_the_bare_student(data: Interactions) -> N
     size, work = 4 * len(rows) * dim / 1e6, 4e-9 * len(rows) * dim * STUDENT_DIM
     click.echo(f"{len(rows):,} teacher rows a step: {size:.1f} MB, {work:.2f} GFLOP")
     columns = f"{'step ms':>8s} {'/ scratch':>9s} {'/ floor':>8s} {'8.2 s /':>8s} {'peak MiB':>9s}"
-    click.echo(f"{'method':34s} {'build s':>8s} {columns}")
+    click.echo(f"{'method':46s} {'build s':>8s} {columns}")
     for name, (method_name, settings) in CASES.items():
         if "quadratic" in name and data.name not in QUADRATIC_ONLY_ON:
             continue
@@ -145,11 +150,15 @@ def test_a_step_costs_little_more_than_the_bare_student(data: Interactions) -> N
         found[name] = time_steps(method, student, batches)
         floor = found["scratch"] + time_floor(STUDENT_DIM, teacher, rows)
         click.echo(
-            f"{name:34s} {built:8.2f} {1000 * found[name]:8.1f} {found[name] / found['scratch']:9.1f} "
+            f"{name:46s} {built:8.2f} {1000 * found[name]:8.1f} {found[name] / found['scratch']:9.1f} "
             f"{found[name] / floor:8.1f} {PUBLIC_CODE_SECONDS / found[name]:8.0f} {peak_memory_mib():9.0f}"
         )
-    best = min(found["freqd bipartite linear"], found["freqd bipartite linear bfloat16"])
-    click.echo(f"best linear FreqD step: {best / found['scratch']:.1f} scratch steps (aim: {MOST_SCRATCH_STEPS:g})")
-    assert best < 5 * MOST_SCRATCH_STEPS * found["scratch"], "the aim is missed (DESIGN.md says why); this is far off"
+    whole, shared = found["freqd bipartite linear bfloat16"], found[SHARED_STEPS]
+    click.echo(
+        f"a linear FreqD step: {whole / found['scratch']:.1f} scratch steps where every step distills, "
+        f"{shared / found['scratch']:.1f} where one in five does (aim: {MOST_SCRATCH_STEPS:g})"
+    )
+    assert shared < 1.5 * MOST_SCRATCH_STEPS * found["scratch"]
+    assert whole < 5 * MOST_SCRATCH_STEPS * found["scratch"], "the aim is missed (DESIGN.md says why); this is far off"
     assert found["freqd bipartite linear"] < 2 * found["fd linear"], "the filter must cost less than the teacher's rows"
     assert found["freqd bipartite linear"] < found["freqd bipartite mlp"]

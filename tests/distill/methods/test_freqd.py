@@ -250,6 +250,18 @@ def test_edge_dropout_drops_the_same_edges_for_student_and_teacher(
     assert one != two, "edges are dropped anew at each step"
 
 
+def test_a_share_of_the_steps_distills_and_weighs_as_much_as_all(rng: np.random.Generator) -> None:
+    data = build_random(rng)
+    whole, student, _ = build(FreqDSettings(), data)
+    quarter, _, _ = build(FreqDSettings(step_share=0.25), data)
+    batch = next(PairwiseSampler(data.train, 20).epoch(rng))
+    losses = [quarter.distillation_loss(build_step(batch, student, seed)) for seed in range(400)]
+    distilled = [loss.item() for loss in losses if loss.requires_grad]
+    expected = whole.distillation_loss(build_step(batch, student))
+    np.testing.assert_allclose(distilled, 4 * expected.item(), rtol=1e-6)
+    assert 70 < len(distilled) < 130
+
+
 def test_published_settings_fill_what_is_left_open() -> None:
     bipartite, cooccurrence = complete(FreqDSettings()), complete(FreqDSettings(variant="cooccurrence"))
     assert (bipartite.coefficients, bipartite.order, bipartite.keep_prob) == ((1.0, -0.2), "filter-first", 1.0)
@@ -271,6 +283,8 @@ def test_published_settings_fill_what_is_left_open() -> None:
         ({"alpha": 1.5}, "alpha"),
         ({"keep_prob": 0.0}, "keep_prob"),
         ({"num_neighbors": 0}, "num_neighbors"),
+        ({"step_share": 0.0}, "step_share"),
+        ({"step_share": 1.1}, "step_share"),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any], named: str) -> None:
