@@ -67,3 +67,17 @@ METRICS: dict[str, Metric] = {
     "MRR": reciprocal_rank_at_k,
 }
 """Name in reports → function; a report's key is "<name>@<k>"."""
+
+
+def overlap(lists: npt.NDArray[np.integer[Any]], others: npt.NDArray[np.integer[Any]]) -> Values:
+    """Share of each list that the other one holds too, whatever the ranks.
+
+    Args:
+        lists: Items, each once a row, shape (B, K).
+        others: Likewise.
+
+    Returns:
+        Shape (B,).
+    """
+    shares: Values = (lists[:, :, None] == others[:, None, :]).any(axis=2).mean(axis=1)
+    return shares

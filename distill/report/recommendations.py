@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from distill.data.interactions import Interactions
-from distill.metrics import recall_at_k
+from distill.metrics import overlap, recall_at_k
 from distill.ranking import find_hits, rank_items
-from distill.report.material import Material
+from distill.report.material import Group, Material
 from distill.report.section import NOTHING, Cell, Chart, LeftOut, Section, Table, mean_and_spread
 from distill.report.svg import MUTED, colour, dash, page_style, render
 from distill.run import Run
@@ -32,11 +32,13 @@ class Lists:
     """The top-20 lists of one run for the users with test items.
 
     Attributes:
+        items: What is recommended, int32 of shape (B, 20).
         recall: Test Recall@20 of each user, shape (B,).
         deciles: Share of the recommended items in each tenth of the catalogue by popularity, the least popular tenth
             first, shape (10,).
     """
 
+    items: npt.NDArray[np.int32]
     recall: Values
     deciles: Values
 
@@ -66,7 +68,7 @@ def rank_run(run: Run, data: Interactions) -> Lists:
     embeddings = torch.from_numpy(run.user_embeddings), torch.from_numpy(run.item_embeddings)
     ranked = rank_items(*embeddings, data.train, users, cutoff)
     recall = recall_at_k(find_hits(ranked, data.test, users), num_relevant[users], cutoff)
-    return Lists(recall, share_by_decile(ranked.ravel(), popularity_deciles(data)))
+    return Lists(ranked.astype(np.int32), recall, share_by_decile(ranked.ravel(), popularity_deciles(data)))
 
 
 def popularity_deciles(data: Interactions) -> npt.NDArray[np.int64]:
@@ -93,20 +95,21 @@ def build_popularity(material: Material, lists: Mapping[Path, Lists]) -> Section
     """
     if not any(f"Popularity@{CUTOFF}" in run.metrics.get("test", {}) for run in material.runs):
         return LeftOut(TITLE, "measure the runs on a test split with 'lowpass evaluate RUN --data DATA --save'")
-    parts: list[Table | Chart] = [_tabulate(material)]
+    parts: list[Table | Chart] = [_tabulate(material, lists)]
     if material.data is not None and lists:
         parts.append(_draw(material, material.data, lists))
     lead = (
         f"Popularity@{CUTOFF} is the mean number of training interactions of a recommended item, Coverage@{CUTOFF} the "
-        "share of the catalogue that is recommended to anybody. A student with fewer dimensions tends to fall back "
-        "on what is popular; how far, compared with its teacher, is seen here."
+        "share of the catalogue that is recommended to anybody; the last column tells how much of the teacher's choice "
+        "a student repeats. A student with fewer dimensions tends to fall back on what is popular; how far, compared "
+        "with its teacher, is seen here."
     )
     if not lists:
-        lead += " With --data, the deciles of popularity are drawn too."
+        lead += " With --data, lists are compared with the teacher's, and the deciles of popularity are drawn."
     return Section("popularity", TITLE, lead, parts)
 
 
-def _tabulate(material: Material) -> Table:
+def _tabulate(material: Material, lists: Mapping[Path, Lists]) -> Table:
     names = (f"Popularity@{CUTOFF}", f"Coverage@{CUTOFF}")
     teacher = material.teacher.metrics.get("test", {}) if material.teacher is not None else {}
     rows = []
@@ -117,9 +120,17 @@ def _tabulate(material: Material) -> Table:
             values = [report[name] for report in reports if name in report]
             ratio = f"{np.mean(values) / teacher[name]:.2f}×" if values and teacher.get(name) else NOTHING
             cells += [mean_and_spread(values, digits), ratio]
-        rows.append(cells)
-    header = ["run", names[0], "of the teacher's", names[1], "of the teacher's"]
+        rows.append([*cells, _shared_with_teacher(material, group, lists)])
+    shared = f"of the teacher's top {CUTOFF}"
+    header = ["run", names[0], "of the teacher's", names[1], "of the teacher's", shared]
     return Table("Users with test items, mean ± standard deviation over seeds", header, rows)
+
+
+def _shared_with_teacher(material: Material, group: Group, lists: Mapping[Path, Lists]) -> str:
+    if material.teacher is None or not lists:
+        return NOTHING
+    chosen = lists[material.teacher.path].items
+    return mean_and_spread([float(overlap(lists[run.path].items, chosen).mean()) for run in group.runs], 3)
 
 
 def _draw(material: Material, data: Interactions, lists: Mapping[Path, Lists]) -> Chart:

@@ -7,7 +7,15 @@ import pytrec_eval
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.metrics import METRICS, hit_rate_at_k, ndcg_at_k, precision_at_k, recall_at_k, reciprocal_rank_at_k
+from distill.metrics import (
+    METRICS,
+    hit_rate_at_k,
+    ndcg_at_k,
+    overlap,
+    precision_at_k,
+    recall_at_k,
+    reciprocal_rank_at_k,
+)
 
 TREC_MEASURES = {"Recall": "recall", "NDCG": "ndcg_cut", "Precision": "P", "HitRate": "success"}
 
@@ -108,3 +116,9 @@ def test_golden_against_pytrec_eval(rng: np.random.Generator, k: int) -> None:
     for ours, theirs in names.items():
         expected = [found[f"u{u}"][theirs] for u in range(num_users)]
         np.testing.assert_allclose(METRICS[ours](hits, relevant.sum(axis=1), k), expected, atol=1e-9)
+
+
+def test_overlap_counts_what_both_lists_hold_whatever_the_ranks() -> None:
+    lists = np.array([[1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4]])
+    others = np.array([[4, 3, 2, 1], [5, 1, 6, 2], [5, 6, 7, 8]])
+    assert overlap(lists, others).tolist() == [1.0, 0.5, 0.0]

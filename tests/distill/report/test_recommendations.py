@@ -49,9 +49,13 @@ def test_popularity_and_coverage_stand_beside_the_teachers(gallery: Gallery) -> 
     table, chart = section.parts
     assert isinstance(table, Table)
     assert isinstance(chart, Chart)
-    assert [len(row) for row in table.rows] == [5, 5, 5]
+    assert [len(row) for row in table.rows] == [6, 6, 6]
     teacher, _, scratch = table.rows
     assert (teacher[2], teacher[4]) == ("1.00×", "1.00×")
+    assert teacher[5] == "1.000"
+    own, chosen = (rank_run(run, gallery.data).items for run in (gallery.scratch, gallery.teacher))
+    common = np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(own.tolist(), chosen.tolist(), strict=True)])
+    assert scratch[5] == f"{common:.3f}"
     popularity = gallery.scratch.metrics["test"]["Popularity@20"]
     assert scratch[1] == f"{popularity:.1f}"
     assert scratch[2] == f"{popularity / gallery.teacher.metrics['test']['Popularity@20']:.2f}×"
