@@ -45,7 +45,7 @@ class Contestant:
         trials: Settings of the method and training options, one mapping a trial.
         backbone: Of the student; the study's where empty.
         start: Where the student starts, as in `distill.job.Job`.
-        every_trial: Run all its trials, whatever the study says: for contestants whose trainings are short.
+        every_trial: Run all its trials where the study lets it: for contestants whose trainings are short.
     """
 
     method: str
@@ -70,6 +70,7 @@ class Study:
         untrained: Names in `UNTRAINED`.
         training: Training options of this study's students, over the plan's.
         trials: How many of each contestant's trials are run, from the first; 0 for all.
+        every_trial: Whether contestants may run more than that, where theirs are short.
     """
 
     data: str
@@ -82,6 +83,7 @@ class Study:
     untrained: tuple[str, ...] = ()
     training: dict[str, Any] = field(default_factory=dict)
     trials: int = 0
+    every_trial: bool = True
 
     @property
     def name(self) -> str:
@@ -157,4 +159,4 @@ def num_trials(plan: Plan, study: Study, name: str) -> int:
     """How many of a contestant's trials a study runs."""
     contestant = plan.contestants[name]
     given = len(contestant.trials)
-    return given if contestant.every_trial else min(given, study.trials or given)
+    return given if contestant.every_trial and study.every_trial else min(given, study.trials or given)
