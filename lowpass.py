@@ -37,6 +37,7 @@ COMMANDS = {
     "label": "export.cli:label",
     "serve": "serve.cli:serve",
     "query": "serve.cli:query",
+    "models": "serve.admin_cli:models",
     "gains": "serve.gains.cli:gains",
 }
 """Command name → "module:attribute", in the order in which a user meets them."""
@@ -93,6 +94,7 @@ SUMMARIES = {
     "label": "Show or move the labels of a model repository.",
     "serve": "Answer top-k queries over gRPC, with Prometheus metrics.",
     "query": "Ask a running server.",
+    "models": "Change what a running server serves: load, label, roll back, split, shadow.",
     "gains": "Serve teacher, student and rivals in turn; print what was won and lost.",
 }
 

@@ -106,6 +106,11 @@ class Deadline:
         """Whether it is past."""
         return monotonic() >= self.at
 
+    @property
+    def remaining(self) -> float:
+        """Time until then, in seconds; 0 where it is past."""
+        return max(0.0, self.at - monotonic())
+
     def check(self) -> None:
         """Refuse work nobody waits for.
 

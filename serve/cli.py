@@ -14,6 +14,29 @@ import click
 if TYPE_CHECKING:
     from serve.client import RecommenderClient
     from serve.client_answers import RecommendationList, ServerInfo
+    from serve.shadow import ShadowRule
+
+
+class Shares(click.ParamType[tuple[str, float]]):
+    """`NAME=SHARE`, as a pair."""
+
+    name = "NAME=SHARE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        """Read one."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, share = str(value).rpartition("=")
+        try:
+            number = float(share)
+        except ValueError:
+            number = -1.0
+        if not equals or not name or not 0 < number <= 1:
+            self.fail(f"{value!r}: give NAME=SHARE with a share above 0, at most 1, e.g. canary=0.05", param, ctx)
+        return name, number
+
+
+SHARES = Shares()
 
 
 @click.command()
@@ -29,6 +52,30 @@ if TYPE_CHECKING:
 )
 @click.option("--address", default="127.0.0.1:50051", show_default=True, help="For gRPC; port 0: any free one.")
 @click.option("--metrics-address", default="127.0.0.1:9464", show_default=True, help="For Prometheus.")
+@click.option("--admin-address", default="", help="For changing models while serving; without it: not possible.")
+@click.option(
+    "--watch",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Seconds between looks at the repository for moved labels; 0: never.",
+)
+@click.option(
+    "--split",
+    "splits",
+    type=SHARES,
+    multiple=True,
+    metavar="MODEL:LABEL=SHARE",
+    help="Let a label answer this share of a model's requests, by user; repeatable.",
+)
+@click.option(
+    "--shadow",
+    "shadows",
+    type=SHARES,
+    multiple=True,
+    metavar="MODEL:OTHER[:LABEL]=SHARE",
+    help="Let another model answer this share of a model's requests again, unseen, to measure how far both agree.",
+)
 @click.option(
     "--threads",
     "workers",
@@ -68,6 +115,8 @@ def serve(
     fake: bool,
     models: tuple[str, ...],
     max_in_flight: int,
+    splits: tuple[tuple[str, float], ...],
+    shadows: tuple[tuple[str, float], ...],
     ready_file: Path | None,
     **options: Any,
 ) -> int:
@@ -77,8 +126,8 @@ def serve(
     """
     if fake == (repository is not None):
         raise click.UsageError("give either --repository ROOT or --fake")
-    if fake and models:
-        raise click.UsageError("--model needs --repository")
+    if fake and (models or splits or shadows or options["admin_address"] or options["watch"]):
+        raise click.UsageError("--model, --split, --shadow, --admin-address and --watch need --repository")
     if ready_file is not None and not ready_file.absolute().parent.is_dir():
         raise click.UsageError(f"--ready-file {ready_file}: its directory does not exist: make it first")
     # Before NumPy and FAISS come in: serving threads are the parallelism, native pools would only fight them.
@@ -91,7 +140,31 @@ def serve(
     from serve.server import ServerOptions, run
 
     limits = Limits(max_in_flight=max_in_flight)
-    return run(ServerOptions(repository=repository, models=models, limits=limits, ready_file=ready_file, **options))
+    options |= {"splits": _read_splits(splits), "shadows": _read_shadows(shadows), "ready_file": ready_file}
+    return run(ServerOptions(repository=repository, models=models, limits=limits, **options))
+
+
+def _read_splits(given: tuple[tuple[str, float], ...]) -> dict[str, dict[str, float]]:
+    splits: dict[str, dict[str, float]] = {}
+    for name, share in given:
+        model, colon, label = name.partition(":")
+        if not colon:
+            raise click.UsageError(f"--split {name}={share:g}: give MODEL:LABEL=SHARE, e.g. student:canary=0.05")
+        splits.setdefault(model, {})[label] = share
+    return splits
+
+
+def _read_shadows(given: tuple[tuple[str, float], ...]) -> dict[str, ShadowRule]:
+    from serve.shadow import ShadowRule
+
+    shadows = {}
+    for name, share in given:
+        model, colon, other = name.partition(":")
+        if not colon:
+            raise click.UsageError(f"--shadow {name}={share:g}: give MODEL:OTHER=SHARE, e.g. student:teacher=0.1")
+        shadow, _, revision = other.partition(":")
+        shadows[model] = ShadowRule(shadow, revision, share)
+    return shadows
 
 
 def _split_ids(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[str, ...] | None:
@@ -167,7 +240,7 @@ def _ask(
 
 def _print_list(answer: RecommendationList, k: int) -> None:
     rows = [(str(place), item.item_id, f"{item.score:.4f}", item.title) for place, item in enumerate(answer, 1)]
-    _print_table(("#", "item", "score", "title" if answer.titles else ""), rows)
+    print_table(("#", "item", "score", "title" if answer.titles else ""), rows)
     timings = answer.timings_us
     click.echo(
         f"\n{answer.model}:{answer.version} · {answer.source} · {timings['total']} µs on the server"
@@ -197,12 +270,13 @@ def _print_info(info: ServerInfo, as_json: bool) -> None:
         )
         for model in info.models
     ]
-    _print_table(("model", "labels", "method", "dim", "users", "items", "index", "recall@20"), rows)
+    print_table(("model", "labels", "method", "dim", "users", "items", "index", "recall@20"), rows)
     click.echo(f"\nlowpass {info.server_version}; * answers by default")
     click.echo("limits: " + ", ".join(f"{name} {bound}" for name, bound in info.limits.items()))
 
 
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print columns as wide as they must be."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     for row in (header, *rows):
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

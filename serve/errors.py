@@ -13,8 +13,11 @@
         │   ├── UnknownHistory  no item of the history is known, and no fallback was allowed
         │   ├── ModelNotServed  no such model is loaded
         │   ├── VersionNotServed    the model is, this version is not
-        │   └── LabelNotServed      the model is, this label is not
+        │   ├── LabelNotServed      the model is, this label is not
+        │   └── NotInRepository     no such model, version or label on disk
         ├── FoldInUnavailable   the model cannot answer histories
+        ├── ModelUnusable       a bundle is wrong, or the repository is; what was served goes on
+        ├── ModelInUse          the version answers by default and cannot be unloaded
         ├── Overloaded          too many requests in flight; try again later
         ├── DeadlineExpired     the caller's, or the server's, time was up before an answer
         ├── NotReady            the server still loads its models
@@ -135,6 +138,29 @@ class LabelNotServed(NotFound):
 
     kind = "label"
     remedy = "GetInfo lists what is served"
+
+
+class NotInRepository(NotFound):
+    """No such model, version or label on disk."""
+
+    kind = "bundle"
+    remedy = "List shows what the repository holds"
+
+
+class ModelUnusable(RequestError):
+    """A bundle is wrong, or the repository is; what was served goes on."""
+
+
+class ModelInUse(RequestError):
+    """The version answers by default and cannot be unloaded.
+
+    Args:
+        model: Its name.
+        version: The version.
+    """
+
+    def __init__(self, model: str, version: str) -> None:
+        super().__init__(f"{model}:{version} answers by default: move its label to another version first")
 
 
 class FoldInUnavailable(RequestError):

@@ -18,13 +18,13 @@ from prometheus_client import (
 )
 
 from serve.errors import AddressUnavailable
+from serve.model_series import ModelSeries, ShadowSeries
 from serve.types import ModelSummary, Source
 
 BUCKETS = tuple(float(f"{1e-5 * 1.5**power:.3g}") for power in range(35))
 """Seconds, geometric from 10 µs to 9.7 s: a quantile read from them is off by at most a factor of 1.5."""
 
 STAGES = ("queue", "encode", "search", "filter", "total")
-QUALITY = ("recall@20", "ndcg@20", "teacher_recall@20", "teacher_ndcg@20", "kept_recall")
 
 
 class Metrics:
@@ -32,6 +32,9 @@ class Metrics:
 
     Args:
         registry: Where they are registered; one per server.
+
+    Attributes:
+        shadow: How live and shadow models agree.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -67,7 +70,8 @@ class Metrics:
             ["model", "source"],
             registry=registry,
         )
-        self._models = _ModelSeries(registry)
+        self._models = ModelSeries(registry)
+        self.shadow = ShadowSeries(registry, BUCKETS)
         self._request_children: dict[tuple[str, str, str, str], Histogram] = {}
         self._stage_children: dict[str, tuple[Histogram, ...]] = {}
         self._answer_children: dict[tuple[str, Source], Counter] = {}
@@ -109,6 +113,14 @@ class Metrics:
         """Publish what is known about a loaded model."""
         self._models.publish(summary, load_seconds)
 
+    def model_unloaded(self, summary: ModelSummary) -> None:
+        """Publish it no longer."""
+        self._models.withdraw(summary)
+
+    def load_failed(self, model: str) -> None:
+        """Count one load that failed."""
+        self._models.count_failure(model)
+
     def handled(self) -> dict[str, int]:
         """Finished requests by code, over all methods and models."""
         counts: dict[str, int] = {}
@@ -116,37 +128,6 @@ class Metrics:
             if sample.name.endswith("_count"):
                 counts[sample.labels["code"]] = counts.get(sample.labels["code"], 0) + int(sample.value)
         return counts
-
-
-class _ModelSeries:
-    """Gauges that describe the loaded models."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"lowpass_{name}", text, ["model", "version", *labels], registry=registry)
-
-        self._info = gauge(
-            "bundle_info", "1 for each loaded bundle.", "bundle_id", "backbone", "method", "teacher", "index"
-        )
-        self._load = gauge("bundle_load_seconds", "Time to open, verify, build and warm the bundle.")
-        self._quality = gauge("model_quality", "Offline quality measured at export.", "metric")
-        self._index_bytes = gauge("index_bytes", "Size of the search index.")
-        self._ann_recall = gauge("index_ann_recall", "Share of the exact top-k the index finds.")
-        self._items = gauge("items", "Items of the catalogue.")
-        self._users = gauge("users", "Users with an embedding.")
-
-    def publish(self, summary: ModelSummary, load_seconds: float) -> None:
-        which = (summary.name, summary.version)
-        described = (summary.bundle_id, summary.backbone, summary.method, summary.teacher)
-        self._info.labels(*which, *described, summary.index.factory).set(1)
-        self._load.labels(*which).set(load_seconds)
-        for metric in QUALITY:
-            if metric in summary.quality:
-                self._quality.labels(*which, metric).set(summary.quality[metric])
-        self._index_bytes.labels(*which).set(summary.index.size_bytes)
-        self._ann_recall.labels(*which).set(summary.index.ann_recall)
-        self._items.labels(*which).set(summary.items)
-        self._users.labels(*which).set(summary.users)
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,6 @@ class ModelSummary:
     Args:
         name: In the repository.
         version: In the repository.
-        labels: That name this version.
         bundle_id: Content hash.
         backbone: What it is made of.
         method: How it was trained.
@@ -174,7 +173,6 @@ class ModelSummary:
 
     name: str
     version: str
-    labels: tuple[str, ...]
     bundle_id: str
     backbone: str
     method: str

@@ -123,7 +123,6 @@ def fake_model(
     summary = ModelSummary(
         name=name,
         version=version,
-        labels=("stable",),
         bundle_id="fake",
         backbone="circle",
         method="none",

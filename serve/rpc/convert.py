@@ -7,7 +7,7 @@ from typing import Any
 
 from serve.errors import FieldViolation, InvalidRequest
 from serve.limits import Limits
-from serve.model_store import ServedModel
+from serve.model_store import ModelStore, ModelVersions, ServedModel
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.types import ModelSummary, Query, Recommendation, Shortfall, SimilarQuery, Source
 
@@ -114,20 +114,18 @@ def _answer_fields(answer: Recommendation, model: ModelSummary) -> dict[str, Any
     }
 
 
-def to_info(models: Sequence[ServedModel], limits: Limits, server_version: str) -> pb.GetInfoResponse:
+def to_info(store: ModelStore, limits: Limits, server_version: str) -> pb.GetInfoResponse:
     """What is served and accepted.
 
     Args:
-        models: The default first.
+        store: Its models.
         limits: What is accepted.
         server_version: Of the software.
     """
-    defaults: dict[str, ServedModel] = {}
-    for model in models:
-        defaults.setdefault(model.summary.name, model)
+    models = store.models
     return pb.GetInfoResponse(
         server_version=server_version,
-        models=[_to_model(model, defaults[model.summary.name] is model, model is models[0]) for model in models],
+        models=[_to_model(model, store.versions(model.summary.name), model is models[0]) for model in models],
         limits=to_limits(limits),
     )
 
@@ -150,12 +148,12 @@ def to_limits(limits: Limits) -> pb.Limits:
     )
 
 
-def _to_model(model: ServedModel, is_default_version: bool, is_default: bool) -> pb.Model:
+def _to_model(model: ServedModel, entry: ModelVersions, is_default: bool) -> pb.Model:
     summary, catalogue = model.summary, model.recommender.catalogue
     return pb.Model(
         name=summary.name,
         version=summary.version,
-        labels=summary.labels,
+        labels=entry.labels_of(summary.version),
         bundle_id=summary.bundle_id,
         backbone=summary.backbone,
         method=summary.method,
@@ -175,6 +173,6 @@ def _to_model(model: ServedModel, is_default_version: bool, is_default: bool) ->
         has_fold_in=model.recommender.has_fold_in,
         has_titles=catalogue.item_titles is not None,
         categories=catalogue.category_names,
-        is_default_version=is_default_version,
+        is_default_version=entry.default == summary.version,
         is_default=is_default,
     )

@@ -23,6 +23,7 @@ from serve.rpc.convert import (
 )
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.status import to_status
+from serve.shadow import Shadow
 from serve.types import Answers, Query, Recommendation
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["RecommenderService"].full_name
@@ -53,13 +54,17 @@ class RecommenderService:
         limits: What is accepted.
         metrics: Where stages and sources are counted.
         server_version: Of the software.
+        shadow: Takes note of what was answered; None for nobody.
     """
 
-    def __init__(self, store: ModelStore, limits: Limits, metrics: Metrics, server_version: str) -> None:
+    def __init__(
+        self, store: ModelStore, limits: Limits, metrics: Metrics, server_version: str, shadow: Shadow | None = None
+    ) -> None:
         self._store = store
         self._limits = limits
         self._metrics = metrics
         self._server_version = server_version
+        self._shadow = shadow
 
     def methods(self) -> tuple[Method, ...]:
         """All of them, for a transport to register."""
@@ -73,11 +78,13 @@ class RecommenderService:
     def recommend(self, request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
         """Answer one question."""
         query = to_query(request, self._limits)
-        with self._find(request.model, call) as model:
+        with self._find(request.model, call, asker(query)) as model:
             answers = model.recommender.recommend([query])
         answer = _only(answers)
         self._metrics.answer(call.model, answer.source)
-        return to_response(answer, model.summary, self._timings(model, answers, call))
+        response = to_response(answer, model.summary, self._timings(model, answers, call))
+        self._note(model, query, answer, answers)
+        return response
 
     def batch(self, request: pb.BatchRecommendRequest, call: Call) -> pb.BatchRecommendResponse:
         """Answer many questions, each with a status of its own."""
@@ -87,7 +94,7 @@ class RecommenderService:
         for position, entry in enumerate(request.requests):
             try:
                 query = to_query(entry, self._limits)
-                model = self._store.find(*_selected(entry.model))
+                model = self._store.find(*_selected(entry.model), asker(query))
             except RequestError as error:
                 entries[position] = pb.BatchRecommendEntry(status=to_status(error))
             else:
@@ -110,10 +117,15 @@ class RecommenderService:
 
     def get_info(self, _request: pb.GetInfoRequest, _call: Call) -> pb.GetInfoResponse:
         """Say what is served and accepted."""
-        return to_info(self._store.models, self._limits, self._server_version)
+        return to_info(self._store, self._limits, self._server_version)
 
-    def _find(self, selector: pb.ModelSelector, call: Call) -> ServedModel:
-        model = self._store.find(*_selected(selector))
+    def _note(self, model: ServedModel, query: Query, answer: Recommendation, answers: Answers) -> None:
+        model.recorded.append(query)
+        if self._shadow is not None:
+            self._shadow.offer(model, query, answer, answers)
+
+    def _find(self, selector: pb.ModelSelector, call: Call, key: str = "") -> ServedModel:
+        model = self._store.find(*_selected(selector), key)
         call.model, call.version = model.summary.name, model.summary.version
         return model
 
@@ -140,6 +152,11 @@ class RecommenderService:
         spent = (call.queue_ns, answers.encode_ns, answers.search_ns, answers.filter_ns, call.age_ns)
         self._metrics.stages(model.summary.name, spent)
         return to_timings(spent)
+
+
+def asker(query: Query) -> str:
+    """Who asks, as a split tells people apart: a user by id, anyone else by history."""
+    return query.user_id if query.user_id is not None else "\n".join(query.history)
 
 
 def _selected(selector: pb.ModelSelector) -> tuple[str, str, str]:

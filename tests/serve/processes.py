@@ -26,6 +26,7 @@ class ServerProcess:
     log: Path
     address: str
     metrics_address: str
+    admin_address: str = ""
 
     def scrape(self) -> str:
         with urllib.request.urlopen(f"http://{self.metrics_address}/metrics", timeout=5) as answer:
@@ -56,7 +57,8 @@ def serving(folder: Path, *arguments: str) -> Iterator[ServerProcess]:
                 assert time.monotonic() < give_up, "not ready in time"
                 time.sleep(0.02)
             addresses = json.loads(ready.read_text())
-            yield ServerProcess(process, log, addresses["address"], addresses["metrics_address"])
+            places = addresses["address"], addresses["metrics_address"], addresses.get("admin_address", "")
+            yield ServerProcess(process, log, *places)
         finally:
             if process.poll() is None:
                 process.kill()

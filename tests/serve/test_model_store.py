@@ -11,7 +11,8 @@ from export.bundle import ChecksumMismatch, UnknownModel
 from export.repository import ModelRepository
 from serve.backends.fake import fake_model
 from serve.errors import LabelNotServed, ModelNotServed, NothingToServe, UnusableBundle, VersionNotServed
-from serve.model_store import ModelChoice, ModelStore, ServedModel, choose_models, load_model
+from serve.model_loader import ModelChoice, choose_models, load_model
+from serve.model_store import ModelStore, ServedModel
 from serve.types import Query, Recommendation
 from tests.serve.repositories import DIM, publish
 
@@ -20,6 +21,7 @@ def store() -> ModelStore:
     made = ModelStore()
     for name, version in (("a", "2"), ("a", "1"), ("b", "1")):
         made.add(ServedModel(*fake_model(name, version)))
+    made.point("a", {"stable": "2", "canary": "1", "gone": "7"})
     return made
 
 
@@ -42,8 +44,8 @@ def test_names_what_is_not_served() -> None:
         models.find("c")
     with pytest.raises(VersionNotServed, match="'9'"):
         models.find("a", version="9")
-    with pytest.raises(LabelNotServed, match="'canary'"):
-        models.find("a", label="canary")
+    with pytest.raises(LabelNotServed, match="'gone'"):
+        models.find("a", label="gone")
     with pytest.raises(ModelNotServed):
         ModelStore().find()
 
@@ -81,7 +83,7 @@ def test_chooses_every_model_unless_told(repository: ModelRepository, tmp_path: 
 @pytest.mark.parametrize(("name", "version"), [("student", "1"), ("student", "2"), ("teacher", "1")])
 def test_a_loaded_model_answers_and_describes_itself(repository: ModelRepository, name: str, version: str) -> None:
     path = repository.resolve(name, version)
-    model = load_model(repository, name, path)
+    model = load_model(name, path)
     queries = [Query("u1", k=20), Query("u1", k=20, exact=True), Query(history=["i1"], k=3, include_titles=True)]
     near, exact, folded = model.recommender.recommend(queries).outcomes
     assert isinstance(near, Recommendation)
@@ -102,7 +104,7 @@ def test_damage_is_found_before_serving(tmp_path: Path) -> None:
     data[-1] ^= 1
     (path / "item_embeddings.npy").write_bytes(data)
     with pytest.raises(ChecksumMismatch):
-        load_model(ModelRepository(tmp_path), "student", path)
+        load_model("student", path)
 
 
 def test_an_index_of_other_items_is_unusable(tmp_path: Path) -> None:
@@ -113,4 +115,4 @@ def test_an_index_of_other_items_is_unusable(tmp_path: Path) -> None:
     faiss.write_index(index, str(path / "index.faiss"))
     assert (path / "index.faiss").stat().st_size == whole
     with pytest.raises(UnusableBundle, match="200 vectors of 16"):
-        load_model(ModelRepository(tmp_path), "student", path, verify=False)
+        load_model("student", path, verify=False)

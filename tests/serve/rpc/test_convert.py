@@ -8,7 +8,7 @@ import pytest
 from serve.backends.fake import fake_model
 from serve.errors import InvalidRequest
 from serve.limits import Limits
-from serve.model_store import ServedModel
+from serve.model_store import ModelStore, ServedModel
 from serve.rpc.convert import to_info, to_limits, to_query, to_response, to_similar_query, to_timings
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.types import Query, Recommendation, Shortfall, SimilarQuery, Source
@@ -104,10 +104,14 @@ def test_every_limit_is_reported() -> None:
 
 
 def test_info_marks_the_defaults() -> None:
-    models = [ServedModel(*fake_model(*which)) for which in (("a", "2"), ("a", "1"), ("b", "1"))]
-    sent = to_info(models, Limits(), "9.9")
+    store = ModelStore()
+    for which in (("a", "2"), ("a", "1"), ("b", "1")):
+        store.add(ServedModel(*fake_model(*which)))
+    store.point("a", {"stable": "2", "best": "2", "canary": "1"})
+    sent = to_info(store, Limits(), "9.9")
+    assert [list(model.labels) for model in sent.models] == [["best", "stable"], ["canary"], []]
     marks = [(model.name, model.version, model.is_default, model.is_default_version) for model in sent.models]
     assert marks == [("a", "2", True, True), ("a", "1", False, False), ("b", "1", False, True)]
     assert list(sent.models[0].categories) == ["even", "odd"]
     assert (sent.models[0].has_fold_in, sent.models[0].has_titles) == (True, True)
-    assert to_info([], Limits(), "9.9").models == []
+    assert to_info(ModelStore(), Limits(), "9.9").models == []

@@ -1,0 +1,287 @@
+"""Which models are live: loading, labels, rollback, and following the repository. Nothing here is on the query path.
+
+A new version is opened, verified, built and warmed while the old one answers; only then one assignment makes it live.
+The old one is dropped from the table and freed when the last request that holds it ends.
+Whatever goes wrong before that assignment leaves what is served as it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic, sleep
+
+from export.bundle import BundleError, RepositoryError, UnknownLabel, UnknownModel, UnknownVersion
+from export.repository import PREVIOUS, STABLE, ModelRepository
+from serve.errors import (
+    FieldViolation,
+    InvalidRequest,
+    ModelInUse,
+    ModelUnusable,
+    NotInRepository,
+    StartupError,
+    VersionNotServed,
+)
+from serve.metrics import Metrics
+from serve.model_loader import BackgroundLoader, choose_models
+from serve.model_store import ModelStore, ServedModel
+from serve.split import Split
+
+LOG = logging.getLogger("lowpass.serve")
+
+
+@dataclass(frozen=True)
+class VersionState:
+    """A version of a model, as List shows it.
+
+    Attributes:
+        name: The model's.
+        version: In the repository, or loaded and gone from there.
+        labels: That name it.
+        is_default: Whether it answers requests that name neither version nor label.
+        model: Where it is loaded.
+        error: Why its latest load failed; empty where it did not.
+    """
+
+    name: str
+    version: str
+    labels: tuple[str, ...]
+    is_default: bool
+    model: ServedModel | None
+    error: str
+
+
+class ModelManager:
+    """Changes what a store serves, one change at a time.
+
+    Args:
+        repository: Where bundles are.
+        choices: What to serve from the start; a choice without a revision follows `stable`.
+        store: What is changed.
+        metrics: Where loads are counted.
+        verify: Read every byte of a bundle before serving it.
+        prepare_thread: Called once in the loading thread.
+    """
+
+    def __init__(
+        self,
+        repository: ModelRepository,
+        choices: Sequence[str],
+        store: ModelStore,
+        metrics: Metrics,
+        *,
+        verify: bool = True,
+        prepare_thread: Callable[[], None] | None = None,
+    ) -> None:
+        self._repository = repository
+        self._wanted = choices
+        self._store = store
+        self._metrics = metrics
+        self._loader = BackgroundLoader(metrics, verify=verify, prepare_thread=prepare_thread)
+        self._changing = threading.RLock()
+        self._live: dict[str, list[str | None]] = {}
+        self._stopping = threading.Event()
+        self._watcher: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Load what was chosen.
+
+        Raises:
+            StartupError: There is nothing to serve, or a bundle cannot answer.
+            BundleError: The repository or a bundle is wrong.
+        """
+        for choice in choose_models(self._repository, self._wanted):
+            self._live.setdefault(choice.name, []).append(choice.revision)
+        for name in self._live:
+            self._bring_up(name)
+
+    def watch(self, period: float) -> None:
+        """Follow the repository: look for moved labels and new versions every `period` seconds."""
+
+        def follow() -> None:
+            while not self._stopping.wait(period):
+                self.refresh()
+
+        self._watcher = threading.Thread(target=follow, name="lowpass-watch", daemon=True)
+        self._watcher.start()
+
+    def stop(self) -> None:
+        """Follow and load nothing more."""
+        self._stopping.set()
+        if self._watcher is not None:
+            self._watcher.join()
+        self._loader.stop()
+
+    def refresh(self) -> None:
+        """Serve what the repository says now; a model that cannot be is left as it is, with a metric and a log line."""
+        with self._changing:
+            for name in self._live:
+                try:
+                    self._bring_up(name)
+                except (BundleError, StartupError, OSError) as error:
+                    LOG.error("model left as it is", extra={"fields": {"model": name, "error": str(error)}})
+
+    def load(self, name: str, revision: str = "") -> ServedModel:
+        """Serve one more version until it is unloaded, or what one more label names, whatever that is.
+
+        Args:
+            name: The model's.
+            revision: A version or a label; empty for `stable` or, without one, the newest.
+
+        Raises:
+            NotInRepository: There is no such bundle.
+            ModelUnusable: It is wrong.
+        """
+        with self._changing, _as_request_errors(f"{name}:{revision}".rstrip(":")):
+            version = self._repository.resolve(name, revision or None).name
+            self._load(name, version)
+            self._keep(name, revision or None)
+            self._bring_up(name)
+            return self._store.versions(name).versions[version]
+
+    def unload(self, name: str, version: str, timeout: float) -> bool:
+        """Serve a version no longer.
+
+        Args:
+            name: The model's.
+            version: One that does not answer by default.
+            timeout: How long to wait for requests that hold it, in seconds.
+
+        Returns:
+            Whether they all ended in time; they are answered either way.
+
+        Raises:
+            ModelNotServed: Nothing is loaded under this name.
+            VersionNotServed: This version is not.
+            ModelInUse: It answers by default.
+        """
+        with self._changing:
+            entry = self._store.versions(name)
+            if version not in entry.versions:
+                raise VersionNotServed(version)
+            if version == entry.default:
+                raise ModelInUse(name, version)
+            rest = [
+                revision for revision in self._live[name] if self._repository.resolve(name, revision).name != version
+            ]
+            self._live[name] = rest
+            model = self._drop(name, version)
+        give_up = monotonic() + timeout
+        while model.leases and monotonic() < give_up:
+            sleep(0.005)
+        return model.leases == 0
+
+    def set_label(self, name: str, label: str, revision: str) -> None:
+        """Load a version if need be, then move a label to it, on disk and here.
+
+        Raises:
+            NotInRepository: There is no such bundle.
+            ModelUnusable: It is wrong, or the label is.
+        """
+        with self._changing, _as_request_errors(f"{name}:{revision}"):
+            version = self._repository.resolve(name, revision).name
+            self._load(name, version)
+            self._repository.set_label(name, label, version)
+            self._keep(name, label)
+            self._bring_up(name)
+
+    def set_split(self, name: str, shares: Mapping[str, float]) -> None:
+        """Let labels of a model answer a share of its requests; load what they name first.
+
+        Raises:
+            ModelNotServed: Nothing is loaded under this name.
+            InvalidRequest: A share is out of range, or a label does not exist.
+            ModelUnusable: A bundle is wrong.
+        """
+        split = Split(shares)
+        with self._changing, _as_request_errors(name):
+            self._store.versions(name)
+            labels = self._repository.labels(name)
+            for label in shares:
+                if label not in labels:
+                    known = ", ".join(sorted(labels)) or "none"
+                    raise InvalidRequest(FieldViolation("shares", f"no label {label!r}; there are: {known}"))
+                self._load(name, labels[label])
+            self._store.split(name, split)
+            self._bring_up(name)
+
+    def rollback(self, name: str) -> None:
+        """Move `stable` back to `previous`, which becomes what `stable` was.
+
+        Raises:
+            NotInRepository: There is no previous version.
+            ModelUnusable: Its bundle is wrong.
+        """
+        self.set_label(name, STABLE, PREVIOUS)
+
+    def states(self, name: str = "") -> list[VersionState]:
+        """Every version in the repository or loaded.
+
+        Args:
+            name: Of one model; empty for all.
+
+        Raises:
+            ModelUnusable: The repository is wrong.
+        """
+        with _as_request_errors(name or "models"):
+            return [state for each in ([name] if name else self._repository.models()) for state in self._states(each)]
+
+    def _states(self, name: str) -> Iterator[VersionState]:
+        entry = self._store.versions(name) if self._is_loaded(name) else None
+        loaded = dict(entry.versions) if entry is not None else {}
+        labels, on_disk = self._repository.labels(name), self._repository.versions(name)
+        for version in [*on_disk, *(version for version in loaded if version not in on_disk)]:
+            named = tuple(sorted(label for label, at in labels.items() if at == version))
+            is_default = entry is not None and entry.default == version
+            error = self._loader.errors.get((name, version), "")
+            yield VersionState(name, version, named, is_default, loaded.get(version), error)
+
+    def _is_loaded(self, name: str) -> bool:
+        return any(model.summary.name == name for model in self._store.models)
+
+    def _keep(self, name: str, revision: str | None) -> None:
+        """Serve what `revision` names from now on; the first one of a model answers by default."""
+        live = self._live.setdefault(name, [])
+        if revision not in live and not (revision == STABLE and None in live):
+            live.append(revision)
+
+    def _bring_up(self, name: str) -> None:
+        """Load what is to be live of a model, make it live in one step, and drop what is not any more."""
+        labels = self._repository.labels(name)
+        versions = [self._repository.resolve(name, revision).name for revision in self._live[name]]
+        if self._is_loaded(name):
+            versions += [labels[label] for label in self._store.versions(name).split.shares if label in labels]
+        for version in dict.fromkeys(versions):
+            self._load(name, version)
+        self._store.point(name, labels, versions[0])
+        for version in self._store.versions(name).versions:
+            if version not in versions:
+                self._drop(name, version)
+
+    def _load(self, name: str, version: str) -> None:
+        """Load a version unless it is loaded."""
+        entry = self._store.versions(name) if self._is_loaded(name) else None
+        if entry is not None and version in entry.versions:
+            return
+        recorded = list(entry.versions[entry.default].recorded) if entry is not None else []
+        self._store.add(self._loader.load(name, self._repository.resolve(name, version), recorded))
+
+    def _drop(self, name: str, version: str) -> ServedModel:
+        model = self._store.remove(name, version)
+        self._metrics.model_unloaded(model.summary)
+        LOG.info("model unloaded", extra={"fields": {"model": name, "version": version, "leases": model.leases}})
+        return model
+
+
+@contextmanager
+def _as_request_errors(wanted: str) -> Iterator[None]:
+    """Say what is wrong with a bundle in words of a request."""
+    try:
+        yield
+    except (UnknownModel, UnknownVersion, UnknownLabel) as error:
+        raise NotInRepository(wanted) from error
+    except (BundleError, RepositoryError, StartupError, OSError) as error:
+        raise ModelUnusable(str(error)) from error
