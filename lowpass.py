@@ -36,8 +36,9 @@ COMMANDS = {
     "bundle": "export.cli:bundle",
     "label": "export.cli:label",
     "serve": "serve.cli:serve",
-    "query": "serve.cli:query",
+    "query": "serve.query_cli:query",
     "models": "serve.admin_cli:models",
+    "key": "serve.cli:key",
     "gains": "serve.gains.cli:gains",
 }
 """Command name → "module:attribute", in the order in which a user meets them."""
@@ -95,6 +96,7 @@ SUMMARIES = {
     "serve": "Answer top-k queries over gRPC, with Prometheus metrics.",
     "query": "Ask a running server.",
     "models": "Change what a running server serves: load, label, roll back, split, shadow.",
+    "key": "Make an API key for a server.",
     "gains": "Serve teacher, student and rivals in turn; print what was won and lost.",
 }
 

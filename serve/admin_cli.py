@@ -7,19 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from serve.cli import SHARES, print_table
+from serve.cli import read_shares
+from serve.connection import Connection, connection_options
+from serve.query_cli import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from serve.admin_client import AdminClient
 
-ADMIN_OPTION = click.option(
-    "--admin", "target", default="127.0.0.1:50052", show_default=True, help="The server's --admin-address."
-)
-TIMEOUT_OPTION = click.option(
-    "--timeout", type=click.FloatRange(0.001), default=600.0, show_default=True, help="Seconds."
-)
+ADMIN_OPTIONS = connection_options("--admin", "127.0.0.1:50052", timeout=600.0)
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
@@ -31,52 +28,49 @@ def models() -> None:
     """
 
 
-def _client(target: str, timeout: float) -> AdminClient:
+def _client(connection: Connection) -> AdminClient:
     from serve.admin_client import AdminClient
 
-    return AdminClient(target, timeout)
+    return AdminClient(**connection.arguments())
 
 
 @models.command(name="list")
-@ADMIN_OPTION
-@TIMEOUT_OPTION
+@ADMIN_OPTIONS
 @JSON_OPTION
-def list_(target: str, timeout: float, *, as_json: bool) -> None:
+def list_(connection: Connection, *, as_json: bool) -> None:
     """Show every version in the repository or loaded.
 
     Example: lowpass models list
     """
-    with _client(target, timeout) as client:
+    with _client(connection) as client:
         _print_versions(client.models(), as_json)
 
 
 @models.command()
 @click.argument("model")
 @click.argument("revision", default="")
-@ADMIN_OPTION
-@TIMEOUT_OPTION
+@ADMIN_OPTIONS
 @JSON_OPTION
-def load(model: str, revision: str, target: str, timeout: float, *, as_json: bool) -> None:
+def load(model: str, revision: str, connection: Connection, *, as_json: bool) -> None:
     """Serve one more version of MODEL, or what a label names from now on; without REVISION, `stable`.
 
     Example: lowpass models load teacher
     """
-    with _client(target, timeout) as client:
+    with _client(connection) as client:
         _print_versions([client.load(model, revision)], as_json)
 
 
 @models.command()
 @click.argument("model")
 @click.argument("version")
-@ADMIN_OPTION
-@TIMEOUT_OPTION
+@ADMIN_OPTIONS
 @JSON_OPTION
-def unload(model: str, version: str, target: str, timeout: float, *, as_json: bool) -> None:
+def unload(model: str, version: str, connection: Connection, *, as_json: bool) -> None:
     """Serve VERSION of MODEL no longer, and wait until its requests have ended.
 
     Example: lowpass models unload student 6
     """
-    with _client(target, timeout) as client:
+    with _client(connection) as client:
         drained = client.unload(model, version)
     if as_json:
         click.echo(json.dumps({"model": model, "version": version, "drained": drained}))
@@ -88,43 +82,40 @@ def unload(model: str, version: str, target: str, timeout: float, *, as_json: bo
 @click.argument("model")
 @click.argument("name")
 @click.argument("revision")
-@ADMIN_OPTION
-@TIMEOUT_OPTION
+@ADMIN_OPTIONS
 @JSON_OPTION
-def label(model: str, name: str, revision: str, target: str, timeout: float, *, as_json: bool) -> None:
+def label(model: str, name: str, revision: str, connection: Connection, *, as_json: bool) -> None:
     """Load REVISION of MODEL if need be, then move the label NAME to it, in one step.
 
     Example: lowpass models label student canary 8
     """
-    with _client(target, timeout) as client:
+    with _client(connection) as client:
         _print_versions(client.set_label(model, name, revision), as_json)
 
 
 @models.command()
 @click.argument("model")
-@ADMIN_OPTION
-@TIMEOUT_OPTION
+@ADMIN_OPTIONS
 @JSON_OPTION
-def rollback(model: str, target: str, timeout: float, *, as_json: bool) -> None:
+def rollback(model: str, connection: Connection, *, as_json: bool) -> None:
     """Move `stable` of MODEL back to `previous`.
 
     Example: lowpass models rollback student
     """
-    with _client(target, timeout) as client:
+    with _client(connection) as client:
         _print_versions(client.rollback(model), as_json)
 
 
 @models.command()
 @click.argument("model")
-@click.argument("shares", nargs=-1, type=SHARES)
-@ADMIN_OPTION
-@TIMEOUT_OPTION
-def split(model: str, shares: tuple[tuple[str, float], ...], target: str, timeout: float) -> None:
+@click.argument("shares", nargs=-1, callback=read_shares)
+@ADMIN_OPTIONS
+def split(model: str, shares: tuple[tuple[str, float], ...], connection: Connection) -> None:
     """Let labels of MODEL answer SHARES (LABEL=SHARE) of its requests; none ends the split.
 
     Example: lowpass models split student canary=0.05
     """
-    with _client(target, timeout) as client:
+    with _client(connection) as client:
         client.set_split(model, dict(shares))
     click.echo(f"{model}: " + (", ".join(f"{name} {share:.1%}" for name, share in shares) or "no split"))
 
@@ -133,15 +124,14 @@ def split(model: str, shares: tuple[tuple[str, float], ...], target: str, timeou
 @click.argument("model")
 @click.argument("other", default="")
 @click.option("--share", type=click.FloatRange(0, 1, min_open=True), default=0.1, show_default=True)
-@ADMIN_OPTION
-@TIMEOUT_OPTION
-def shadow(model: str, other: str, share: float, target: str, timeout: float) -> None:
+@ADMIN_OPTIONS
+def shadow(model: str, other: str, share: float, connection: Connection) -> None:
     """Let OTHER (NAME[:REVISION]) answer a share of MODEL's requests again, unseen; without OTHER, no longer.
 
     Example: lowpass models shadow student teacher --share 0.1
     """
     name, _, revision = other.partition(":")
-    with _client(target, timeout) as client:
+    with _client(connection) as client:
         client.set_shadow(model, name, revision, share)
     click.echo(f"{model}: " + (f"{other} answers {share:.1%} again" if other else "no shadow"))
 

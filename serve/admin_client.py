@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import grpc
 
+from serve.client import key_metadata
 from serve.client_errors import error_from_call
 from serve.rpc.pb.lowpass.v1 import admin_pb2 as pb
 from serve.rpc.pb.lowpass.v1 import admin_pb2_grpc
@@ -27,12 +28,19 @@ class AdminClient:
         target: `host:port`, or any gRPC target.
         timeout: Deadline of each call in seconds; loading a large bundle takes long.
         credentials: For TLS; None for plain text.
+        api_key: Shown with each call; empty for none.
     """
 
     def __init__(
-        self, target: str, timeout: float = 600.0, *, credentials: grpc.ChannelCredentials | None = None
+        self,
+        target: str,
+        timeout: float = 600.0,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        api_key: str = "",
     ) -> None:
         self.timeout = timeout
+        self._metadata = key_metadata(api_key)
         self._channel = (
             grpc.insecure_channel(target) if credentials is None else grpc.secure_channel(target, credentials)
         )
@@ -89,6 +97,6 @@ class AdminClient:
 
     def _call(self, method: str, request: Any) -> Any:
         try:
-            return getattr(self._stub, method)(request, timeout=self.timeout, wait_for_ready=False)
+            return getattr(self._stub, method)(request, timeout=self.timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise error_from_call(error) from error

@@ -90,6 +90,7 @@ class RecommenderClient:
         target: `host:port`, or any gRPC target.
         timeout: Deadline of each call in seconds, retries included.
         credentials: For TLS; None for plain text.
+        api_key: Shown with each call; empty for none.
         options: More channel options; they win over the defaults.
     """
 
@@ -99,9 +100,11 @@ class RecommenderClient:
         timeout: float = 2.0,
         *,
         credentials: grpc.ChannelCredentials | None = None,
+        api_key: str = "",
         options: Sequence[tuple[str, Any]] = (),
     ) -> None:
         self.timeout = timeout
+        self._metadata = key_metadata(api_key)
         merged = list({**dict(CHANNEL_OPTIONS), **dict(options)}.items())
         if credentials is None:
             self._channel = grpc.insecure_channel(target, merged)
@@ -217,9 +220,14 @@ class RecommenderClient:
 
     def _call(self, method: Any, request: Any) -> Any:
         try:
-            return method(request, timeout=self.timeout)
+            return method(request, timeout=self.timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise error_from_call(error) from error
+
+
+def key_metadata(api_key: str) -> tuple[tuple[str, str], ...]:
+    """What a call shows to a server that asks for a key."""
+    return (("authorization", f"Bearer {api_key}"),) if api_key else ()
 
 
 def _request(

@@ -3,6 +3,7 @@
 RecommenderError            whatever else the server said; `code` is the gRPC status name
 ├── InvalidQuery            a field is wrong: `violations`
 ├── NotFoundByServer        unknown user, item, model, version or label: `resource_type`, `resource_name`
+├── KeyRefused              no key was shown, or none that may call
 ├── NotPossible             the model cannot do this
 ├── ServerBusy              too many requests in flight: `retry_after` seconds
 ├── ServerUnavailable       nobody answers there, after retries
@@ -70,6 +71,10 @@ class NotFoundByServer(RecommenderError):
         return resource.resource_name if resource is not None else ""
 
 
+class KeyRefused(RecommenderError):
+    """No key was shown, or none that may call."""
+
+
 class NotPossible(RecommenderError):
     """The model cannot do this."""
 
@@ -95,6 +100,7 @@ class TimeUp(RecommenderError):
 _ERRORS = {
     "INVALID_ARGUMENT": InvalidQuery,
     "NOT_FOUND": NotFoundByServer,
+    "UNAUTHENTICATED": KeyRefused,
     "FAILED_PRECONDITION": NotPossible,
     "RESOURCE_EXHAUSTED": ServerBusy,
     "UNAVAILABLE": ServerUnavailable,

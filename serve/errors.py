@@ -4,7 +4,8 @@
     ├── StartupError            the server cannot start; the user's fault
     │   ├── NothingToServe      the repository holds no model, or none that was asked for
     │   ├── UnusableBundle      a bundle opened but cannot answer
-    │   └── AddressUnavailable  an address is malformed or cannot be bound
+    │   ├── AddressUnavailable  an address is malformed or cannot be bound
+    │   └── UnusableCredentials a file of keys or certificates is missing or wrong
     └── RequestError            a request is refused; the server is well
         ├── InvalidRequest      fields of the request are wrong
         ├── NotFound            the request names something that is not there
@@ -18,6 +19,7 @@
         ├── FoldInUnavailable   the model cannot answer histories
         ├── ModelUnusable       a bundle is wrong, or the repository is; what was served goes on
         ├── ModelInUse          the version answers by default and cannot be unloaded
+        ├── Unauthenticated     the caller shows no key that may call
         ├── Overloaded          too many requests in flight; try again later
         ├── DeadlineExpired     the caller's, or the server's, time was up before an answer
         ├── NotReady            the server still loads its models
@@ -52,6 +54,10 @@ class UnusableBundle(StartupError):
 
 class AddressUnavailable(StartupError):
     """An address is malformed or cannot be bound."""
+
+
+class UnusableCredentials(StartupError):
+    """A file of keys or certificates is missing or wrong."""
 
 
 class RequestError(ServingError):
@@ -173,6 +179,13 @@ class FoldInUnavailable(RequestError):
     def __init__(self, model: str) -> None:
         super().__init__(f"model {model!r} has no fold-in graph: send a user id, or set allow_fallback")
         self.model = model
+
+
+class Unauthenticated(RequestError):
+    """The caller shows no key that may call."""
+
+    def __init__(self) -> None:
+        super().__init__("no valid API key: send metadata 'authorization: Bearer KEY'")
 
 
 class Overloaded(RequestError):

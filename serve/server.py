@@ -7,13 +7,12 @@ Changes of models stop first, so that nothing is loaded for callers who are leav
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import logging
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,59 +23,20 @@ from export.repository import STABLE, ModelRepository, write_file
 from serve.admission import Admission
 from serve.backends.faiss_index import limit_native_threads
 from serve.backends.fake import fake_model
-from serve.errors import AddressUnavailable
-from serve.limits import Limits
+from serve.credentials import ApiKeys, Authorize
 from serve.logs import log_to_stderr
 from serve.metrics import Metrics, MetricsEndpoint
 from serve.model_manager import ModelManager
 from serve.model_store import ModelStore, ServedModel
+from serve.options import ServerOptions, is_loopback, split_address
 from serve.rpc.admin import ADMIN_SERVICE, ModelAdminService
 from serve.rpc.services import SERVICE, RecommenderService
-from serve.shadow import Shadow, ShadowRule
+from serve.shadow import Shadow
 from serve.transport.base import Transport, TransportSettings
 from serve.transport.grpcio_server import GrpcioServer
 
 LOG = logging.getLogger("lowpass.serve")
 ADMIN_IN_FLIGHT, ADMIN_SECONDS = 16, 3600.0
-
-
-@dataclass(frozen=True)
-class ServerOptions:
-    """How to serve.
-
-    Args:
-        repository: Root of a model repository; None serves the fake model.
-        models: `NAME` or `NAME:VERSION-OR-LABEL`, the default first; empty for every model.
-        address: For gRPC.
-        metrics_address: For Prometheus.
-        admin_address: For changing what is served; empty for none.
-        watch: Seconds between looks at the repository for moved labels; 0 for never.
-        splits: Model → label → share of its requests.
-        shadows: Model → who answers a share of its requests again.
-        workers: Threads that work on requests.
-        limits: What is accepted.
-        reflection: Whether to offer server reflection.
-        verify: Whether to read every byte of a bundle before serving it.
-        drain_wait: Between NOT_SERVING and refusing, in seconds: one period of whoever probes health.
-        grace: How long what is in flight may take when stopping, in seconds.
-        ready_file: Where to write the addresses once ready; None for nowhere.
-    """
-
-    repository: Path | None = None
-    models: Sequence[str] = ()
-    address: str = "127.0.0.1:50051"
-    metrics_address: str = "127.0.0.1:9464"
-    admin_address: str = ""
-    watch: float = 0.0
-    splits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    shadows: Mapping[str, ShadowRule] = field(default_factory=dict)
-    workers: int = 4
-    limits: Limits = field(default_factory=Limits)
-    reflection: bool = True
-    verify: bool = True
-    drain_wait: float = 1.0
-    grace: float = 20.0
-    ready_file: Path | None = None
 
 
 class Server:
@@ -90,12 +50,13 @@ class Server:
         address: Of gRPC, once started.
         metrics_address: Of Prometheus, once started.
         admin_address: Where models are changed, once started; empty for nowhere.
+        health_address: Of health alone, once started; empty for nowhere.
     """
 
     def __init__(
         self, options: ServerOptions, transport: Callable[[TransportSettings], Transport] = GrpcioServer
     ) -> None:
-        self.address = self.metrics_address = self.admin_address = ""
+        self.address = self.metrics_address = self.admin_address = self.health_address = ""
         self.store = ModelStore()
         self.metrics = Metrics(CollectorRegistry())
         self.admission = Admission(options.limits.max_in_flight)
@@ -115,9 +76,12 @@ class Server:
                 workers=options.workers,
                 reflection=options.reflection,
                 prepare_thread=limit_native_threads,
+                authorize=_authorize(options.api_keys),
+                tls=options.tls,
             )
         )
         self._admin = transport(self._admin_settings(self._manager)) if self._manager is not None else None
+        self._health = transport(self._health_settings())
         self._endpoint: MetricsEndpoint | None = None
 
     def _is_busy(self) -> bool:
@@ -143,6 +107,18 @@ class Server:
             metrics=self.metrics,
             workers=2,
             reflection=self._options.reflection,
+            authorize=_authorize(self._options.admin_api_keys),
+            tls=self._options.tls,
+        )
+
+    def _health_settings(self) -> TransportSettings:
+        return TransportSettings(
+            services={SERVICE: ()},
+            admission=Admission(0),
+            limits=self._options.limits,
+            metrics=self.metrics,
+            workers=1,
+            reflection=False,
         )
 
     def start(self) -> None:
@@ -154,14 +130,18 @@ class Server:
         """
         options = self._options
         try:
-            host, port = _split("--metrics-address", options.metrics_address)
-            _split("--address", options.address)
+            host, port = split_address("--metrics-address", options.metrics_address)
+            split_address("--address", options.address)
             self.address = self._transport.bind(options.address)
             self._endpoint = MetricsEndpoint.start(host, port, self.metrics.registry)
             self.metrics_address = self._endpoint.address
             if self._admin is not None and options.admin_address:
-                _split("--admin-address", options.admin_address)
+                split_address("--admin-address", options.admin_address)
                 self.admin_address = self._admin.bind(options.admin_address)
+            if options.health_address:
+                split_address("--health-address", options.health_address)
+                self.health_address = self._health.bind(options.health_address)
+                self._health.start()
             self._transport.start()
             self._load()
             self._start_admin()
@@ -169,11 +149,16 @@ class Server:
             self._close(grace=0.0)
             raise
         self.admission.open()
-        self._transport.set_serving(True)
+        self._set_serving(True)
+
+    def _set_serving(self, serving: bool) -> None:
+        self._transport.set_serving(serving)
+        if self.health_address:
+            self._health.set_serving(serving)
 
     def stop(self) -> bool:
         """Stop in order; returns whether everything in flight ended in time."""
-        self._transport.set_serving(False)
+        self._set_serving(False)
         time.sleep(self._options.drain_wait)
         return self._close(self._options.grace)
 
@@ -185,6 +170,7 @@ class Server:
             self._manager.stop()
         self.admission.close()
         drained = self._transport.stop(grace)
+        self._health.stop(0.0)
         if self._endpoint is not None:
             self._endpoint.stop()
         return drained
@@ -209,6 +195,10 @@ class Server:
         if self._admin is not None and self.admin_address:
             self._admin.start()
             self._admin.set_serving(True)
+
+
+def _authorize(keys: Path | None) -> Authorize | None:
+    return None if keys is None else ApiKeys(keys).authorize
 
 
 def run(options: ServerOptions) -> int:
@@ -243,31 +233,16 @@ def run(options: ServerOptions) -> int:
 
 
 def _announce(options: ServerOptions, server: Server) -> None:
-    warnings = {
-        server.address: "OPEN WITHOUT TLS: anyone who reaches this address can read requests and answers",
-        server.admin_address: "OPEN WITHOUT TLS: anyone who reaches this address can change what is served",
-    }
-    for address, warning in warnings.items():
-        if address and not _is_loopback(_split("--address", address)[0]):
-            LOG.warning(warning, extra={"fields": {"address": address}})
+    if options.tls is None:
+        what = {server.address: "read requests and answers", server.admin_address: "change what is served"}
+        for address, harm in what.items():
+            if address and not is_loopback(split_address("--address", address)[0]):
+                warning = f"OPEN WITHOUT TLS: anyone who reaches this address can {harm}"
+                LOG.warning(warning, extra={"fields": {"address": address}})
     models = [f"{model.summary.name}:{model.summary.version}" for model in server.store.models]
     ready = {"address": server.address, "metrics_address": server.metrics_address, "models": models}
-    if server.admin_address:
-        ready["admin_address"] = server.admin_address
+    more = {"admin_address": server.admin_address, "health_address": server.health_address}
+    ready |= {name: address for name, address in more.items() if address}
     LOG.info("ready", extra={"fields": ready})
     if options.ready_file is not None:
         write_file(options.ready_file, (json.dumps(ready) + "\n").encode())
-
-
-def _split(option: str, address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65_535:
-        raise AddressUnavailable(f"{option} {address}: must be HOST:PORT, e.g. 127.0.0.1:50051")
-    return host.strip("[]"), int(port)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

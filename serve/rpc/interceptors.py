@@ -56,7 +56,7 @@ def guard(method: Method, metrics: Metrics) -> Guarded:
 
 
 def count_refusal(error: RequestError, metrics: Metrics) -> str:
-    """Count an error that says something of the server's load; returns the error's code by name."""
+    """Count an error for which a request is not worked on; returns the error's code by name."""
     reason = REJECTIONS.get(type(error))
     if reason is not None:
         metrics.rejected(reason)

@@ -32,6 +32,7 @@ CODES: dict[type[errors.RequestError], int] = {
     errors.FoldInUnavailable: code_pb2.FAILED_PRECONDITION,
     errors.ModelUnusable: code_pb2.FAILED_PRECONDITION,
     errors.ModelInUse: code_pb2.FAILED_PRECONDITION,
+    errors.Unauthenticated: code_pb2.UNAUTHENTICATED,
     errors.Overloaded: code_pb2.RESOURCE_EXHAUSTED,
     errors.DeadlineExpired: code_pb2.DEADLINE_EXCEEDED,
     errors.NotReady: code_pb2.UNAVAILABLE,
@@ -39,12 +40,13 @@ CODES: dict[type[errors.RequestError], int] = {
 }
 
 REJECTIONS: dict[type[errors.RequestError], str] = {
+    errors.Unauthenticated: "unauthenticated",
     errors.Overloaded: "overloaded",
     errors.DeadlineExpired: "deadline",
     errors.NotReady: "not_ready",
     errors.ShuttingDown: "shutting_down",
 }
-"""Errors that say something of the server's load and not of the request, and their metric label."""
+"""Errors for which a request is not worked on at all, and their metric label."""
 
 
 def to_status(error: errors.RequestError) -> status_pb2.Status:

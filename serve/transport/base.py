@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from serve.admission import Admission
+from serve.credentials import Authorize, TlsFiles
 from serve.limits import Limits
 from serve.metrics import Metrics
 from serve.rpc.services import Method
@@ -24,6 +25,8 @@ class TransportSettings:
         workers: Threads that work on requests.
         reflection: Whether to offer server reflection.
         prepare_thread: Called once in each of these threads.
+        authorize: Says of a call's metadata why it may not call; None lets everybody. Health needs no key.
+        tls: Certificates; None for plain text.
     """
 
     services: Mapping[str, tuple[Method, ...]]
@@ -33,6 +36,8 @@ class TransportSettings:
     workers: int = 4
     reflection: bool = True
     prepare_thread: Callable[[], None] | None = None
+    authorize: Authorize | None = None
+    tls: TlsFiles | None = None
 
 
 class Transport(Protocol):
@@ -43,6 +48,7 @@ class Transport(Protocol):
 
         Raises:
             AddressUnavailable: It is malformed, or somebody else has it.
+            UnusableCredentials: The certificates are missing or wrong.
         """
         ...
 

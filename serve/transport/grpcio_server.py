@@ -18,7 +18,8 @@ import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_status import rpc_status
 
-from serve.admission import Admission, Deadline
+from serve.admission import Deadline
+from serve.credentials import server_credentials
 from serve.errors import AddressUnavailable, RequestError
 from serve.limits import MAX_ANSWER_BYTES
 from serve.metrics import Metrics
@@ -62,7 +63,7 @@ class GrpcioServer:
         self._side = ThreadPoolExecutor(2, thread_name_prefix="lowpass-side")
         self._reflecting = ThreadPoolExecutor(2, thread_name_prefix="lowpass-reflection")
         self._readiness = Readiness(settings.services, self._side)
-        self._arrivals = _Arrivals(settings.admission)
+        self._arrivals = _Arrivals(settings)
         self._server = grpc.server(
             self._workers,
             interceptors=[self._arrivals],
@@ -77,8 +78,13 @@ class GrpcioServer:
 
     def bind(self, address: str) -> str:
         """Take the address; see `Transport`."""
+        tls = self._settings.tls
+        credentials = server_credentials(tls) if tls is not None else None
         try:
-            port = self._server.add_insecure_port(address)
+            if credentials is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, credentials)
         except (RuntimeError, ValueError) as error:
             raise AddressUnavailable(
                 f"--address {address}: malformed, or in use by another server: choose another one"
@@ -118,6 +124,7 @@ class GrpcioServer:
             handlers[method.name] = grpc.unary_unary_rpc_method_handler(serve, *codec)
             refusing = grpc.unary_unary_rpc_method_handler(refuse, bytes, method.response.SerializeToString)
             self._arrivals.refusing[f"/{service}/{method.name}"] = refusing
+            self._arrivals.admitted.add(f"/{service}/{method.name}")
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
     def _reflection_handler(self) -> grpc.GenericRpcHandler:
@@ -133,6 +140,11 @@ class GrpcioServer:
             reflect,
             reflection_pb2.ServerReflectionRequest.FromString,
             reflection_pb2.ServerReflectionResponse.SerializeToString,
+        )
+        refuse = _refuser("ServerReflectionInfo", self._settings.metrics)
+        refuse.experimental_thread_pool = self._side  # type: ignore[attr-defined]  # read by grpcio
+        self._arrivals.refusing[f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"] = (
+            grpc.stream_stream_rpc_method_handler(refuse, bytes, bytes)
         )
         return grpc.method_handlers_generic_handler(reflection.SERVICE_NAME, {"ServerReflectionInfo": handler})
 
@@ -165,12 +177,19 @@ class _WorkerPool(ThreadPoolExecutor):
 
 
 class _Arrivals(grpc.ServerInterceptor):
-    """Stamps arrivals and turns refused requests away before they queue."""
+    """Stamps arrivals and turns refused requests away before they queue.
 
-    def __init__(self, admission: Admission) -> None:
-        self._admission = admission
+    Attributes:
+        refusing: Method → the handler that refuses it.
+        admitted: Methods that count as load.
+    """
+
+    def __init__(self, settings: TransportSettings) -> None:
+        self._admission = settings.admission
+        self._authorize = settings.authorize
         self._last = monotonic()
         self.refusing: dict[str, Any] = {}
+        self.admitted: set[str] = set()
 
     def settle(self, at_most: float) -> None:
         """Wait for a quiet moment once nothing is admitted any more.
@@ -185,8 +204,13 @@ class _Arrivals(grpc.ServerInterceptor):
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         # grpcio runs the method in the context that is current here, so the stamp reaches it.
-        refusing = self.refusing.get(handler_call_details.method)
-        refusal = self._admission.refusal() if refusing is not None else None
+        method = handler_call_details.method
+        refusing = self.refusing.get(method)
+        refusal = None
+        if refusing is not None and self._authorize is not None:
+            refusal = self._authorize(handler_call_details.invocation_metadata)
+        if refusal is None and method in self.admitted:
+            refusal = self._admission.refusal()
         _ARRIVAL.set((perf_counter_ns(), refusal))
         self._last = monotonic()
         return continuation(handler_call_details) if refusal is None else refusing

@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 from prometheus_client import CollectorRegistry
 
 from serve.admission import Admission
+from serve.credentials import Authorize, TlsFiles
 from serve.limits import Limits
 from serve.metrics import Metrics
 from serve.rpc.call import Call
@@ -34,6 +35,9 @@ class Bench:
         workers: Threads.
         reflection: Whether to offer it.
         address: To bind.
+        authorize: Who may call.
+        tls: Certificates of the server.
+        credentials: Of the channel.
     """
 
     def __init__(
@@ -43,6 +47,9 @@ class Bench:
         workers: int = 2,
         reflection: bool = True,
         address: str = "127.0.0.1:0",
+        authorize: Authorize | None = None,
+        tls: TlsFiles | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self.release, self.entered = threading.Event(), threading.Semaphore(0)
         self.behaviour: Callable[[pb.RecommendRequest, Call], pb.RecommendResponse] = self.echo
@@ -59,12 +66,21 @@ class Bench:
                 workers=workers,
                 reflection=reflection,
                 prepare_thread=lambda: self.prepared.append(threading.current_thread().name),
+                authorize=authorize,
+                tls=tls,
             )
         )
         self.address = self.transport.bind(address)
         self.transport.start()
-        self.channel = grpc.insecure_channel(self.address, [("grpc.enable_retries", 0)])
+        self.metadata: tuple[tuple[str, str], ...] = ()
+        self.channel = self.connect(credentials)
         self.health: Any = health_pb2_grpc.HealthStub(self.channel)
+
+    def connect(self, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+        options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+        if credentials is None:
+            return grpc.insecure_channel(self.address, options)
+        return grpc.secure_channel(self.address, credentials, options)
 
     def open(self) -> None:
         self.admission.open()
@@ -88,7 +104,8 @@ class Bench:
         )
 
     def ask(self, user_id: str = "ann", timeout: float = WAIT) -> pb.RecommendResponse:
-        answer: pb.RecommendResponse = self.caller()(pb.RecommendRequest(user_id=user_id), timeout=timeout)
+        request = pb.RecommendRequest(user_id=user_id)
+        answer: pb.RecommendResponse = self.caller()(request, timeout=timeout, metadata=self.metadata)
         return answer
 
     def ask_later(self, user_id: str = "ann", timeout: float = WAIT) -> Any:

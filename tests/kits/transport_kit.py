@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, ClassVar
 
 import grpc
@@ -19,12 +20,23 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from serve.credentials import LOOK_AGAIN, ApiKeys, new_key
 from serve.errors import AddressUnavailable, FieldViolation, InvalidRequest, UnknownUser
 from serve.limits import Limits
 from serve.rpc.call import Call
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.services import SERVICE
+from tests.kits.authority import Authority
 from tests.kits.transport_bench import RECOMMEND, WAIT, Bench, details_of, eventually
+
+
+def ask_over(bench: Bench, credentials: grpc.ChannelCredentials) -> list[str]:
+    """Ask over a connection of its own."""
+    with bench.connect(credentials) as channel:
+        call: Any = channel.unary_unary(
+            RECOMMEND, pb.RecommendRequest.SerializeToString, pb.RecommendResponse.FromString
+        )
+        return list(call(pb.RecommendRequest(user_id="fresh"), timeout=3.0).item_ids)
 
 
 class TransportKit:
@@ -40,6 +52,10 @@ class TransportKit:
             yield bench
         finally:
             bench.close()
+
+    @pytest.fixture
+    def authority(self, tmp_path: Path) -> Authority:
+        return Authority(tmp_path)
 
     @pytest.fixture
     def bench(self) -> Iterator[Bench]:
@@ -229,6 +245,54 @@ class TransportKit:
             assert bench.transport.stop(0.2) is False
             assert time.monotonic() - started < WAIT / 2
             assert held.exception() is not None
+
+    def test_only_a_known_key_may_call_and_health_needs_none(self, tmp_path: Path) -> None:
+        (key, line), (other, _) = new_key("reader"), new_key("stranger")
+        (tmp_path / "keys").write_text(line)
+        with self.running(authorize=ApiKeys(tmp_path / "keys").authorize) as bench:
+            for metadata in ((), (("authorization", f"Bearer {other}"),), (("authorization", key),)):
+                bench.metadata = metadata
+                error = bench.refused()
+                assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+                assert details_of(error, error_details_pb2.ErrorInfo).reason == "UNAUTHENTICATED"
+                assert key not in str(error)
+            bench.metadata = (("authorization", f"Bearer {key}"),)
+            assert bench.ask("bob").item_ids == ["bob"]
+            assert bench.check() == "SERVING"
+            assert bench.rejected("unauthenticated") == 3
+            with pytest.raises(grpc.RpcError) as caught:
+                ProtoReflectionDescriptorDatabase(bench.channel).get_services()
+            call: Any = caught.value
+            assert call.code() is grpc.StatusCode.UNAUTHENTICATED
+
+    def test_tls_names_the_server_and_refuses_plain_text(self, authority: Authority) -> None:
+        with self.running(tls=authority.server, credentials=authority.trust()) as bench:
+            assert bench.ask("bob").item_ids == ["bob"]
+            with bench.connect(None) as plain:
+                refused: Any = plain.unary_unary(RECOMMEND)
+                with pytest.raises(grpc.RpcError):
+                    refused(b"", timeout=2.0)
+
+    def test_mutual_tls_lets_only_known_clients_in(self, authority: Authority) -> None:
+        with self.running(tls=authority.mutual, credentials=authority.trust(with_client=True)) as bench:
+            assert bench.ask("bob").item_ids == ["bob"]
+            with bench.connect(authority.trust()) as stranger:
+                refused: Any = stranger.unary_unary(RECOMMEND)
+                with pytest.raises(grpc.RpcError):
+                    refused(b"", timeout=2.0)
+
+    def test_a_new_certificate_is_used_without_a_restart_and_a_bad_one_is_not(self, authority: Authority) -> None:
+        with self.running(tls=authority.server, credentials=authority.trust()) as bench:
+            assert bench.ask("bob").item_ids == ["bob"]
+            authority.server.certificate.write_text("no certificate")
+            time.sleep(1.1 * LOOK_AGAIN)
+            assert ask_over(bench, authority.trust()) == ["fresh"]
+            authority.renew()
+            time.sleep(1.1 * LOOK_AGAIN)
+            assert ask_over(bench, authority.trust()) == ["fresh"]
+            with pytest.raises(grpc.RpcError):
+                ask_over(bench, authority.trust(first=True))
+            assert bench.ask("bob").item_ids == ["bob"], "what is connected stays connected"
 
     def test_reflection_can_be_switched(self) -> None:
         with self.running(reflection=True) as bench:

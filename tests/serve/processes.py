@@ -27,6 +27,7 @@ class ServerProcess:
     address: str
     metrics_address: str
     admin_address: str = ""
+    health_address: str = ""
 
     def scrape(self) -> str:
         with urllib.request.urlopen(f"http://{self.metrics_address}/metrics", timeout=5) as answer:
@@ -57,8 +58,8 @@ def serving(folder: Path, *arguments: str) -> Iterator[ServerProcess]:
                 assert time.monotonic() < give_up, "not ready in time"
                 time.sleep(0.02)
             addresses = json.loads(ready.read_text())
-            places = addresses["address"], addresses["metrics_address"], addresses.get("admin_address", "")
-            yield ServerProcess(process, log, *places)
+            names = ("address", "metrics_address", "admin_address", "health_address")
+            yield ServerProcess(process, log, *(addresses.get(name, "") for name in names))
         finally:
             if process.poll() is None:
                 process.kill()

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 import lowpass
-from serve.server import Server, ServerOptions
+from serve.options import ServerOptions
+from serve.server import Server
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,9 @@ from serve.client_errors import (
 )
 from serve.errors import Overloaded
 from serve.limits import Limits
+from serve.options import ServerOptions
 from serve.rpc.status import to_status
-from serve.server import Server, ServerOptions
+from serve.server import Server
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from export.repository import ModelRepository
 from serve.client import RecommenderClient
 from serve.client_errors import NotFoundByServer, RecommenderError
 from serve.errors import AddressUnavailable, NothingToServe
-from serve.server import Server, ServerOptions
+from serve.options import ServerOptions
+from serve.server import Server
 from tests.serve.processes import serving
 from tests.serve.repositories import publish
 
@@ -204,9 +205,9 @@ sys.meta_path.insert(0, NoTorch())
 
 def test_serving_never_imports_torch(repository: ModelRepository) -> None:
     program = f"""{BLOCK_TORCH}
-import lowpass, serve.cli, serve.client, serve.server
+import lowpass, serve.cli, serve.client, serve.options, serve.server
 from pathlib import Path
-options = serve.server.ServerOptions(
+options = serve.options.ServerOptions(
     repository=Path(sys.argv[1]), address="127.0.0.1:0", metrics_address="127.0.0.1:0", drain_wait=0.0
 )
 server = serve.server.Server(options)

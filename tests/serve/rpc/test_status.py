@@ -22,6 +22,7 @@ EXAMPLES: dict[type[errors.RequestError], errors.RequestError] = {
     errors.ModelUnusable: errors.ModelUnusable("student/3/manifest.json: missing"),
     errors.ModelInUse: errors.ModelInUse("student", "2"),
     errors.FoldInUnavailable: errors.FoldInUnavailable("m"),
+    errors.Unauthenticated: errors.Unauthenticated(),
     errors.Overloaded: errors.Overloaded(0.25),
     errors.DeadlineExpired: errors.DeadlineExpired("late"),
     errors.NotReady: errors.NotReady("loading"),

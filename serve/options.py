@@ -1,0 +1,84 @@
+"""How to serve: options and addresses."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from serve.credentials import TlsFiles
+from serve.errors import AddressUnavailable
+from serve.limits import Limits
+from serve.shadow import ShadowRule
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How to serve.
+
+    Args:
+        repository: Root of a model repository; None serves the fake model.
+        models: `NAME` or `NAME:VERSION-OR-LABEL`, the default first; empty for every model.
+        address: For gRPC.
+        metrics_address: For Prometheus.
+        admin_address: For changing what is served; empty for none.
+        watch: Seconds between looks at the repository for moved labels; 0 for never.
+        splits: Model → label → share of its requests.
+        shadows: Model → who answers a share of its requests again.
+        health_address: Another one for health alone, in plain text and without keys; empty for none.
+        tls: Certificates for queries and admin; None for plain text.
+        api_keys: File of the keys that may ask; None lets everybody.
+        admin_api_keys: File of the keys that may change what is served; None lets everybody.
+        workers: Threads that work on requests.
+        limits: What is accepted.
+        reflection: Whether to offer server reflection.
+        verify: Whether to read every byte of a bundle before serving it.
+        drain_wait: Between NOT_SERVING and refusing, in seconds: one period of whoever probes health.
+        grace: How long what is in flight may take when stopping, in seconds.
+        ready_file: Where to write the addresses once ready; None for nowhere.
+    """
+
+    repository: Path | None = None
+    models: Sequence[str] = ()
+    address: str = "127.0.0.1:50051"
+    metrics_address: str = "127.0.0.1:9464"
+    admin_address: str = ""
+    watch: float = 0.0
+    splits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    shadows: Mapping[str, ShadowRule] = field(default_factory=dict)
+    health_address: str = ""
+    tls: TlsFiles | None = None
+    api_keys: Path | None = None
+    admin_api_keys: Path | None = None
+    workers: int = 4
+    limits: Limits = field(default_factory=Limits)
+    reflection: bool = True
+    verify: bool = True
+    drain_wait: float = 1.0
+    grace: float = 20.0
+    ready_file: Path | None = None
+
+
+def split_address(option: str, address: str) -> tuple[str, int]:
+    """Host and port.
+
+    Args:
+        option: Named where the address is wrong.
+        address: HOST:PORT.
+
+    Raises:
+        AddressUnavailable: It is neither.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise AddressUnavailable(f"{option} {address}: must be HOST:PORT, e.g. 127.0.0.1:50051")
+    return host.strip("[]"), int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
