@@ -68,6 +68,9 @@ class QueryOptions(TypedDict, total=False):
         exact: Score every item.
         allow_fallback: Answer the unknown with what is popular.
         include_titles: Also send titles.
+        recent: Item ids that the user has taken since training.
+        diversity: Less of the same, between 0 and 1.
+        popularity_discount: Less of what is popular anyway, from 0.
     """
 
     k: int
@@ -81,6 +84,9 @@ class QueryOptions(TypedDict, total=False):
     exact: bool
     allow_fallback: bool
     include_titles: bool
+    recent: Sequence[str]
+    diversity: float
+    popularity_discount: float
 
 
 class RecommenderClient:
@@ -237,6 +243,7 @@ def _request(
     model: str = "",
     exclude: Sequence[str] = (),
     allow: Sequence[str] = (),
+    recent: Sequence[str] = (),
     **fields: Any,
 ) -> pb.RecommendRequest:
     return pb.RecommendRequest(
@@ -245,6 +252,7 @@ def _request(
         model=_selector(model),
         exclude_item_ids=exclude,
         allow_item_ids=allow,
+        recent_item_ids=recent,
         **fields,
     )
 

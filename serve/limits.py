@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from serve.errors import FieldViolation, InvalidRequest
+from serve.rerank import RERANKED
 from serve.types import Query, SimilarQuery
 
+MAX_DISCOUNT = 100.0
 MAX_ANSWER_BYTES = 64 << 20
 """Largest answer sent; a client must accept as much (`serve.client` does)."""
 
@@ -51,13 +53,17 @@ class Limits:
         Raises:
             InvalidRequest: Naming every field that does.
         """
-        wrong = list(self._shared(query))
+        wrong = [*self._shared(query), *self._reranking(query)]
+        if query.recent:
+            wrong += self._ids("recent_item_ids", query.recent, self.max_history)
         if query.user_id is not None:
             wrong += self._ids("user_id", (query.user_id,), 1)
             if not query.user_id:
                 wrong.append(FieldViolation("user_id", "is empty; send a user id or a history"))
         else:
             wrong += self._ids("history.item_ids", query.history, self.max_history)
+            if query.recent:
+                wrong.append(FieldViolation("recent_item_ids", "goes with user_id; put them into the history"))
         if wrong:
             raise InvalidRequest(*wrong)
 
@@ -82,6 +88,18 @@ class Limits:
         if not 1 <= size <= self.max_batch:
             text = f"has {size} entries; send between 1 and {self.max_batch}"
             raise InvalidRequest(FieldViolation("requests", text))
+
+    def _reranking(self, query: Query) -> Iterator[FieldViolation]:
+        if not 0 <= query.diversity <= 1:
+            yield FieldViolation("diversity", f"is {query.diversity:g}; send between 0 and 1")
+        if not 0 <= query.popularity_discount <= MAX_DISCOUNT:
+            text = f"is {query.popularity_discount:g}; send between 0 and {MAX_DISCOUNT:g}"
+            yield FieldViolation("popularity_discount", text)
+        if query.reranks and query.k + query.offset > RERANKED:
+            text = (
+                f"with offset makes {query.k + query.offset}; at most {RERANKED} with diversity or popularity_discount"
+            )
+            yield FieldViolation("k", text)
 
     def _shared(self, query: Query | SimilarQuery) -> Iterator[FieldViolation]:
         if not 1 <= query.k <= self.max_k:

@@ -35,6 +35,9 @@ def _split_ids(_context: click.Context, _parameter: click.Parameter, text: str |
 @click.option("--offset", type=click.IntRange(0), default=0, help="Skip this many of the best.")
 @click.option("--include-seen", is_flag=True, help="Also answer with what the user already has.")
 @click.option("--exact", is_flag=True, help="Score every item.")
+@click.option("--recent", callback=_split_ids, metavar="ID,ID,…", help="What --user has taken since training.")
+@click.option("--diversity", type=click.FloatRange(0, 1), default=0.0, help="Less of the same.")
+@click.option("--popularity-discount", type=click.FloatRange(0), default=0.0, help="Less of what is popular anyway.")
 @click.option("--fallback", is_flag=True, help="Answer the unknown with what is popular.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def query(
@@ -77,11 +80,14 @@ def _ask(
     shared["allow"] = options["allow"] or ()
     shared["allow_categories"] = options["category"]
     shared["include_titles"] = True
-    subject_only = {name: options[name] for name in ("include_seen", "exact")}
+    subject_only = {name: options[name] for name in ("include_seen", "exact", "diversity", "popularity_discount")}
+    subject_only["recent"] = options["recent"] or ()
     if similar is None:
         return client.recommend(user, history=history, allow_fallback=options["fallback"], **subject_only, **shared)
     if any(subject_only.values()) or options["fallback"]:
-        raise click.UsageError("--include-seen, --exact and --fallback do not go with --similar")
+        raise click.UsageError(
+            "--similar goes without --include-seen, --exact, --fallback, --recent, --diversity and --popularity-discount"
+        )
     return client.similar_items(similar, **shared)
 
 

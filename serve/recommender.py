@@ -16,10 +16,13 @@ import numpy.typing as npt
 
 from serve.errors import FoldInUnavailable, RequestError, UnknownHistory, UnknownItem, UnknownUser
 from serve.ports import CandidateIndex, Catalogue, FoldIn, ItemScorer
+from serve.rerank import RERANKED, diversify, first_good, relevance_of, reorder
 from serve.selection import NO_ROWS, Selection, cut
 from serve.types import Answers, Query, Recommendation, Rows, Scores, SimilarQuery, Source
 
 NO_SCORES: Scores = np.empty(0, dtype=np.float32)
+MAX_FOLDED = 1000
+"""Most of a user's own items that are folded in with recent ones."""
 
 
 @dataclass(slots=True)
@@ -40,6 +43,8 @@ class _Task:
 
     @property
     def wanted(self) -> int:
+        if isinstance(self.query, Query) and self.query.reranks:
+            return RERANKED
         return self.query.k + self.query.offset
 
 
@@ -137,10 +142,12 @@ class Recommender:
 
     def _encode(self, position: int, query: Query) -> _Task:
         allowed, unlisted = self._selection.allowed(query.allow_item_ids, query.allow_categories)
-        if query.user_id is not None:
-            source, (vector, has, unknown) = Source.PERSONAL, self._encode_user(query)
-        else:
+        if query.user_id is None:
             source, (vector, has, unknown) = Source.FOLD_IN, self._encode_history(query)
+        elif query.recent:
+            source, (vector, has, unknown) = Source.UPDATED, self._encode_updated(query)
+        else:
+            source, (vector, has, unknown) = Source.PERSONAL, self._encode_user(query)
         blocked = self._selection.blocked(NO_ROWS if query.include_seen else has, query.exclude_item_ids)
         return _Task(
             position=position,
@@ -162,6 +169,23 @@ class Recommender:
         if not query.allow_fallback:
             raise UnknownUser(user_id)
         return None, NO_ROWS, []
+
+    def _encode_updated(self, query: Query) -> tuple[npt.NDArray[np.float32] | None, Rows, list[str]]:
+        """A user's own vector, moved as far as its fold-in moves when the recent items join what it has."""
+        vector, has, _ = self._encode_user(query)
+        recent, unknown = self._selection.rows_of(query.recent)
+        if vector is None or not len(recent):
+            return vector, np.concatenate([has, recent]), unknown
+        if self._fold_in is None:
+            raise FoldInUnavailable(self.name)
+        before = has[-MAX_FOLDED:].astype(np.int64)
+        after = self._fold_in.encode(np.unique(np.concatenate([before, recent])))
+        reference = self._fold_in.encode(before) if len(before) else np.zeros_like(after)
+        # Trained and folded-in vectors agree in direction, not in length.
+        length = np.linalg.norm(reference if len(before) else after)
+        scale = np.linalg.norm(vector) / length if length > 0 else np.float32(1)
+        moved: npt.NDArray[np.float32] = (vector + scale * (after - reference)).astype(np.float32)
+        return moved, np.concatenate([has, recent]), unknown
 
     def _encode_history(self, query: Query) -> tuple[npt.NDArray[np.float32] | None, Rows, list[str]]:
         history, unknown = self._selection.rows_of(query.history)
@@ -216,6 +240,8 @@ class Recommender:
             # The approximate index found fewer than it was asked for: no answer may be short for that reason.
             _search_group([task], exact, self._over_fetch(task))
             rows, scores = self._eligible(task)
+        if task.vector is not None and isinstance(query, Query) and query.reranks:
+            rows, scores = self._rerank(query, rows, scores)
         min_score = None if task.source is Source.POPULAR else query.min_score
         rows, scores, shortfall = cut(rows, scores, offset=query.offset, k=query.k, min_score=min_score)
         titles = self.catalogue.item_titles if query.include_titles else None
@@ -227,6 +253,16 @@ class Recommender:
             titles=titles.take(rows) if titles is not None else [],
             unknown_item_ids=task.unknown,
         )
+
+    def _rerank(self, query: Query, rows: Rows, scores: Scores) -> tuple[Rows, Scores]:
+        pool = min(first_good(scores, query.min_score), RERANKED)
+        pooled = rows[:pool]
+        relevance = relevance_of(scores[:pool], self._selection.popularity_shares[pooled], query.popularity_discount)
+
+        def similarities(place: int) -> npt.NDArray[np.float32]:
+            return self._cosine.score(self._cosine.item_vector(int(pooled[place])), pooled)
+
+        return reorder(rows, scores, diversify(relevance, similarities, query.diversity, query.offset + query.k))
 
     def _eligible(self, task: _Task) -> tuple[Rows, Scores]:
         rows, scores = task.rows, task.scores

@@ -19,6 +19,9 @@ class Selection:
 
     Args:
         catalogue: Users and items.
+
+    Attributes:
+        popularity_shares: 1 for the most popular item, 0 for the least, evenly between, shape (N,).
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
@@ -27,6 +30,9 @@ class Selection:
         self._popularity = np.asarray(catalogue.popularity)
         counts = np.bincount(catalogue.seen_indices, minlength=self._num_items)
         self._popularity_scores: Scores = counts.astype(np.float32)
+        shares = 1 - np.arange(self._num_items, dtype=np.float32) / max(self._num_items - 1, 1)
+        self.popularity_shares: Scores = np.empty(self._num_items, dtype=np.float32)
+        self.popularity_shares[self._popularity] = shares
         self._category_rows = {name: row for row, name in enumerate(catalogue.category_names)}
         self._category_indptr, self._category_items = _items_by_category(catalogue)
 

@@ -25,6 +25,7 @@ class Source(Enum):
     FOLD_IN = "fold_in"
     POPULAR = "popular"
     SIMILAR = "similar"
+    UPDATED = "updated"
 
 
 class Shortfall(Enum):
@@ -52,6 +53,9 @@ class Query:
         exact: Score every item instead of asking the approximate index.
         allow_fallback: Answer an unknown subject with the most popular items.
         include_titles: Also answer with titles.
+        recent: Items that `user_id` has taken since training; they move its vector.
+        diversity: λ of maximal marginal relevance in [0, 1]; 0 leaves the order as it is.
+        popularity_discount: How much an item's popularity counts against it, at least 0.
     """
 
     user_id: str | None = None
@@ -66,6 +70,14 @@ class Query:
     exact: bool = False
     allow_fallback: bool = False
     include_titles: bool = False
+    recent: Sequence[str] = ()
+    diversity: float = 0.0
+    popularity_discount: float = 0.0
+
+    @property
+    def reranks(self) -> bool:
+        """Whether the order is not that of the scores."""
+        return self.diversity > 0 or self.popularity_discount > 0
 
 
 @dataclass(slots=True)

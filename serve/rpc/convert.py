@@ -16,6 +16,7 @@ _SOURCES = {
     Source.FOLD_IN: pb.SOURCE_FOLD_IN,
     Source.POPULAR: pb.SOURCE_POPULAR,
     Source.SIMILAR: pb.SOURCE_SIMILAR,
+    Source.UPDATED: pb.SOURCE_UPDATED,
 }
 _SHORTFALLS = {
     Shortfall.NONE: pb.SHORTFALL_UNSPECIFIED,
@@ -50,6 +51,9 @@ def to_query(request: pb.RecommendRequest, limits: Limits) -> Query:
         exact=request.exact,
         allow_fallback=request.allow_fallback,
         include_titles=request.include_titles,
+        recent=tuple(request.recent_item_ids),
+        diversity=request.diversity,
+        popularity_discount=request.popularity_discount,
     )
     limits.check_query(query)
     return query

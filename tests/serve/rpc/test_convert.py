@@ -27,10 +27,14 @@ def test_every_field_of_a_request_arrives() -> None:
         exact=True,
         allow_fallback=True,
         include_titles=True,
+        diversity=0.5,
+        popularity_discount=2.0,
     )
     assert to_query(request, Limits()) == Query(
-        None, ("a", "b"), 3, True, ("x",), ("y",), ("c",), 0.0, 4, True, True, True
+        None, ("a", "b"), 3, True, ("x",), ("y",), ("c",), 0.0, 4, True, True, True, (), 0.5, 2.0
     )
+    fresh = pb.RecommendRequest(user_id="ann", recent_item_ids=["a", "b"])
+    assert to_query(fresh, Limits()) == Query("ann", recent=("a", "b"))
 
 
 def test_what_is_not_said_has_its_default() -> None:
@@ -57,6 +61,15 @@ def test_all_wrong_fields_are_named_at_once() -> None:
     )
     expected = ["k", "offset", "min_score", "exclude_item_ids", "allow_item_ids", "allow_categories"]
     assert violations(request, limits) == [*expected, "history.item_ids"]
+
+
+def test_reranking_is_bounded() -> None:
+    wrong = pb.RecommendRequest(user_id="ann", k=400, offset=101, diversity=1.5, popularity_discount=-1)
+    assert violations(wrong, Limits()) == ["diversity", "popularity_discount", "k"]
+    nan = pb.RecommendRequest(user_id="ann", diversity=float("nan"), popularity_discount=float("nan"))
+    assert violations(nan, Limits()) == ["diversity", "popularity_discount"]
+    recent = pb.RecommendRequest(history=pb.History(item_ids=["a"]), recent_item_ids=["b", "c"])
+    assert violations(recent, Limits(max_history=1)) == ["recent_item_ids", "recent_item_ids"]
 
 
 @pytest.mark.parametrize("user_id", ["", "fivec", "çççç"])

@@ -15,6 +15,7 @@ class Source(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SOURCE_FOLD_IN: _ClassVar[Source]
     SOURCE_POPULAR: _ClassVar[Source]
     SOURCE_SIMILAR: _ClassVar[Source]
+    SOURCE_UPDATED: _ClassVar[Source]
 
 class Shortfall(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -26,6 +27,7 @@ SOURCE_PERSONAL: Source
 SOURCE_FOLD_IN: Source
 SOURCE_POPULAR: Source
 SOURCE_SIMILAR: Source
+SOURCE_UPDATED: Source
 SHORTFALL_UNSPECIFIED: Shortfall
 SHORTFALL_EXHAUSTED: Shortfall
 SHORTFALL_BELOW_MIN_SCORE: Shortfall
@@ -47,7 +49,7 @@ class History(_message.Message):
     def __init__(self, item_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RecommendRequest(_message.Message):
-    __slots__ = ("user_id", "history", "k", "model", "include_seen", "exclude_item_ids", "allow_item_ids", "allow_categories", "min_score", "offset", "exact", "allow_fallback", "include_titles")
+    __slots__ = ("user_id", "history", "k", "model", "include_seen", "exclude_item_ids", "allow_item_ids", "allow_categories", "min_score", "offset", "exact", "allow_fallback", "include_titles", "recent_item_ids", "diversity", "popularity_discount")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +63,9 @@ class RecommendRequest(_message.Message):
     EXACT_FIELD_NUMBER: _ClassVar[int]
     ALLOW_FALLBACK_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_TITLES_FIELD_NUMBER: _ClassVar[int]
+    RECENT_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    DIVERSITY_FIELD_NUMBER: _ClassVar[int]
+    POPULARITY_DISCOUNT_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     history: History
     k: int
@@ -74,7 +79,10 @@ class RecommendRequest(_message.Message):
     exact: bool
     allow_fallback: bool
     include_titles: bool
-    def __init__(self, user_id: _Optional[str] = ..., history: _Optional[_Union[History, _Mapping]] = ..., k: _Optional[int] = ..., model: _Optional[_Union[ModelSelector, _Mapping]] = ..., include_seen: _Optional[bool] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., allow_item_ids: _Optional[_Iterable[str]] = ..., allow_categories: _Optional[_Iterable[str]] = ..., min_score: _Optional[float] = ..., offset: _Optional[int] = ..., exact: _Optional[bool] = ..., allow_fallback: _Optional[bool] = ..., include_titles: _Optional[bool] = ...) -> None: ...
+    recent_item_ids: _containers.RepeatedScalarFieldContainer[str]
+    diversity: float
+    popularity_discount: float
+    def __init__(self, user_id: _Optional[str] = ..., history: _Optional[_Union[History, _Mapping]] = ..., k: _Optional[int] = ..., model: _Optional[_Union[ModelSelector, _Mapping]] = ..., include_seen: _Optional[bool] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., allow_item_ids: _Optional[_Iterable[str]] = ..., allow_categories: _Optional[_Iterable[str]] = ..., min_score: _Optional[float] = ..., offset: _Optional[int] = ..., exact: _Optional[bool] = ..., allow_fallback: _Optional[bool] = ..., include_titles: _Optional[bool] = ..., recent_item_ids: _Optional[_Iterable[str]] = ..., diversity: _Optional[float] = ..., popularity_discount: _Optional[float] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("queue_us", "encode_us", "search_us", "filter_us", "total_us")
