@@ -86,7 +86,7 @@ def _ask(
         return client.recommend(user, history=history, allow_fallback=options["fallback"], **subject_only, **shared)
     if any(subject_only.values()) or options["fallback"]:
         raise click.UsageError(
-            "--similar goes without --include-seen, --exact, --fallback, --recent, --diversity and --popularity-discount"
+            "--include-seen, --exact, --fallback, --recent, --diversity and --popularity-discount need a subject"
         )
     return client.similar_items(similar, **shared)
 
