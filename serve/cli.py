@@ -80,6 +80,13 @@ def read_shares(
     help="Let another model answer this share of a model's requests again, unseen, to measure how far both agree.",
 )
 @click.option(
+    "--transport",
+    type=click.Choice(["grpcio", "native", "auto"]),
+    default="grpcio",
+    show_default=True,
+    help="native is faster and speaks no TLS (pip install 'lowpass[native]'); auto takes it where it can do all asked.",
+)
+@click.option(
     "--threads",
     "workers",
     type=click.IntRange(1, 64),

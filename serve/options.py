@@ -11,6 +11,7 @@ from serve.credentials import TlsFiles
 from serve.errors import AddressUnavailable
 from serve.limits import Limits
 from serve.shadow import ShadowRule
+from serve.transport.choice import TransportName
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class ServerOptions:
         tls: Certificates for queries and admin; None for plain text.
         api_keys: File of the keys that may ask; None lets everybody.
         admin_api_keys: File of the keys that may change what is served; None lets everybody.
+        transport: "grpcio", "native" (faster, no TLS), or "auto".
         workers: Threads that work on requests.
         limits: What is accepted.
         reflection: Whether to offer server reflection.
@@ -51,6 +53,7 @@ class ServerOptions:
     tls: TlsFiles | None = None
     api_keys: Path | None = None
     admin_api_keys: Path | None = None
+    transport: TransportName = "grpcio"
     workers: int = 4
     limits: Limits = field(default_factory=Limits)
     reflection: bool = True

@@ -11,7 +11,6 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -32,8 +31,8 @@ from serve.options import ServerOptions, is_loopback, split_address
 from serve.rpc.admin import ADMIN_SERVICE, ModelAdminService
 from serve.rpc.services import SERVICE, RecommenderService
 from serve.shadow import Shadow
-from serve.transport.base import Transport, TransportSettings
-from serve.transport.grpcio_server import GrpcioServer
+from serve.transport.base import MakeTransport, TransportSettings
+from serve.transport.choice import choose_transport
 
 LOG = logging.getLogger("lowpass.serve")
 ADMIN_IN_FLIGHT, ADMIN_SECONDS = 16, 3600.0
@@ -44,18 +43,20 @@ class Server:
 
     Args:
         options: How.
-        transport: Makes the transport.
+        transport: Makes the transport; None for the one that the options name.
 
     Attributes:
         address: Of gRPC, once started.
         metrics_address: Of Prometheus, once started.
         admin_address: Where models are changed, once started; empty for nowhere.
         health_address: Of health alone, once started; empty for nowhere.
+        transport_name: Of the transport that the options chose.
     """
 
-    def __init__(
-        self, options: ServerOptions, transport: Callable[[TransportSettings], Transport] = GrpcioServer
-    ) -> None:
+    def __init__(self, options: ServerOptions, transport: MakeTransport | None = None) -> None:
+        self.transport_name = ""
+        if transport is None:
+            self.transport_name, transport = choose_transport(options.transport, needs_tls=options.tls is not None)
         self.address = self.metrics_address = self.admin_address = self.health_address = ""
         self.store = ModelStore()
         self.metrics = Metrics(CollectorRegistry())
@@ -242,6 +243,7 @@ def _announce(options: ServerOptions, server: Server) -> None:
     models = [f"{model.summary.name}:{model.summary.version}" for model in server.store.models]
     ready = {"address": server.address, "metrics_address": server.metrics_address, "models": models}
     more = {"admin_address": server.admin_address, "health_address": server.health_address}
+    more["transport"] = server.transport_name
     ready |= {name: address for name, address in more.items() if address}
     LOG.info("ready", extra={"fields": ready})
     if options.ready_file is not None:

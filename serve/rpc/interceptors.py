@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
@@ -19,6 +19,9 @@ LOG = logging.getLogger("lowpass.serve")
 
 Guarded = Callable[[Any, Call], Message]
 """Answers, or raises `Refusal` and nothing else."""
+
+GuardedMany = Callable[[Sequence[Any], Sequence[Call]], list[Message | Refusal]]
+"""The same for several calls at once, a refusal in the place of an answer; raises nothing."""
 
 
 def guard(method: Method, metrics: Metrics) -> Guarded:
@@ -53,6 +56,57 @@ def guard(method: Method, metrics: Metrics) -> Guarded:
             metrics.request(method.name, call.model, call.version, code, call.age_ns * 1e-9)
 
     return call_method
+
+
+def guard_many(method: Method, metrics: Metrics) -> GuardedMany:
+    """Wrap a method for several calls at once; see `guard`.
+
+    Args:
+        method: As in `guard`.
+        metrics: Where each call is counted, whatever its end.
+
+    Returns:
+        Answers and refusals, one a call.
+    """
+    handle_many = method.handle_many
+    if handle_many is None:
+        guarded = guard(method, metrics)
+        return lambda requests, calls: [_attempt(guarded, *pair) for pair in zip(requests, calls, strict=True)]
+
+    def call_many(requests: Sequence[Any], calls: Sequence[Call]) -> list[Message | Refusal]:
+        late: Message | RequestError = DeadlineExpired("no time is left: the request waited past its deadline")
+        outcomes: list[Message | RequestError | None] = [late if call.deadline.expired else None for call in calls]
+        waiting = [place for place, outcome in enumerate(outcomes) if outcome is None]
+        try:
+            answers = handle_many([requests[place] for place in waiting], [calls[place] for place in waiting])
+            for place, answer in zip(waiting, answers, strict=True):
+                outcomes[place] = answer
+        except Exception:
+            LOG.exception("defect in a method", extra={"fields": {"method": method.name, "calls": len(waiting)}})
+        return [_finish(method, metrics, *pair) for pair in zip(outcomes, calls, strict=True)]
+
+    return call_many
+
+
+def _finish(method: Method, metrics: Metrics, outcome: Message | RequestError | None, call: Call) -> Message | Refusal:
+    if isinstance(outcome, Message) and call.deadline.expired:
+        outcome = DeadlineExpired("the answer came after the deadline")
+    found: Message | Refusal
+    if outcome is None:
+        code, found = "INTERNAL", Refusal(INTERNAL)
+    elif isinstance(outcome, RequestError):
+        code, found = count_refusal(outcome, metrics), to_refusal(outcome)
+    else:
+        code, found = "OK" if call.is_active() else "CANCELLED", outcome
+    metrics.request(method.name, call.model, call.version, code, call.age_ns * 1e-9)
+    return found
+
+
+def _attempt(guarded: Guarded, request: Any, call: Call) -> Message | Refusal:
+    try:
+        return guarded(request, call)
+    except Refusal as refusal:
+        return refusal
 
 
 def count_refusal(error: RequestError, metrics: Metrics) -> str:

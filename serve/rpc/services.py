@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from serve.rpc.status import to_status
 from serve.shadow import Shadow
 from serve.types import Answers, Query, Recommendation
 
+UNANSWERED = pb.RecommendResponse()
 SERVICE: str = pb.DESCRIPTOR.services_by_name["RecommenderService"].full_name
 
 
@@ -38,12 +39,14 @@ class Method:
         request: Its request message.
         response: Its response message.
         handle: Answers, or raises a `RequestError`.
+        handle_many: Answers several at once, an error in the place of an answer; None where that gains nothing.
     """
 
     name: str
     request: type[Message]
     response: type[Message]
     handle: Callable[[Any, Call], Message]
+    handle_many: Callable[[Sequence[Any], Sequence[Call]], Sequence[Message | RequestError]] | None = None
 
 
 class RecommenderService:
@@ -69,7 +72,7 @@ class RecommenderService:
     def methods(self) -> tuple[Method, ...]:
         """All of them, for a transport to register."""
         return (
-            Method("Recommend", pb.RecommendRequest, pb.RecommendResponse, self.recommend),
+            Method("Recommend", pb.RecommendRequest, pb.RecommendResponse, self.recommend, self.recommend_many),
             Method("BatchRecommend", pb.BatchRecommendRequest, pb.BatchRecommendResponse, self.batch),
             Method("SimilarItems", pb.SimilarItemsRequest, pb.SimilarItemsResponse, self.similar_items),
             Method("GetInfo", pb.GetInfoRequest, pb.GetInfoResponse, self.get_info),
@@ -85,6 +88,31 @@ class RecommenderService:
         response = to_response(answer, model.summary, self._timings(model, answers, call))
         self._note(model, query, answer, answers)
         return response
+
+    def recommend_many(
+        self, requests: Sequence[pb.RecommendRequest], calls: Sequence[Call]
+    ) -> list[Message | RequestError]:
+        """Answer the questions of several calls, each model once."""
+        outcomes: list[Message | RequestError] = [UNANSWERED] * len(requests)
+        groups: dict[ServedModel, list[tuple[int, Query]]] = {}
+        for place, (request, call) in enumerate(zip(requests, calls, strict=True)):
+            try:
+                query = to_query(request, self._limits)
+                groups.setdefault(self._find(request.model, call, asker(query)), []).append((place, query))
+            except RequestError as error:
+                outcomes[place] = error
+        for model, members in groups.items():
+            with model:
+                answers = model.recommender.recommend([query for _, query in members])
+            for (place, query), outcome in zip(members, answers.outcomes, strict=True):
+                if isinstance(outcome, RequestError):
+                    outcomes[place] = outcome
+                    continue
+                self._metrics.answer(model.summary.name, outcome.source)
+                timings = self._timings(model, answers, calls[place])
+                outcomes[place] = to_response(outcome, model.summary, timings)
+                self._note(model, query, outcome, answers)
+        return outcomes
 
     def batch(self, request: pb.BatchRecommendRequest, call: Call) -> pb.BatchRecommendResponse:
         """Answer many questions, each with a status of its own."""

@@ -70,3 +70,6 @@ class Transport(Protocol):
             Whether everything ended in time.
         """
         ...
+
+
+MakeTransport = Callable[[TransportSettings], Transport]

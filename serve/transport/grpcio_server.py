@@ -15,7 +15,6 @@ from time import monotonic, perf_counter_ns, sleep
 from typing import Any
 
 import grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_status import rpc_status
 
 from serve.admission import Deadline
@@ -27,6 +26,7 @@ from serve.rpc.call import Call, Refusal
 from serve.rpc.interceptors import Guarded, count_refusal, guard
 from serve.rpc.services import Method
 from serve.rpc.status import to_refusal
+from serve.transport import reflection
 from serve.transport.base import TransportSettings
 from serve.transport.health import Readiness
 
@@ -128,25 +128,10 @@ class GrpcioServer:
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
     def _reflection_handler(self) -> grpc.GenericRpcHandler:
-        names = (*self._settings.services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-        servicer = reflection.ReflectionServicer(names)
-
-        def reflect(requests: Any, context: Any) -> Any:
-            return servicer.ServerReflectionInfo(requests, context)
-
-        # A reflection stream stays open as long as its client likes: it must not hold a worker.
-        reflect.experimental_thread_pool = self._reflecting  # type: ignore[attr-defined]  # read by grpcio
-        handler = grpc.stream_stream_rpc_method_handler(
-            reflect,
-            reflection_pb2.ServerReflectionRequest.FromString,
-            reflection_pb2.ServerReflectionResponse.SerializeToString,
-        )
         refuse = _refuser("ServerReflectionInfo", self._settings.metrics)
         refuse.experimental_thread_pool = self._side  # type: ignore[attr-defined]  # read by grpcio
-        self._arrivals.refusing[f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"] = (
-            grpc.stream_stream_rpc_method_handler(refuse, bytes, bytes)
-        )
-        return grpc.method_handlers_generic_handler(reflection.SERVICE_NAME, {"ServerReflectionInfo": handler})
+        self._arrivals.refusing[reflection.METHOD] = reflection.refusing_handler(refuse)
+        return reflection.reflection_handler(self._settings.services, self._reflecting)
 
 
 class _WorkerPool(ThreadPoolExecutor):

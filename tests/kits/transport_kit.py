@@ -43,6 +43,8 @@ class TransportKit:
     """The checks."""
 
     transport: ClassVar[Any]
+    speaks_tls: ClassVar[bool] = True
+    sends_pushback: ClassVar[bool] = True
 
     @contextlib.contextmanager
     def running(self, limits: Limits | None = None, **options: Any) -> Iterator[Bench]:
@@ -55,6 +57,8 @@ class TransportKit:
 
     @pytest.fixture
     def authority(self, tmp_path: Path) -> Authority:
+        if not self.speaks_tls:
+            pytest.skip("this transport speaks no TLS")
         return Authority(tmp_path)
 
     @pytest.fixture
@@ -131,7 +135,8 @@ class TransportKit:
             assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             delay = details_of(error, error_details_pb2.RetryInfo).retry_delay.ToMilliseconds()
             assert delay > 0
-            assert dict(error.trailing_metadata())["grpc-retry-pushback-ms"] == str(delay)
+            pushback = dict(error.trailing_metadata()).get("grpc-retry-pushback-ms")
+            assert pushback == (str(delay) if self.sends_pushback else None)
             assert bench.rejected("overloaded") == 1
             assert bench.count("RESOURCE_EXHAUSTED") == 1
             assert bench.check() == "SERVING"

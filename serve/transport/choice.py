@@ -1,0 +1,37 @@
+"""Which transport serves: by name, or the fastest that can do all that is asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Literal
+
+from serve.errors import StartupError
+from serve.transport.base import MakeTransport
+from serve.transport.grpcio_server import GrpcioServer
+
+TransportName = Literal["grpcio", "native", "auto"]
+NATIVE_PACKAGE = "pygrpc_native"
+
+
+class TransportMissing(StartupError):
+    """The transport's package is not installed."""
+
+
+def choose_transport(name: TransportName, *, needs_tls: bool) -> tuple[str, MakeTransport]:
+    """A transport's name and how to make it.
+
+    Args:
+        name: "auto" takes `native` where it is installed and can do what is asked for, else `grpcio`.
+        needs_tls: Whether TLS is asked for.
+
+    Raises:
+        TransportMissing: `native` is asked for and not installed.
+    """
+    is_there = importlib.util.find_spec(NATIVE_PACKAGE) is not None
+    if name == "native" and not is_there:
+        raise TransportMissing("--transport native: needs the package pygrpc-native: pip install 'lowpass[native]'")
+    if name == "grpcio" or not is_there or (name == "auto" and needs_tls):
+        return "grpcio", GrpcioServer
+    from serve.transport.native_server import NativeServer
+
+    return "native", NativeServer

@@ -1,0 +1,112 @@
+"""Answering several calls at once gives what answering each alone gives."""
+
+from __future__ import annotations
+
+from time import monotonic, perf_counter_ns
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from serve.admission import Deadline
+from serve.backends.fake import fake_model
+from serve.limits import Limits
+from serve.metrics import Metrics
+from serve.model_store import ModelStore, ServedModel
+from serve.rpc.call import Call, Refusal
+from serve.rpc.interceptors import guard, guard_many
+from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
+from serve.rpc.services import Method, RecommenderService
+
+
+def call(seconds: float = 10.0, active: bool = True) -> Call:
+    now = perf_counter_ns()
+    return Call(now, Deadline(monotonic() + seconds), lambda: active, now)
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(CollectorRegistry())
+
+
+@pytest.fixture
+def method(metrics: Metrics) -> Method:
+    store = ModelStore()
+    for name in ("one", "two"):
+        store.add(ServedModel(*fake_model(name, "1", items=60)))
+    return RecommenderService(store, Limits(), metrics, "0").methods()[0]
+
+
+def requests() -> list[pb.RecommendRequest]:
+    rng = np.random.default_rng(0)
+    made = [
+        pb.RecommendRequest(user_id=f"user-{rng.integers(8)}", k=int(rng.integers(1, 20)), exact=bool(rng.integers(2)))
+        for _ in range(20)
+    ]
+    made.append(pb.RecommendRequest(user_id="user-1", model=pb.ModelSelector(name="two"), k=4))
+    made.append(pb.RecommendRequest(history=pb.History(item_ids=["item-3", "item-4"]), k=4))
+    made.append(pb.RecommendRequest(user_id="nobody"))
+    made.append(pb.RecommendRequest(user_id="user-1", k=5000))
+    made.append(pb.RecommendRequest(user_id="user-1", model=pb.ModelSelector(name="three")))
+    return made
+
+
+def plain(outcome: Any) -> Any:
+    if isinstance(outcome, Refusal):
+        return outcome.status
+    copy = pb.RecommendResponse()
+    copy.CopyFrom(outcome)
+    copy.ClearField("timings")
+    # A product of many rows rounds otherwise than that of one.
+    scores = [round(score, 5) for score in copy.scores]
+    copy.ClearField("scores")
+    return copy, scores
+
+
+def alone(method: Method, metrics: Metrics, request: Any, own: Call) -> Any:
+    try:
+        return guard(method, metrics)(request, own)
+    except Refusal as refusal:
+        return refusal
+
+
+def count(metrics: Metrics, **labels: str) -> float:
+    given = {"method": "Recommend", "model": "", "version": "", **labels}
+    return metrics.registry.get_sample_value("lowpass_request_duration_seconds_count", given) or 0.0
+
+
+def test_together_and_alone_agree_call_by_call(method: Method, metrics: Metrics) -> None:
+    asked = requests()
+    calls = [call() for _ in asked]
+    together = guard_many(method, metrics)(asked, calls)
+    own = [call() for _ in asked]
+    each = [alone(method, metrics, request, one) for request, one in zip(asked, own, strict=True)]
+    assert [plain(outcome) for outcome in together] == [plain(outcome) for outcome in each]
+    assert [(one.model, one.version) for one in calls] == [(one.model, one.version) for one in own]
+    assert count(metrics, model="one", version="1", code="OK") == 2 * 21
+    assert count(metrics, model="two", version="1", code="OK") == 2
+    assert count(metrics, code="NOT_FOUND") == 2
+    assert count(metrics, code="INVALID_ARGUMENT") == 2
+
+
+def test_one_that_is_late_or_gone_does_not_harm_the_others(method: Method, metrics: Metrics) -> None:
+    asked = [pb.RecommendRequest(user_id=f"user-{user}", k=3) for user in range(3)]
+    late, gone, fine = guard_many(method, metrics)(asked, [call(-1.0), call(active=False), call()])
+    assert isinstance(late, Refusal)
+    assert "waited past its deadline" in late.status.message
+    assert isinstance(gone, pb.RecommendResponse)
+    assert isinstance(fine, pb.RecommendResponse)
+    assert count(metrics, model="one", version="1", code="CANCELLED") == 1
+    assert count(metrics, code="DEADLINE_EXCEEDED") == 1
+
+
+def test_a_defect_ends_all_of_a_batch_without_leaking(metrics: Metrics, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*_: Any) -> Any:
+        raise KeyError("secret")
+
+    broken = Method("Recommend", pb.RecommendRequest, pb.RecommendResponse, fail, fail)
+    found = guard_many(broken, metrics)([pb.RecommendRequest()] * 2, [call(), call()])
+    assert [outcome.status.message for outcome in found if isinstance(outcome, Refusal)] == ["internal error"] * 2
+    assert "KeyError: 'secret'" in caplog.text
+    assert count(metrics, code="INTERNAL") == 2
