@@ -39,6 +39,7 @@ COMMANDS = {
     "query": "serve.query_cli:query",
     "models": "serve.admin_cli:models",
     "key": "serve.cli:key",
+    "bench": "serve.loadtest.bench_cli:bench",
     "gains": "serve.gains.cli:gains",
 }
 """Command name → "module:attribute", in the order in which a user meets them."""
@@ -96,6 +97,7 @@ SUMMARIES = {
     "serve": "Answer top-k queries over gRPC, with Prometheus metrics.",
     "query": "Ask a running server.",
     "models": "Change what a running server serves: load, label, roll back, split, shadow.",
+    "bench": "Load a running server: latency, throughput, the highest rate within a limit.",
     "key": "Make an API key for a server.",
     "gains": "Serve teacher, student and rivals in turn; print what was won and lost.",
 }

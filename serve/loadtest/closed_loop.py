@@ -77,14 +77,7 @@ def run_closed_loop(plan: LoadPlan, payloads: Iterator[bytes]) -> Samples:
         LoadTestError: The server cannot be reached.
     """
     warming, measured = list(islice(payloads, plan.warm_up)), list(islice(payloads, plan.requests))
-    options = [("grpc.max_receive_message_length", MAX_ANSWER_BYTES), ("grpc.enable_retries", 0)]
-    with grpc.insecure_channel(plan.target, options=options) as channel:
-        try:
-            grpc.channel_ready_future(channel).result(timeout=plan.connect_timeout)
-        except grpc.FutureTimeoutError as error:
-            raise LoadTestError(
-                f"{plan.target}: no server answered within {plan.connect_timeout:g} s; start one with 'lowpass serve'"
-            ) from error
+    with connect(plan.target, plan.connect_timeout) as channel:
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
 
         def send(payload: bytes) -> bytes:
@@ -98,6 +91,32 @@ def run_closed_loop(plan: LoadPlan, payloads: Iterator[bytes]) -> Samples:
     if server_before is not None and server_after is not None:
         samples.server_cpu_seconds = server_after - server_before
     return samples
+
+
+def connect(target: str, timeout: float = 10.0) -> grpc.Channel:
+    """A connection that is there; a context manager.
+
+    Args:
+        target: Address of the server, host:port.
+        timeout: How long to wait for it, in seconds.
+
+    Raises:
+        LoadTestError: The server cannot be reached.
+    """
+    options = [
+        ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+        ("grpc.enable_retries", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    channel = grpc.insecure_channel(target, options=options)
+    try:
+        grpc.channel_ready_future(channel).result(timeout=timeout)
+    except grpc.FutureTimeoutError as error:
+        channel.close()
+        raise LoadTestError(
+            f"{target}: no server answered within {timeout:g} s; start one with 'lowpass serve'"
+        ) from error
+    return channel
 
 
 def _drive(send: Callable[[bytes], bytes], payloads: list[bytes], in_flight: int) -> Samples:

@@ -76,7 +76,7 @@ def summarise(samples: Samples, in_flight: int) -> LoadSummary:
         failed = ", ".join(f"{count} × {code}" for code, count in sorted(samples.errors.items())) or "none was sent"
         raise LoadTestError(f"no request was answered ({failed}); see the server's log")
     latencies = np.asarray(samples.latencies_ns) / 1e6
-    stages = _stages(samples.answers)
+    stages = read_stages(samples.answers)
     cpu = samples.server_cpu_seconds
     return LoadSummary(
         in_flight=in_flight,
@@ -94,7 +94,7 @@ def summarise(samples: Samples, in_flight: int) -> LoadSummary:
     )
 
 
-def _stages(answers: Sequence[bytes]) -> npt.NDArray[np.float64]:
+def read_stages(answers: Sequence[bytes]) -> npt.NDArray[np.float64]:
     """Microseconds of each answer's stages, shape (n, 5), in the order of `STAGES`."""
     timings = (pb.RecommendResponse.FromString(answer).timings for answer in answers)
     return np.array([[getattr(timing, f"{stage}_us") for stage in STAGES] for timing in timings], dtype=np.float64)

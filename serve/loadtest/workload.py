@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,7 +33,7 @@ class Workload:
     distribution: Distribution = "uniform"
     seed: int = 0
 
-    def payloads(self, user_ids: IdTable) -> Iterator[bytes]:
+    def payloads(self, user_ids: IdTable | Sequence[str]) -> Iterator[bytes]:
         """Serialized `RecommendRequest`s without end.
 
         Args:
@@ -46,11 +46,12 @@ class Workload:
             LoadTestError: There are no users.
         """
         rng = np.random.default_rng(self.seed)
+        user_at = user_ids.get if isinstance(user_ids, IdTable) else user_ids.__getitem__
         weights = user_weights(len(user_ids), self.distribution, rng)
         selector = pb.ModelSelector(name=self.model)
         while True:
             for row in rng.choice(len(user_ids), size=1024, p=weights):
-                request = pb.RecommendRequest(user_id=user_ids.get(int(row)), k=self.k, model=selector)
+                request = pb.RecommendRequest(user_id=user_at(int(row)), k=self.k, model=selector)
                 yield request.SerializeToString()
 
 
