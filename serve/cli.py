@@ -49,6 +49,7 @@ def read_shares(
 )
 @click.option("--address", default="127.0.0.1:50051", show_default=True, help="For gRPC; port 0: any free one.")
 @click.option("--metrics-address", default="127.0.0.1:9464", show_default=True, help="For Prometheus.")
+@click.option("--http-address", default="", help="The same methods as JSON over HTTP, for browsers and curl.")
 @click.option("--health-address", default="", help="Health alone, in plain text: for probes that speak no TLS.")
 @click.option("--tls-cert", type=FILE, help="PEM certificate chain; with it, queries and admin speak TLS.")
 @click.option("--tls-key", type=FILE, help="PEM private key of the certificate.")

@@ -27,6 +27,7 @@ class ServerOptions:
         watch: Seconds between looks at the repository for moved labels; 0 for never.
         splits: Model → label → share of its requests.
         shadows: Model → who answers a share of its requests again.
+        http_address: For the same methods as JSON over HTTP; empty for none.
         health_address: Another one for health alone, in plain text and without keys; empty for none.
         tls: Certificates for queries and admin; None for plain text.
         api_keys: File of the keys that may ask; None lets everybody.
@@ -49,6 +50,7 @@ class ServerOptions:
     watch: float = 0.0
     splits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     shadows: Mapping[str, ShadowRule] = field(default_factory=dict)
+    http_address: str = ""
     health_address: str = ""
     tls: TlsFiles | None = None
     api_keys: Path | None = None

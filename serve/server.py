@@ -23,6 +23,8 @@ from serve.admission import Admission
 from serve.backends.faiss_index import limit_native_threads
 from serve.backends.fake import fake_model
 from serve.credentials import ApiKeys, Authorize
+from serve.gateway.app import Gateway
+from serve.gateway.http_server import HttpServer
 from serve.logs import log_to_stderr
 from serve.metrics import Metrics, MetricsEndpoint
 from serve.model_manager import ModelManager
@@ -50,6 +52,7 @@ class Server:
         metrics_address: Of Prometheus, once started.
         admin_address: Where models are changed, once started; empty for nowhere.
         health_address: Of health alone, once started; empty for nowhere.
+        http_address: Of JSON over HTTP, once started; empty for nowhere.
         transport_name: Of the transport that the options chose.
     """
 
@@ -58,6 +61,7 @@ class Server:
         if transport is None:
             self.transport_name, transport = choose_transport(options.transport, needs_tls=options.tls is not None)
         self.address = self.metrics_address = self.admin_address = self.health_address = ""
+        self.http_address, self.is_serving = "", False
         self.store = ModelStore()
         self.metrics = Metrics(CollectorRegistry())
         self.admission = Admission(options.limits.max_in_flight)
@@ -83,6 +87,7 @@ class Server:
         )
         self._admin = transport(self._admin_settings(self._manager)) if self._manager is not None else None
         self._health = transport(self._health_settings())
+        self._http = self._gateway(service) if options.http_address else None
         self._endpoint: MetricsEndpoint | None = None
 
     def _is_busy(self) -> bool:
@@ -111,6 +116,18 @@ class Server:
             authorize=_authorize(self._options.admin_api_keys),
             tls=self._options.tls,
         )
+
+    def _gateway(self, service: RecommenderService) -> HttpServer:
+        options = self._options
+        gateway = Gateway(
+            service.methods(),
+            self.admission,
+            options.limits,
+            self.metrics,
+            _authorize(options.api_keys),
+            lambda: self.is_serving,
+        )
+        return HttpServer(gateway, options.limits.max_message_bytes, options.tls)
 
     def _health_settings(self) -> TransportSettings:
         return TransportSettings(
@@ -143,6 +160,9 @@ class Server:
                 split_address("--health-address", options.health_address)
                 self.health_address = self._health.bind(options.health_address)
                 self._health.start()
+            if self._http is not None:
+                self.http_address = self._http.bind(options.http_address)
+                self._http.start()
             self._transport.start()
             self._load()
             self._start_admin()
@@ -153,6 +173,7 @@ class Server:
         self._set_serving(True)
 
     def _set_serving(self, serving: bool) -> None:
+        self.is_serving = serving
         self._transport.set_serving(serving)
         if self.health_address:
             self._health.set_serving(serving)
@@ -171,6 +192,8 @@ class Server:
             self._manager.stop()
         self.admission.close()
         drained = self._transport.stop(grace)
+        if self._http is not None:
+            self._http.stop(grace)
         self._health.stop(0.0)
         if self._endpoint is not None:
             self._endpoint.stop()
@@ -236,6 +259,7 @@ def run(options: ServerOptions) -> int:
 def _announce(options: ServerOptions, server: Server) -> None:
     if options.tls is None:
         what = {server.address: "read requests and answers", server.admin_address: "change what is served"}
+        what[server.http_address] = what[server.address]
         for address, harm in what.items():
             if address and not is_loopback(split_address("--address", address)[0]):
                 warning = f"OPEN WITHOUT TLS: anyone who reaches this address can {harm}"
@@ -243,6 +267,7 @@ def _announce(options: ServerOptions, server: Server) -> None:
     models = [f"{model.summary.name}:{model.summary.version}" for model in server.store.models]
     ready = {"address": server.address, "metrics_address": server.metrics_address, "models": models}
     more = {"admin_address": server.admin_address, "health_address": server.health_address}
+    more["http_address"] = server.http_address
     more["transport"] = server.transport_name
     ready |= {name: address for name, address in more.items() if address}
     LOG.info("ready", extra={"fields": ready})

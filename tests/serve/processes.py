@@ -28,6 +28,7 @@ class ServerProcess:
     metrics_address: str
     admin_address: str = ""
     health_address: str = ""
+    http_address: str = ""
 
     def scrape(self) -> str:
         with urllib.request.urlopen(f"http://{self.metrics_address}/metrics", timeout=5) as answer:
@@ -58,7 +59,7 @@ def serving(folder: Path, *arguments: str) -> Iterator[ServerProcess]:
                 assert time.monotonic() < give_up, "not ready in time"
                 time.sleep(0.02)
             addresses = json.loads(ready.read_text())
-            names = ("address", "metrics_address", "admin_address", "health_address")
+            names = ("address", "metrics_address", "admin_address", "health_address", "http_address")
             yield ServerProcess(process, log, *(addresses.get(name, "") for name in names))
         finally:
             if process.poll() is None:

@@ -14,6 +14,7 @@ GENERATE = ROOT / "protos" / "generate.py"
 def generate(monkeypatch: pytest.MonkeyPatch) -> object:
     pytest.importorskip("grpc_tools", reason="grpcio-tools is a development tool")
     monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(GENERATE.parent))
     spec = importlib.util.spec_from_file_location("generate", GENERATE)
     assert spec is not None
     assert spec.loader is not None

@@ -1,0 +1,1 @@
+"""The public interface as JSON over HTTP, for browsers and curl."""
