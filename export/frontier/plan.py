@@ -24,7 +24,7 @@ class Plan:
     """The candidates.
 
     Attributes:
-        methods: Methods or compositions, each trained once at each dimension.
+        methods: Methods or compositions, each trained once at each dimension; empty trains nothing.
         dims: d_s, each below the teacher's.
         precisions: In `PRECISIONS`; derived from every student, from the teacher and from its SVD.
         baselines: In `BASELINES`.
@@ -46,7 +46,7 @@ class Plan:
                     raise SettingError(f"{name}: '{value}' is not one of {', '.join(known)}")
         if self.backbone not in BACKBONES:
             raise SettingError(f"backbone: '{self.backbone}' is not one of {', '.join(BACKBONES)}")
-        for name in ("methods", "dims", "precisions"):
+        for name in ("dims", "precisions"):
             if not getattr(self, name):
                 raise SettingError(f"{name}: give at least one")
         for method in self.methods:

@@ -13,7 +13,6 @@ from export.frontier.plan import Plan
     [
         ({"methods": ("freqd", "magic")}, "method: 'magic' is not one of"),
         ({"methods": ("scratch+ce",)}, "cannot be composed"),
-        ({"methods": ()}, "methods: give at least one"),
         ({"dims": ()}, "dims: give at least one"),
         ({"precisions": ("int4",)}, "precisions: 'int4' is not one of float32, float16, int8"),
         ({"baselines": ("oracle",)}, "baselines: 'oracle' is not one of popularity, itemknn, ease"),
@@ -37,6 +36,7 @@ def test_a_run_for_every_method_and_dimension_with_the_methods_own_defaults() ->
     assert {(job.options.epochs, job.options.max_seconds) for job in jobs.values()} == {(7, None)}
     assert jobs["scratch-d4"].options.learning_rate == 1e-3
     assert jobs["freqd+ce-d8"].options.learning_rate == 5e-3
+    assert Plan(methods=()).jobs() == {}
 
 
 def test_the_teacher_is_quantised_to_the_students_bytes_below_a_byte_a_number() -> None:
