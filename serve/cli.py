@@ -103,6 +103,13 @@ def read_shares(
     help="Requests in work or waiting; more are refused.",
 )
 @click.option(
+    "--access-log",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Share of the requests that leave a line in the log.",
+)
+@click.option(
     "--drain-wait",
     type=click.FloatRange(0, 600),
     default=1.0,

@@ -37,6 +37,7 @@ class ServerOptions:
         limits: What is accepted.
         reflection: Whether to offer server reflection.
         verify: Whether to read every byte of a bundle before serving it.
+        access_log: Share of the requests that leave a line in the log.
         drain_wait: Between NOT_SERVING and refusing, in seconds: one period of whoever probes health.
         grace: How long what is in flight may take when stopping, in seconds.
         ready_file: Where to write the addresses once ready; None for nowhere.
@@ -60,6 +61,7 @@ class ServerOptions:
     limits: Limits = field(default_factory=Limits)
     reflection: bool = True
     verify: bool = True
+    access_log: float = 0.0
     drain_wait: float = 1.0
     grace: float = 20.0
     ready_file: Path | None = None

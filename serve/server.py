@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from export.repository import STABLE, ModelRepository, write_file
+from serve.access_log import AccessLog
 from serve.admission import Admission
 from serve.backends.faiss_index import limit_native_threads
 from serve.backends.fake import fake_model
@@ -83,6 +84,7 @@ class Server:
                 prepare_thread=limit_native_threads,
                 authorize=_authorize(options.api_keys),
                 tls=options.tls,
+                access_log=AccessLog(options.access_log),
             )
         )
         self._admin = transport(self._admin_settings(self._manager)) if self._manager is not None else None
@@ -115,6 +117,7 @@ class Server:
             reflection=self._options.reflection,
             authorize=_authorize(self._options.admin_api_keys),
             tls=self._options.tls,
+            access_log=AccessLog(1.0),
         )
 
     def _gateway(self, service: RecommenderService) -> HttpServer:
@@ -126,6 +129,7 @@ class Server:
             self.metrics,
             _authorize(options.api_keys),
             lambda: self.is_serving,
+            AccessLog(options.access_log),
         )
         return HttpServer(gateway, options.limits.max_message_bytes, options.tls)
 

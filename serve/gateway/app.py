@@ -20,6 +20,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+from serve.access_log import HEADER, NO_LOG, AccessLog, request_id_of
 from serve.admission import Admission, Deadline
 from serve.credentials import Authorize
 from serve.errors import FieldViolation, InvalidRequest, RequestError
@@ -66,6 +67,7 @@ class Gateway:
         metrics: Where requests are counted, under the methods' names.
         authorize: Says why a caller may not call; None lets everybody.
         is_serving: Whether the server is ready.
+        access_log: Where finished requests may leave a line.
     """
 
     def __init__(
@@ -76,8 +78,9 @@ class Gateway:
         metrics: Metrics,
         authorize: Authorize | None,
         is_serving: Callable[[], bool],
+        access_log: AccessLog = NO_LOG,
     ) -> None:
-        self._methods = {path_of(method.name): (method, guard(method, metrics)) for method in methods}
+        self._methods = {path_of(each.name): (each, guard(each, metrics, access_log)) for each in methods}
         self._admission = admission
         self._limits = limits
         self._metrics = metrics
@@ -87,9 +90,11 @@ class Gateway:
     def __call__(self, environment: Environment, start: Start) -> Iterable[bytes]:
         """Answer one request."""
         arrival = perf_counter_ns()
+        request_id = request_id_of([(HEADER, environment.get("HTTP_X_REQUEST_ID", ""))])
         headers = [JSON, ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
+        headers.append(("X-Request-Id", request_id))
         try:
-            line, body = self._route(environment, arrival)
+            line, body = self._route(environment, arrival, request_id)
         except _HttpError as error:
             line = error.line
             body = _error_body(int(line.split()[0]), line.partition(" ")[2].upper().replace(" ", "_"), str(error))
@@ -104,7 +109,7 @@ class Gateway:
         start(line, headers)
         return [b"" if environment["REQUEST_METHOD"] == "HEAD" else body]
 
-    def _route(self, environment: Environment, arrival: int) -> tuple[str, bytes]:
+    def _route(self, environment: Environment, arrival: int, request_id: str) -> tuple[str, bytes]:
         path, verb = environment.get("PATH_INFO", ""), environment["REQUEST_METHOD"]
         if path == "/healthz":
             if not self._is_serving():
@@ -116,16 +121,17 @@ class Gateway:
             raise _HttpError("404 Not Found", f"no method at {path}; /openapi.json lists them")
         if verb not in {"GET", "HEAD", "POST"}:
             raise _HttpError("405 Method Not Allowed", f"{verb}: send GET or POST")
-        return "200 OK", self._call(path, environment, verb, arrival)
+        return "200 OK", self._call(path, environment, arrival, request_id)
 
-    def _call(self, path: str, environment: Environment, verb: str, arrival: int) -> bytes:
+    def _call(self, path: str, environment: Environment, arrival: int, request_id: str) -> bytes:
         method, guarded = self._methods[path]
         self._admit(method, environment, arrival)
         self._admission.enter()
         try:
-            request = self._read(method, environment, verb)
+            request = self._read(method, environment)
             deadline = Deadline.of(monotonic(), self._limits.max_deadline, None)
-            answer = guarded(request, Call(arrival, deadline, lambda: True, perf_counter_ns()))
+            call = Call(arrival, deadline, lambda: True, perf_counter_ns(), request_id=request_id)
+            answer = guarded(request, call)
         finally:
             self._admission.leave()
         return _to_json(answer)
@@ -140,10 +146,10 @@ class Gateway:
             self._metrics.request(method.name, "", "", code, (perf_counter_ns() - arrival) * 1e-9)
             raise to_refusal(error)
 
-    def _read(self, method: Method, environment: Environment, verb: str) -> Message:
+    def _read(self, method: Method, environment: Environment) -> Message:
         request = method.request()
         try:
-            if verb == "POST":
+            if environment["REQUEST_METHOD"] == "POST":
                 content = json.loads(self._body(environment) or b"{}")
             else:
                 content = from_parameters(parse_qsl(environment.get("QUERY_STRING", ""), max_num_fields=1000), request)

@@ -22,6 +22,7 @@ class Call:
         taken_up_ns: When a worker took it up, by `perf_counter_ns`.
         model: Name of the model that answers; empty until it is found.
         version: Version of the model that answers.
+        request_id: The caller's own, or made up.
     """
 
     arrival_ns: int
@@ -30,6 +31,7 @@ class Call:
     taken_up_ns: int
     model: str = ""
     version: str = ""
+    request_id: str = ""
 
     @property
     def queue_ns(self) -> int:

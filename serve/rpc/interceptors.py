@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.message import Message
 from google.rpc import code_pb2
 
+from serve.access_log import NO_LOG, AccessLog
 from serve.errors import DeadlineExpired, RequestError
 from serve.metrics import Metrics
 from serve.rpc.call import Call, Refusal
@@ -24,12 +25,13 @@ GuardedMany = Callable[[Sequence[Any], Sequence[Call]], list[Message | Refusal]]
 """The same for several calls at once, a refusal in the place of an answer; raises nothing."""
 
 
-def guard(method: Method, metrics: Metrics) -> Guarded:
+def guard(method: Method, metrics: Metrics, access_log: AccessLog = NO_LOG) -> Guarded:
     """Wrap a method.
 
     Args:
         method: Raises `RequestError` for what it refuses, anything else for a defect.
         metrics: Where the call is counted, whatever its end.
+        access_log: Where it may leave a line.
 
     Returns:
         The same, raising only `Refusal`.
@@ -50,27 +52,30 @@ def guard(method: Method, metrics: Metrics) -> Guarded:
             raise to_refusal(error) from error
         except Exception as error:
             code = "INTERNAL"
-            LOG.exception("defect in a method", extra={"fields": {"method": method.name, "model": call.model}})
+            which = {"method": method.name, "model": call.model, "request_id": call.request_id}
+            LOG.exception("defect in a method", extra={"fields": which})
             raise Refusal(INTERNAL) from error
         finally:
             metrics.request(method.name, call.model, call.version, code, call.age_ns * 1e-9)
+            access_log.note(method.name, call, code)
 
     return call_method
 
 
-def guard_many(method: Method, metrics: Metrics) -> GuardedMany:
+def guard_many(method: Method, metrics: Metrics, access_log: AccessLog = NO_LOG) -> GuardedMany:
     """Wrap a method for several calls at once; see `guard`.
 
     Args:
         method: As in `guard`.
         metrics: Where each call is counted, whatever its end.
+        access_log: Where it may leave a line.
 
     Returns:
         Answers and refusals, one a call.
     """
     handle_many = method.handle_many
     if handle_many is None:
-        guarded = guard(method, metrics)
+        guarded = guard(method, metrics, access_log)
         return lambda requests, calls: [_attempt(guarded, *pair) for pair in zip(requests, calls, strict=True)]
 
     def call_many(requests: Sequence[Any], calls: Sequence[Call]) -> list[Message | Refusal]:
@@ -82,13 +87,16 @@ def guard_many(method: Method, metrics: Metrics) -> GuardedMany:
             for place, answer in zip(waiting, answers, strict=True):
                 outcomes[place] = answer
         except Exception:
-            LOG.exception("defect in a method", extra={"fields": {"method": method.name, "calls": len(waiting)}})
-        return [_finish(method, metrics, *pair) for pair in zip(outcomes, calls, strict=True)]
+            which = {"method": method.name, "request_ids": [calls[place].request_id for place in waiting]}
+            LOG.exception("defect in a method", extra={"fields": which})
+        return [_finish(method, metrics, access_log, *pair) for pair in zip(outcomes, calls, strict=True)]
 
     return call_many
 
 
-def _finish(method: Method, metrics: Metrics, outcome: Message | RequestError | None, call: Call) -> Message | Refusal:
+def _finish(
+    method: Method, metrics: Metrics, access_log: AccessLog, outcome: Message | RequestError | None, call: Call
+) -> Message | Refusal:
     if isinstance(outcome, Message) and call.deadline.expired:
         outcome = DeadlineExpired("the answer came after the deadline")
     found: Message | Refusal
@@ -99,6 +107,7 @@ def _finish(method: Method, metrics: Metrics, outcome: Message | RequestError | 
     else:
         code, found = "OK" if call.is_active() else "CANCELLED", outcome
     metrics.request(method.name, call.model, call.version, code, call.age_ns * 1e-9)
+    access_log.note(method.name, call, code)
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from serve.access_log import NO_LOG, AccessLog
 from serve.admission import Admission
 from serve.credentials import Authorize, TlsFiles
 from serve.limits import Limits
@@ -27,6 +28,7 @@ class TransportSettings:
         prepare_thread: Called once in each of these threads.
         authorize: Says of a call's metadata why it may not call; None lets everybody. Health needs no key.
         tls: Certificates; None for plain text.
+        access_log: Where finished requests may leave a line.
     """
 
     services: Mapping[str, tuple[Method, ...]]
@@ -38,6 +40,7 @@ class TransportSettings:
     prepare_thread: Callable[[], None] | None = None
     authorize: Authorize | None = None
     tls: TlsFiles | None = None
+    access_log: AccessLog = NO_LOG
 
 
 class Transport(Protocol):

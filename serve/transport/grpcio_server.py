@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 from grpc_status import rpc_status
 
+from serve.access_log import HEADER, request_id_of
 from serve.admission import Deadline
 from serve.credentials import server_credentials
 from serve.errors import AddressUnavailable, RequestError
@@ -116,7 +117,7 @@ class GrpcioServer:
         settings = self._settings
         handlers: dict[str, Any] = {}
         for method in methods:
-            guarded = guard(method, settings.metrics)
+            guarded = guard(method, settings.metrics, settings.access_log)
             serve = _adapt(guarded, settings.limits.max_deadline, self._workers)
             refuse = _refuser(method.name, settings.metrics)
             refuse.experimental_thread_pool = self._side  # type: ignore[attr-defined]  # read by grpcio
@@ -207,10 +208,12 @@ def _adapt(guarded: Guarded, max_deadline: float, workers: _WorkerPool) -> Calla
         (arrival, _), now = _ARRIVAL.get(), perf_counter_ns()
         arrived_at = monotonic() - (now - arrival) * 1e-9
         deadline = Deadline.of(arrived_at, max_deadline, context.time_remaining())
+        request_id = request_id_of(context.invocation_metadata())
+        context.set_trailing_metadata(((HEADER, request_id),))
         try:
-            return guarded(request, Call(arrival, deadline, context.is_active, now))
+            return guarded(request, Call(arrival, deadline, context.is_active, now, request_id=request_id))
         except Refusal as refusal:
-            _abort(context, refusal)
+            _abort(context, refusal, request_id)
 
     return serve
 
@@ -222,13 +225,13 @@ def _refuser(method: str, metrics: Metrics) -> Callable[[Any, Any], Any]:
             raise RuntimeError("an admitted request was refused")
         code = count_refusal(error, metrics)
         metrics.request(method, "", "", code, (perf_counter_ns() - arrival) * 1e-9)
-        _abort(context, to_refusal(error))
+        _abort(context, to_refusal(error), request_id_of(context.invocation_metadata()))
 
     return refuse
 
 
-def _abort(context: Any, refusal: Refusal) -> None:
+def _abort(context: Any, refusal: Refusal, request_id: str) -> None:
     status = rpc_status.to_status(refusal.status)
     # abort_with_status would replace the other trailers.
-    context.set_trailing_metadata((*refusal.trailers, *status.trailing_metadata))
+    context.set_trailing_metadata((*refusal.trailers, *status.trailing_metadata, (HEADER, request_id)))
     context.abort(status.code, status.details)

@@ -28,6 +28,7 @@ from google.rpc import code_pb2
 from grpc_status import rpc_status
 from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
+from serve.access_log import HEADER, request_id_of
 from serve.admission import Deadline
 from serve.credentials import Authorize
 from serve.errors import AddressUnavailable, RequestError, Unauthenticated
@@ -71,7 +72,9 @@ class NativeServer:
             for service, methods in settings.services.items()
             for method in methods
         ]
-        self._guarded: list[GuardedMany] = [guard_many(method, settings.metrics) for _, method in self._methods]
+        self._guarded: list[GuardedMany] = [
+            guard_many(method, settings.metrics, settings.access_log) for _, method in self._methods
+        ]
         self._health = NativeHealth(settings.services, first_method=len(self._methods))
         self._front: Any = None
         self._fallback: _ReflectionServer | None = None
@@ -191,7 +194,7 @@ class NativeServer:
         if refusal is None:
             refusal = settings.admission.refusal()
         if refusal is not None:
-            self._refuse(call_id, method, refusal, arrival)
+            self._refuse(call_id, method, refusal, arrival, request_id_of(metadata))
             return None
         if len(payload) > settings.limits.max_message_bytes:
             text = f"message of {len(payload)} bytes: send at most {settings.limits.max_message_bytes}"
@@ -201,18 +204,20 @@ class NativeServer:
         self._active.add(call_id)
         deadline = Deadline.of(monotonic(), settings.limits.max_deadline, remaining)
         is_active = partial(self._active.__contains__, call_id)
-        return _Pending(call_id, method, payload, Call(arrival, deadline, is_active, arrival))
+        call = Call(arrival, deadline, is_active, arrival, request_id=request_id_of(metadata))
+        return _Pending(call_id, method, payload, call)
 
-    def _refuse(self, call_id: int, method: int, error: RequestError, arrival: int) -> None:
+    def _refuse(self, call_id: int, method: int, error: RequestError, arrival: int, request_id: str) -> None:
         metrics = self._settings.metrics
         code = count_refusal(error, metrics)
         name = self._methods[method][1].name
         metrics.request(name, "", "", code, (perf_counter_ns() - arrival) * 1e-9)
-        self._fail(call_id, to_refusal(error))
+        self._fail(call_id, to_refusal(error), request_id)
 
-    def _fail(self, call_id: int, refusal: Refusal) -> None:
+    def _fail(self, call_id: int, refusal: Refusal, request_id: str) -> None:
         status: Any = rpc_status.to_status(refusal.status)
-        self._front.fail(call_id, refusal.status.code, refusal.status.message, status.trailing_metadata)
+        trailers = (*status.trailing_metadata, (HEADER, request_id))
+        self._front.fail(call_id, refusal.status.code, refusal.status.message, trailers)
 
     def _work(self, batch: Sequence[_Pending]) -> None:
         """Answer calls of one method, and count them out."""
@@ -232,16 +237,18 @@ class NativeServer:
         if answered:
             found = self._guarded[batch[0].method](requests, [pending.call for pending in answered])
             for pending, outcome in zip(answered, found, strict=True):
-                self._end(pending.call_id, outcome)
+                self._end(pending, outcome)
         for pending in batch:
             self._active.discard(pending.call_id)
             self._settings.admission.leave()
 
-    def _end(self, call_id: int, outcome: Message | Refusal) -> None:
+    def _end(self, pending: _Pending, outcome: Message | Refusal) -> None:
+        request_id = pending.call.request_id
         if isinstance(outcome, Refusal):
-            self._fail(call_id, outcome)
+            self._fail(pending.call_id, outcome, request_id)
         else:
-            self._front.respond(call_id, outcome.SerializeToString())
+            trailers = ((HEADER, request_id),)
+            self._front.respond(pending.call_id, outcome.SerializeToString(), trailing_metadata=trailers)
 
 
 class _ReflectionServer:

@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from prometheus_client import CollectorRegistry
 
+from serve.access_log import NO_LOG, AccessLog
 from serve.admission import Admission
 from serve.credentials import Authorize, TlsFiles
 from serve.limits import Limits
@@ -38,6 +39,7 @@ class Bench:
         authorize: Who may call.
         tls: Certificates of the server.
         credentials: Of the channel.
+        access_log: Where requests leave a line.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Bench:
         authorize: Authorize | None = None,
         tls: TlsFiles | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        access_log: AccessLog = NO_LOG,
     ) -> None:
         self.release, self.entered = threading.Event(), threading.Semaphore(0)
         self.behaviour: Callable[[pb.RecommendRequest, Call], pb.RecommendResponse] = self.echo
@@ -68,6 +71,7 @@ class Bench:
                 prepare_thread=lambda: self.prepared.append(threading.current_thread().name),
                 authorize=authorize,
                 tls=tls,
+                access_log=access_log,
             )
         )
         self.address = self.transport.bind(address)

@@ -20,6 +20,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from serve.access_log import AccessLog
 from serve.credentials import LOOK_AGAIN, ApiKeys, new_key
 from serve.errors import AddressUnavailable, FieldViolation, InvalidRequest, UnknownUser
 from serve.limits import Limits
@@ -28,6 +29,11 @@ from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.services import SERVICE
 from tests.kits.authority import Authority
 from tests.kits.transport_bench import RECOMMEND, WAIT, Bench, details_of, eventually
+
+
+def refuse_all(request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
+    """Know nobody."""
+    raise UnknownUser(request.user_id)
 
 
 def ask_over(bench: Bench, credentials: grpc.ChannelCredentials) -> list[str]:
@@ -298,6 +304,28 @@ class TransportKit:
             with pytest.raises(grpc.RpcError):
                 ask_over(bench, authority.trust(first=True))
             assert bench.ask("bob").item_ids == ["bob"], "what is connected stays connected"
+
+    def test_a_request_has_an_id_in_and_out_and_in_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
+        with self.running(access_log=AccessLog(1.0)) as bench, caplog.at_level(logging.INFO, "lowpass.access"):
+            request = pb.RecommendRequest(user_id="bob")
+
+            def ask(*metadata: tuple[str, str]) -> str:
+                _, call = bench.caller().with_call(request, timeout=WAIT, metadata=metadata)
+                return str(dict(call.trailing_metadata())["x-request-id"])
+
+            assert ask(("x-request-id", "order-7")) == "order-7"
+            made = ask()
+            assert len(made) == 16
+            assert ask(("x-request-id", "two words")) != "two words"
+            bench.behaviour = refuse_all
+            error = bench.refused()
+            failed = dict(error.trailing_metadata())["x-request-id"]
+            eventually(lambda: len(caplog.records) == 4)
+            lines = [getattr(record, "fields", {}) for record in caplog.records]
+        assert [line["request_id"] for line in lines[:2]] == ["order-7", made]
+        assert (lines[3]["request_id"], lines[3]["code"]) == (failed, "NOT_FOUND")
+        assert (lines[0]["method"], lines[0]["model"], lines[0]["code"]) == ("Recommend", "echo", "OK")
+        assert lines[0]["total_us"] > 0
 
     def test_reflection_can_be_switched(self) -> None:
         with self.running(reflection=True) as bench:

@@ -1,0 +1,59 @@
+"""Which request was it: ids in and out, and a line for a share of the requests."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from serve.rpc.call import Call
+
+LOG = logging.getLogger("lowpass.access")
+HEADER = "x-request-id"
+_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+
+
+def request_id_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+    """The caller's own id of a request where it sends a plain one, else a new one."""
+    for name, value in metadata:
+        if name == HEADER and isinstance(value, str) and _ID.fullmatch(value):
+            return value
+    return os.urandom(8).hex()
+
+
+@dataclass(frozen=True)
+class AccessLog:
+    """Writes a line for a share of the finished requests.
+
+    Args:
+        share: From 0 for none to 1 for all.
+    """
+
+    share: float = 0.0
+
+    def note(self, method: str, call: Call, code: str) -> None:
+        """Take note of a finished request.
+
+        Args:
+            method: Its name.
+            call: It.
+            code: gRPC status name.
+        """
+        if self.share == 0.0 or random.random() >= self.share:  # noqa: S311 - draws a sample, keeps no secret
+            return
+        fields = {
+            "request_id": call.request_id,
+            "method": method,
+            "model": call.model,
+            "version": call.version,
+            "code": code,
+            "queue_us": call.queue_ns // 1000,
+            "total_us": call.age_ns // 1000,
+        }
+        LOG.info("request", extra={"fields": fields})
+
+
+NO_LOG = AccessLog()
