@@ -9,6 +9,9 @@ from time import monotonic, sleep
 
 from serve.errors import DeadlineExpired, NotReady, Overloaded, RequestError, ShuttingDown
 
+SMOOTHING = 0.05
+"""Weight of the latest departure in the moving average of the time between two."""
+
 
 class _Phase(Enum):
     LOADING = "loading"
@@ -17,17 +20,28 @@ class _Phase(Enum):
 
 
 class Admission:
-    """Counts the requests in work or waiting for a worker, and refuses more than the bound.
+    """Counts the requests in work or waiting, and refuses more than the bound, and who would wait too long.
+
+    The wait of a newcomer is estimated by Little's law: those before it, times the time between two departures while
+    all workers are at work.
 
     Args:
         max_in_flight: The bound.
-        retry_after: What a refused caller is told to wait, in seconds.
+        retry_after: What a refused caller is told to wait at least, in seconds.
+        max_wait: Longest expected wait of a request that is admitted, in seconds; 0 for no bound.
+        workers: Requests that are worked on at a time.
     """
 
-    def __init__(self, max_in_flight: int, retry_after: float = 0.05) -> None:
+    def __init__(
+        self, max_in_flight: int, retry_after: float = 0.05, *, max_wait: float = 0.0, workers: int = 1
+    ) -> None:
         self._max_in_flight = max_in_flight
         self._retry_after = retry_after
+        self._max_wait = max_wait
+        self._workers = workers
         self._in_flight = 0
+        self._gap = 0.0
+        self._busy_since = monotonic()
         self._phase = _Phase.LOADING
         self._lock = threading.Lock()
 
@@ -47,19 +61,34 @@ class Admission:
     def refusal(self) -> RequestError | None:
         """Why a request arriving now is not admitted, or None when it is."""
         if self._phase is _Phase.OPEN:
-            return Overloaded(self._retry_after) if self._in_flight >= self._max_in_flight else None
+            if self._in_flight >= self._max_in_flight:
+                return Overloaded(self._retry_after)
+            excess = self.expected_wait - self._max_wait
+            return Overloaded(max(self._retry_after, excess)) if self._max_wait and excess > 0 else None
         if self._phase is _Phase.LOADING:
             return NotReady("the server still loads its models: try again soon")
         return ShuttingDown("the server is shutting down: ask another one")
+
+    @property
+    def expected_wait(self) -> float:
+        """How long a request arriving now would wait for a worker, in seconds."""
+        return self._in_flight * self._gap if self._in_flight >= self._workers else 0.0
 
     def enter(self) -> None:
         """Count one admitted request."""
         with self._lock:
             self._in_flight += 1
+            if self._in_flight == self._workers:
+                self._busy_since = monotonic()
 
     def leave(self) -> None:
         """Count it no longer."""
+        now = monotonic()
         with self._lock:
+            if self._in_flight >= self._workers:
+                gap = now - self._busy_since
+                self._gap = gap if self._gap == 0.0 else self._gap + SMOOTHING * (gap - self._gap)
+                self._busy_since = now
             self._in_flight -= 1
 
     def wait_empty(self, timeout: float) -> bool:

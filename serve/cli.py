@@ -110,6 +110,13 @@ def read_shares(
     help="Share of the requests that leave a line in the log.",
 )
 @click.option(
+    "--max-wait",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="Longest expected wait for a worker in seconds; who would wait longer is refused. 0: no bound.",
+)
+@click.option(
     "--drain-wait",
     type=click.FloatRange(0, 600),
     default=1.0,
@@ -134,6 +141,7 @@ def serve(
     fake: bool,
     models: tuple[str, ...],
     max_in_flight: int,
+    max_wait: float,
     splits: tuple[tuple[str, float], ...],
     shadows: tuple[tuple[str, float], ...],
     tls_cert: Path | None,
@@ -162,7 +170,7 @@ def serve(
     from serve.options import ServerOptions
     from serve.server import run
 
-    limits = Limits(max_in_flight=max_in_flight)
+    limits = Limits(max_in_flight=max_in_flight, max_wait=max_wait)
     options["tls"] = _read_tls(tls_cert, tls_key, tls_client_ca)
     options |= {"splits": _read_splits(splits), "shadows": _read_shadows(shadows), "ready_file": ready_file}
     return run(ServerOptions(repository=repository, models=models, limits=limits, **options))

@@ -31,6 +31,7 @@ class Limits:
         max_id_bytes: Longest id, in bytes of UTF-8.
         max_message_bytes: Largest request message.
         max_in_flight: Most requests in work or waiting for a worker.
+        max_wait: Longest expected wait for a worker, in seconds; who would wait longer is refused. 0 for no bound.
         max_deadline: Longest time a request may take, in seconds, whatever its own deadline.
     """
 
@@ -45,6 +46,7 @@ class Limits:
     max_id_bytes: int = 512
     max_message_bytes: int = 1 << 20
     max_in_flight: int = 256
+    max_wait: float = 1.0
     max_deadline: float = 10.0
 
     def check_query(self, query: Query) -> None:

@@ -65,7 +65,8 @@ class Server:
         self.http_address, self.is_serving = "", False
         self.store = ModelStore()
         self.metrics = Metrics(CollectorRegistry())
-        self.admission = Admission(options.limits.max_in_flight)
+        limits = options.limits
+        self.admission = Admission(limits.max_in_flight, max_wait=limits.max_wait, workers=options.workers)
         self.metrics.watch_in_flight(lambda: self.admission.in_flight)
         self._options = options
         self._shadow = Shadow(self.store, self.metrics.shadow, self._is_busy, limit_native_threads)

@@ -148,6 +148,7 @@ def to_limits(limits: Limits) -> pb.Limits:
         max_id_bytes=limits.max_id_bytes,
         max_message_bytes=limits.max_message_bytes,
         max_in_flight=limits.max_in_flight,
+        max_wait_ms=round(limits.max_wait * 1000),
         max_deadline_ms=round(limits.max_deadline * 1000),
     )
 

@@ -28,6 +28,62 @@ def test_admits_only_while_open_and_below_the_bound() -> None:
     assert admission.in_flight == 1
 
 
+class Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr("serve.admission.monotonic", lambda: self.now)
+
+
+def test_who_would_wait_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers, a departure every 0.1 s: the eleventh in line waits a second."""
+    clock = Clock(monkeypatch)
+    admission = Admission(1000, 0.05, max_wait=1.0, workers=2)
+    admission.open()
+    for _ in range(10):
+        admission.enter()
+    for _ in range(200):
+        clock.now += 0.1
+        admission.leave()
+        admission.enter()
+    assert admission.expected_wait == pytest.approx(1.0)
+    admission.enter()
+    refusal = admission.refusal()
+    assert isinstance(refusal, Overloaded)
+    assert refusal.retry_after == pytest.approx(0.1)
+    admission.leave()
+    admission.leave()
+    assert admission.refusal() is None
+
+
+def test_a_pause_does_not_count_as_slowness_and_a_slow_time_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    admission = Admission(1000, max_wait=1.0, workers=2)
+    admission.open()
+    for _ in range(20):
+        clock.now += 60.0
+        admission.enter()
+        admission.enter()
+        clock.now += 0.01
+        admission.leave()
+        admission.leave()
+    admission.enter()
+    admission.enter()
+    assert admission.expected_wait < 0.1
+    for _ in range(3):
+        clock.now += 20.0
+        admission.leave()
+        admission.enter()
+    assert isinstance(admission.refusal(), Overloaded), "a slow time is seen"
+    admission.leave()
+    assert admission.refusal() is None, "a free worker is never refused"
+    for _ in range(200):
+        admission.enter()
+        clock.now += 0.01
+        admission.leave()
+    admission.enter()
+    assert admission.refusal() is None
+
+
 def test_counts_right_from_many_threads() -> None:
     admission = Admission(1)
 
