@@ -164,10 +164,7 @@ class ModelManager:
                 raise VersionNotServed(version)
             if version == entry.default:
                 raise ModelInUse(name, version)
-            rest = [
-                revision for revision in self._live[name] if self._repository.resolve(name, revision).name != version
-            ]
-            self._live[name] = rest
+            self._live[name] = [each for each in self._live[name] if self._named(name, each) != version]
             model = self._drop(name, version)
         give_up = monotonic() + timeout
         while model.leases and monotonic() < give_up:
@@ -227,12 +224,23 @@ class ModelManager:
             ModelUnusable: The repository is wrong.
         """
         with _as_request_errors(name or "models"):
-            return [state for each in ([name] if name else self._repository.models()) for state in self._states(each)]
+            known = dict.fromkeys([*self._repository.models(), *(model.summary.name for model in self._store.models)])
+            return [state for each in ([name] if name else known) for state in self._states(each)]
+
+    def _named(self, name: str, revision: str | None) -> str:
+        """The version that a revision names; empty where it names none any more."""
+        try:
+            return self._repository.resolve(name, revision).name
+        except RepositoryError:
+            return ""
 
     def _states(self, name: str) -> Iterator[VersionState]:
         entry = self._store.versions(name) if self._is_loaded(name) else None
         loaded = dict(entry.versions) if entry is not None else {}
-        labels, on_disk = self._repository.labels(name), self._repository.versions(name)
+        if entry is not None and name not in self._repository.models():
+            labels, on_disk = dict(entry.labels), []
+        else:
+            labels, on_disk = self._repository.labels(name), self._repository.versions(name)
         for version in [*on_disk, *(version for version in loaded if version not in on_disk)]:
             named = tuple(sorted(label for label, at in labels.items() if at == version))
             is_default = entry is not None and entry.default == version

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -237,3 +238,17 @@ def test_states_show_disk_and_memory_side_by_side(manage: Make, disk: ModelRepos
     ]
     with pytest.raises(NotInRepository):
         manager.states("nobody")
+
+
+def test_what_is_gone_from_disk_is_still_shown_and_can_be_unloaded(
+    manage: Make, store: ModelStore, disk: ModelRepository
+) -> None:
+    manager = manage()
+    disk.set_label("student", "canary", "2")
+    manager.load("student", "canary")
+    (disk.root / "student" / "labels.json").write_text('{"stable": "1"}')
+    assert manager.unload("student", "2", timeout=1.0) is True
+    shutil.rmtree(disk.root / "student")
+    assert [(state.version, state.model is not None) for state in manager.states()] == [("1", True)]
+    manager.refresh()
+    assert loaded(store) == [("student", "1")]
