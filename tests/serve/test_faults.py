@@ -17,6 +17,7 @@ import pytest
 
 from export.repository import ModelRepository
 from serve.client import RecommenderClient
+from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from tests.serve.processes import ServerProcess, serving
 from tests.serve.repositories import publish
 from tests.serve.test_live_models import load, resources
@@ -124,13 +125,43 @@ def test_a_bundle_deleted_or_replaced_while_served(server: ServerProcess, tmp_pa
     assert [answer.item_ids for answer in after] == [answer.item_ids for answer in before], "what is loaded is served"
 
 
-def test_a_caller_that_never_reads_holds_nobody(server: ServerProcess) -> None:
-    """A window of nothing: the server may not send a byte of its answers to this caller."""
+def wait_for_series(server: ServerProcess, line: str) -> None:
+    give_up = time.monotonic() + 10
+    while line not in server.scrape():
+        assert time.monotonic() < give_up, f"{line} did not come"
+        time.sleep(0.05)
+
+
+def frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
+    """An HTTP/2 frame (RFC 9113, section 4.1)."""
+    return len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
+
+
+def literal(index: int, value: bytes) -> bytes:
+    """A header whose name is in HPACK's static table (RFC 7541, section 6.2.2)."""
+    name = bytes([index]) if index < 15 else bytes([15, index - 15])
+    return name + bytes([len(value)]) + value
+
+
+def question(address: str) -> bytes:
+    """A Recommend call over a connection on which the server may not send a byte of an answer's body."""
+    message = pb.RecommendRequest(user_id="u1", k=5).SerializeToString()
+    # :method POST, :scheme http, :path, :authority, content-type; te is a literal name.
+    headers = b"\x83\x86" + literal(4, RECOMMEND.encode()) + literal(1, address.encode())
+    headers += literal(31, b"application/grpc") + b"\x00\x02te\x08trailers"
+    settings = frame(4, 0, 0, b"\x00\x04" + (0).to_bytes(4, "big"))
+    body = b"\x00" + len(message).to_bytes(4, "big") + message
+    return PREFACE + settings + frame(1, 4, 1, headers) + frame(0, 1, 1, body)
+
+
+def test_callers_that_never_read_hold_nobody(server: ServerProcess) -> None:
     host, port = server.address.split(":")
-    settings = b"\x00\x00\x06\x04\x00\x00\x00\x00\x00" + b"\x00\x04" + (0).to_bytes(4, "big")
     sockets = [socket.create_connection((host, int(port))) for _ in range(20)]
     for each in sockets:
-        each.sendall(PREFACE + settings)
+        each.sendall(question(server.address))
+    counted = 'lowpass_request_duration_seconds_count{code="OK",method="Recommend",model="student",version="1"} 20.0'
+    wait_for_series(server, counted)
     still_answers(server)
+    wait_for_series(server, "lowpass_requests_in_flight 0.0")
     for each in sockets:
         each.close()
