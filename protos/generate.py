@@ -32,6 +32,17 @@ MARKERS = {
 IMPORT = re.compile(r"^(from|import) (lowpass\.v1)\b", flags=re.MULTILINE)
 
 
+def run_protoc(*arguments: str) -> None:
+    """Run protoc where it finds our files and those they import.
+
+    Raises:
+        SystemExit: It refused a .proto file.
+    """
+    includes = [ROOT, Path(protoc.__file__).parent / "_proto", Path(google.rpc.status_pb2.__file__).parents[2]]
+    if protoc.main(["protoc", *(f"-I{path}" for path in includes), *arguments]) != 0:
+        raise SystemExit("protos/generate.py: protoc failed; its message is above")
+
+
 def generate(package: str) -> dict[str, str]:
     """Run protoc and return the generated files.
 
@@ -44,16 +55,8 @@ def generate(package: str) -> dict[str, str]:
     Raises:
         SystemExit: protoc refused a .proto file.
     """
-    includes = [
-        ROOT,
-        Path(protoc.__file__).parent / "_proto",
-        Path(google.rpc.status_pb2.__file__).parents[2],
-    ]
     with tempfile.TemporaryDirectory() as draft:
-        arguments = ["protoc", *(f"-I{path}" for path in includes)]
-        arguments += [f"--python_out={draft}", f"--pyi_out={draft}", f"--grpc_python_out={draft}", *PROTOS]
-        if protoc.main(arguments) != 0:
-            raise SystemExit("protos/generate.py: protoc failed; its message is above")
+        run_protoc(f"--python_out={draft}", f"--pyi_out={draft}", f"--grpc_python_out={draft}", *PROTOS)
         files = {
             path.relative_to(draft).as_posix(): IMPORT.sub(rf"\1 {package}.\2", path.read_text(encoding="utf-8"))
             for path in sorted(Path(draft).rglob("*.py*"))
@@ -68,12 +71,9 @@ def generate_openapi() -> str:
     Raises:
         SystemExit: protoc refused a .proto file.
     """
-    includes = [ROOT, Path(protoc.__file__).parent / "_proto", Path(google.rpc.status_pb2.__file__).parents[2]]
     with tempfile.TemporaryDirectory() as draft:
         out = Path(draft) / "files"
-        arguments = ["protoc", *(f"-I{path}" for path in includes), f"--descriptor_set_out={out}"]
-        if protoc.main([*arguments, "--include_source_info", "--include_imports", PROTOS[0]]) != 0:
-            raise SystemExit("protos/generate.py: protoc failed; its message is above")
+        run_protoc(f"--descriptor_set_out={out}", "--include_source_info", "--include_imports", PROTOS[0])
         files = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
     return build_openapi(files, "v1")
 

@@ -10,18 +10,16 @@ Calls fail with the errors of `serve.client_errors`; a failed one has changed no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import grpc
 
-from serve.client import key_metadata
-from serve.client_errors import error_from_call
+from serve.grpc_client import GrpcClient
 from serve.rpc.pb.lowpass.v1 import admin_pb2 as pb
 from serve.rpc.pb.lowpass.v1 import admin_pb2_grpc
 
 
-class AdminClient:
+class AdminClient(GrpcClient):
     """A connection to the admin address of a server.
 
     Args:
@@ -39,29 +37,13 @@ class AdminClient:
         credentials: grpc.ChannelCredentials | None = None,
         api_key: str = "",
     ) -> None:
-        self.timeout = timeout
-        self._metadata = key_metadata(api_key)
-        self._channel = (
-            grpc.insecure_channel(target) if credentials is None else grpc.secure_channel(target, credentials)
-        )
+        super().__init__(target, timeout, credentials, api_key)
         make_stub: Any = admin_pb2_grpc.ModelAdminServiceStub
         self._stub = make_stub(self._channel)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Hang up."""
-        self._channel.close()
-
     def models(self) -> list[pb.ModelVersion]:
         """Every version in the repository or loaded."""
-        return list(self._call("ListModels", pb.ListModelsRequest()).versions)
+        return list(self._call(self._stub.ListModels, pb.ListModelsRequest()).versions)
 
     def load(self, model: str, revision: str = "") -> pb.ModelVersion:
         """Serve one more version, or what one more label names.
@@ -70,33 +52,29 @@ class AdminClient:
             model: Its name.
             revision: A version or a label; empty for `stable` or, without one, the newest.
         """
-        loaded: pb.ModelVersion = self._call("LoadModel", pb.LoadModelRequest(model=model, revision=revision)).version
+        loaded: pb.ModelVersion = self._call(
+            self._stub.LoadModel, pb.LoadModelRequest(model=model, revision=revision)
+        ).version
         return loaded
 
     def unload(self, model: str, version: str) -> bool:
         """Serve a version no longer; returns whether the requests that held it have ended."""
-        return bool(self._call("UnloadModel", pb.UnloadModelRequest(model=model, version=version)).drained)
+        return bool(self._call(self._stub.UnloadModel, pb.UnloadModelRequest(model=model, version=version)).drained)
 
     def set_label(self, model: str, label: str, revision: str) -> list[pb.ModelVersion]:
         """Load a version if need be and move a label to it; returns the model's versions."""
         request = pb.SetLabelRequest(model=model, label=label, revision=revision)
-        return list(self._call("SetLabel", request).versions)
+        return list(self._call(self._stub.SetLabel, request).versions)
 
     def rollback(self, model: str) -> list[pb.ModelVersion]:
         """Move `stable` back to `previous`; returns the model's versions."""
-        return list(self._call("Rollback", pb.RollbackRequest(model=model)).versions)
+        return list(self._call(self._stub.Rollback, pb.RollbackRequest(model=model)).versions)
 
     def set_split(self, model: str, shares: Mapping[str, float]) -> None:
         """Let labels answer shares of the requests that name neither version nor label; empty for no split."""
-        self._call("SetSplit", pb.SetSplitRequest(model=model, shares=shares))
+        self._call(self._stub.SetSplit, pb.SetSplitRequest(model=model, shares=shares))
 
     def set_shadow(self, model: str, shadow: str = "", revision: str = "", share: float = 0.0) -> None:
         """Let another model answer a share of the requests again; without one, no longer."""
         request = pb.SetShadowRequest(model=model, shadow_model=shadow, shadow_revision=revision, share=share)
-        self._call("SetShadow", request)
-
-    def _call(self, method: str, request: Any) -> Any:
-        try:
-            return getattr(self._stub, method)(request, timeout=self.timeout, metadata=self._metadata)
-        except grpc.RpcError as error:
-            raise error_from_call(error) from error
+        self._call(self._stub.SetShadow, request)

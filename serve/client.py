@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import grpc
 
 from serve.client_answers import RecommendationList, ServerInfo, to_list, to_model_info
-from serve.client_errors import RecommenderError, ServerUnavailable, error_from_call, error_from_status
+from serve.client_errors import RecommenderError, ServerUnavailable, error_from_status
+from serve.grpc_client import GrpcClient
 from serve.limits import MAX_ANSWER_BYTES
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.pb.lowpass.v1 import recommender_pb2_grpc
@@ -89,7 +89,7 @@ class QueryOptions(TypedDict, total=False):
     popularity_discount: float
 
 
-class RecommenderClient:
+class RecommenderClient(GrpcClient):
     """A connection to a server.
 
     Args:
@@ -109,27 +109,10 @@ class RecommenderClient:
         api_key: str = "",
         options: Sequence[tuple[str, Any]] = (),
     ) -> None:
-        self.timeout = timeout
-        self._metadata = key_metadata(api_key)
         merged = list({**dict(CHANNEL_OPTIONS), **dict(options)}.items())
-        if credentials is None:
-            self._channel = grpc.insecure_channel(target, merged)
-        else:
-            self._channel = grpc.secure_channel(target, credentials, merged)
+        super().__init__(target, timeout, credentials, api_key, merged)
         make_stub: Any = recommender_pb2_grpc.RecommenderServiceStub
         self._stub = make_stub(self._channel)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the connection."""
-        self._channel.close()
 
     def wait_ready(self, timeout: float) -> None:
         """Wait until the server can be reached.
@@ -223,17 +206,6 @@ class RecommenderClient:
         answer = self._call(self._stub.GetInfo, pb.GetInfoRequest())
         limits = {field.name: getattr(answer.limits, field.name) for field in pb.Limits.DESCRIPTOR.fields}
         return ServerInfo(answer.server_version, tuple(to_model_info(model) for model in answer.models), limits)
-
-    def _call(self, method: Any, request: Any) -> Any:
-        try:
-            return method(request, timeout=self.timeout, metadata=self._metadata)
-        except grpc.RpcError as error:
-            raise error_from_call(error) from error
-
-
-def key_metadata(api_key: str) -> tuple[tuple[str, str], ...]:
-    """What a call shows to a server that asks for a key."""
-    return (("authorization", f"Bearer {api_key}"),) if api_key else ()
 
 
 def _request(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ class Connection:
     Attributes:
         target: `host:port`, or any gRPC target.
         timeout: Deadline of each call, in seconds.
-        tls_ca: PEM of who signs the server; "" for plain text.
+        tls_ca: PEM of who signs the server; None for plain text.
         tls_cert: PEM chain of this client; None for none.
         tls_key: PEM private key of that.
         api_key: Empty for none.
@@ -62,6 +63,7 @@ def connection_options(name: str, target: str, timeout: float) -> Callable[[Call
     """
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
         def gather(
             target: str,
             timeout: float,
@@ -76,8 +78,6 @@ def connection_options(name: str, target: str, timeout: float) -> Callable[[Call
             key = api_key_file.read_text(encoding="utf-8").strip() if api_key_file else os.environ.get(KEY_VARIABLE, "")
             return command(connection=Connection(target, timeout, tls_ca, tls_cert, tls_key, key), **rest)
 
-        gather.__doc__, gather.__name__ = command.__doc__, command.__name__
-        gather.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]  # click's own
         for option in (
             click.option(
                 "--api-key-file", type=FILE, help=f"Holds the API key; without it, {KEY_VARIABLE} of the environment."

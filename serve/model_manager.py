@@ -235,7 +235,7 @@ class ModelManager:
             return ""
 
     def _states(self, name: str) -> Iterator[VersionState]:
-        entry = self._store.versions(name) if self._is_loaded(name) else None
+        entry = self._store.get(name)
         loaded = dict(entry.versions) if entry is not None else {}
         if entry is not None and name not in self._repository.models():
             labels, on_disk = dict(entry.labels), []
@@ -247,9 +247,6 @@ class ModelManager:
             error = self._loader.errors.get((name, version), "")
             yield VersionState(name, version, named, is_default, loaded.get(version), error)
 
-    def _is_loaded(self, name: str) -> bool:
-        return any(model.summary.name == name for model in self._store.models)
-
     def _keep(self, name: str, revision: str | None) -> None:
         """Serve what `revision` names from now on; the first one of a model answers by default."""
         live = self._live.setdefault(name, [])
@@ -260,8 +257,9 @@ class ModelManager:
         """Load what is to be live of a model, make it live in one step, and drop what is not any more."""
         labels = self._repository.labels(name)
         versions = [self._repository.resolve(name, revision).name for revision in self._live[name]]
-        if self._is_loaded(name):
-            versions += [labels[label] for label in self._store.versions(name).split.shares if label in labels]
+        entry = self._store.get(name)
+        if entry is not None:
+            versions += [labels[label] for label in entry.split.shares if label in labels]
         for version in dict.fromkeys(versions):
             self._load(name, version)
         self._store.point(name, labels, versions[0])
@@ -271,7 +269,7 @@ class ModelManager:
 
     def _load(self, name: str, version: str) -> None:
         """Load a version unless it is loaded."""
-        entry = self._store.versions(name) if self._is_loaded(name) else None
+        entry = self._store.get(name)
         if entry is not None and version in entry.versions:
             return
         recorded = list(entry.versions[entry.default].recorded) if entry is not None else []

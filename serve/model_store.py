@@ -107,9 +107,14 @@ class ModelStore:
         Raises:
             ModelNotServed: Nothing.
         """
-        if name not in self._table:
+        entry = self.get(name)
+        if entry is None:
             raise ModelNotServed(name)
-        return self._table[name]
+        return entry
+
+    def get(self, name: str) -> ModelVersions | None:
+        """What is loaded of one model; None where nothing is."""
+        return self._table.get(name)
 
     def add(self, model: ServedModel) -> None:
         """Serve one more version; the first of a model is its default."""

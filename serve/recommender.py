@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from serve.errors import FoldInUnavailable, RequestError, UnknownHistory, UnknownItem, UnknownUser
 from serve.ports import CandidateIndex, Catalogue, FoldIn, ItemScorer
-from serve.rerank import RERANKED, diversify, first_good, relevance_of, reorder
-from serve.selection import NO_ROWS, Selection, cut
+from serve.rerank import RERANKED, diversify, relevance_of, reorder
+from serve.selection import NO_ROWS, Selection, cut, first_good
 from serve.types import Answers, Query, Recommendation, Rows, Scores, SimilarQuery, Source
 
 NO_SCORES: Scores = np.empty(0, dtype=np.float32)

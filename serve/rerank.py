@@ -66,11 +66,6 @@ def diversify(
     return np.concatenate([np.array(chosen, dtype=np.int64), by_relevance[left[by_relevance]]])
 
 
-def first_good(scores: Scores, min_score: float | None) -> int:
-    """How many of the falling scores reach the bound."""
-    return len(scores) if min_score is None else int(np.count_nonzero(scores >= min_score))
-
-
 def reorder(rows: Rows, scores: Scores, order: npt.NDArray[np.int64]) -> tuple[Rows, Scores]:
     """The first len(order) places in another order, the rest as they are."""
     rest = np.arange(len(order), len(rows))

@@ -127,6 +127,11 @@ class Selection:
         return np.unique(np.concatenate(parts)).astype(np.int64)
 
 
+def first_good(scores: Scores, min_score: float | None) -> int:
+    """How many scores reach the bound; all where there is none."""
+    return len(scores) if min_score is None else int(np.count_nonzero(scores >= min_score))
+
+
 def cut(rows: Rows, scores: Scores, *, offset: int, k: int, min_score: float | None) -> tuple[Rows, Scores, Shortfall]:
     """The part of a ranking that answers, and why it is shorter than k.
 
@@ -140,12 +145,9 @@ def cut(rows: Rows, scores: Scores, *, offset: int, k: int, min_score: float | N
     Returns:
         Rows, scores, and the reason for a shortfall.
     """
-    shortfall = Shortfall.EXHAUSTED
-    if min_score is not None:
-        good = int(np.count_nonzero(scores >= min_score))
-        if good < len(rows):
-            shortfall = Shortfall.BELOW_MIN_SCORE
-        rows, scores = rows[:good], scores[:good]
+    good = first_good(scores, min_score)
+    shortfall = Shortfall.BELOW_MIN_SCORE if good < len(rows) else Shortfall.EXHAUSTED
+    rows, scores = rows[:good], scores[:good]
     rows, scores = rows[offset : offset + k], scores[offset : offset + k]
     return rows, scores, Shortfall.NONE if len(rows) == k else shortfall
 

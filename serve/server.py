@@ -88,8 +88,10 @@ class Server:
                 access_log=AccessLog(options.access_log),
             )
         )
-        self._admin = transport(self._admin_settings(self._manager)) if self._manager is not None else None
-        self._health = transport(self._health_settings())
+        self._admin = None
+        if self._manager is not None and options.admin_address:
+            self._admin = transport(self._admin_settings(self._manager))
+        self._health = transport(self._health_settings()) if options.health_address else None
         self._http = self._gateway(service) if options.http_address else None
         self._endpoint: MetricsEndpoint | None = None
 
@@ -158,10 +160,10 @@ class Server:
             self.address = self._transport.bind(options.address)
             self._endpoint = MetricsEndpoint.start(host, port, self.metrics.registry)
             self.metrics_address = self._endpoint.address
-            if self._admin is not None and options.admin_address:
+            if self._admin is not None:
                 split_address("--admin-address", options.admin_address)
                 self.admin_address = self._admin.bind(options.admin_address)
-            if options.health_address:
+            if self._health is not None:
                 split_address("--health-address", options.health_address)
                 self.health_address = self._health.bind(options.health_address)
                 self._health.start()
@@ -170,7 +172,9 @@ class Server:
                 self._http.start()
             self._transport.start()
             self._load()
-            self._start_admin()
+            if self._admin is not None:
+                self._admin.start()
+                self._admin.set_serving(True)
         except BaseException:
             self._close(grace=0.0)
             raise
@@ -180,7 +184,7 @@ class Server:
     def _set_serving(self, serving: bool) -> None:
         self.is_serving = serving
         self._transport.set_serving(serving)
-        if self.health_address:
+        if self._health is not None:
             self._health.set_serving(serving)
 
     def stop(self) -> bool:
@@ -199,7 +203,8 @@ class Server:
         drained = self._transport.stop(grace)
         if self._http is not None:
             self._http.stop(grace)
-        self._health.stop(0.0)
+        if self._health is not None:
+            self._health.stop(0.0)
         if self._endpoint is not None:
             self._endpoint.stop()
         return drained
@@ -219,11 +224,6 @@ class Server:
             self._shadow.set_rule(name, rule)
         if self._options.watch:
             self._manager.watch(self._options.watch)
-
-    def _start_admin(self) -> None:
-        if self._admin is not None and self.admin_address:
-            self._admin.start()
-            self._admin.set_serving(True)
 
 
 def _authorize(keys: Path | None) -> Authorize | None:

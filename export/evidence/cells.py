@@ -85,6 +85,17 @@ def validation_recall(content: Mapping[str, Any]) -> float:
     return float(content["metrics"]["validation_all_users"]["Recall@20"])
 
 
+def winning_cells(
+    study: Study, contestant: str, dim: int, num_trials: int, results: Path
+) -> tuple[int | None, list[dict[str, Any]]]:
+    """The winning trial, and what it left under each seed that has been run."""
+    winner = winning_trial(study, contestant, dim, num_trials, results)
+    if winner is None:
+        return None, []
+    found = (read_cell(Cell(study, contestant, dim, winner, seed), results) for seed in study.seeds)
+    return winner, [content for content in found if content is not None]
+
+
 def winning_trial(study: Study, contestant: str, dim: int, num_trials: int, results: Path) -> int | None:
     """The trial with the best validation Recall@20 under the first seed, or None before all are there."""
     found = []

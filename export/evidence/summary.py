@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.evidence.cells import TEACHER, Cell, read_cell, winning_trial
+from export.evidence.cells import TEACHER, Cell, read_cell, winning_cells
 from export.evidence.plan import Plan, Study, num_trials
 from export.evidence.tables import MISSING, REPORT, render_table
 
@@ -36,14 +36,13 @@ def render_summary(plan: Plan, results: Path) -> str:
 
 
 def _kept(plan: Plan, study: Study, name: str, dim: int, recall: float, results: Path) -> str:
+    cells = []
     if name in study.untrained_at(dim):
-        cells = [read_cell(Cell(study, name, dim), results)]
+        built = read_cell(Cell(study, name, dim), results)
+        cells = [built] if built is not None else []
     elif name in study.contestants_by_dim[dim]:
-        winner = winning_trial(study, name, dim, num_trials(plan, study, name), results)
-        cells = [read_cell(Cell(study, name, dim, winner, seed), results) for seed in study.seeds if winner is not None]
-    else:
-        return MISSING
-    shares = [cell["metrics"][REPORT]["Recall@20"] / recall for cell in cells if cell is not None]
+        _, cells = winning_cells(study, name, dim, num_trials(plan, study, name), results)
+    shares = [cell["metrics"][REPORT]["Recall@20"] / recall for cell in cells]
     if not shares:
         return MISSING
     spread = f" ± {np.std(shares, ddof=1):.1%}" if len(shares) > 1 else ""

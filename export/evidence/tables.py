@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from export.evidence.cells import TEACHER, Cell, read_cell, validation_recall, winning_trial
+from export.evidence.cells import TEACHER, Cell, read_cell, validation_recall, winning_cells
 from export.evidence.plan import Contestant, Plan, Study, num_trials
 
 REPORT = "test_all_users"
@@ -46,11 +46,10 @@ def render_study(plan: Plan, study: Study, results: Path) -> str:
             rows += [_untrained_row(name, cell, teacher)] if cell is not None else []
         for name in names:
             count = num_trials(plan, study, name)
-            winner = winning_trial(study, name, dim, count, results)
+            winner, cells = winning_cells(study, name, dim, count, results)
             if winner is None:
                 continue
-            cells = [read_cell(Cell(study, name, dim, winner, seed), results) for seed in study.seeds]
-            rows.append(_row(name, dim, [cell for cell in cells if cell is not None], teacher))
+            rows.append(_row(name, dim, cells, teacher))
             trials += _trial_rows(study, name, plan.contestants[name], dim, count, winner, results)
     teacher_training = teacher["config"]["training"]
     lines = [

@@ -27,7 +27,7 @@ from serve.errors import FieldViolation, InvalidRequest, RequestError
 from serve.limits import Limits
 from serve.metrics import Metrics
 from serve.rpc.call import Call, Refusal
-from serve.rpc.interceptors import count_refusal, guard
+from serve.rpc.interceptors import guard, refuse
 from serve.rpc.services import Method
 from serve.rpc.status import to_refusal
 
@@ -142,9 +142,7 @@ class Gateway:
             error = self._authorize([("authorization", environment.get("HTTP_AUTHORIZATION", ""))])
         error = error or self._admission.refusal()
         if error is not None:
-            code = count_refusal(error, self._metrics)
-            self._metrics.request(method.name, "", "", code, (perf_counter_ns() - arrival) * 1e-9)
-            raise to_refusal(error)
+            raise refuse(method.name, error, self._metrics, arrival)
 
     def _read(self, method: Method, environment: Environment) -> Message:
         request = method.request()

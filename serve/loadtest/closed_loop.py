@@ -64,6 +64,31 @@ class Samples:
     seconds: float = 0.0
     load_cpu_seconds: float = 0.0
     server_cpu_seconds: float | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def record(self, send: Callable[[bytes], bytes], payload: bytes, since_ns: int) -> bool:
+        """Send one request and take note of its end; callers may do so side by side.
+
+        Args:
+            send: Sends it and waits.
+            payload: The request.
+            since_ns: What its latency counts from, by `perf_counter_ns`.
+
+        Returns:
+            Whether it was answered.
+        """
+        try:
+            answer = send(payload)
+        except grpc.RpcError as error:
+            code = error.code().name
+            with self._lock:
+                self.errors[code] = self.errors.get(code, 0) + 1
+            return False
+        took = time.perf_counter_ns() - since_ns
+        with self._lock:
+            self.latencies_ns.append(took)
+            self.answers.append(answer)
+        return True
 
 
 def run_closed_loop(plan: LoadPlan, payloads: Iterator[bytes]) -> Samples:
@@ -121,31 +146,25 @@ def connect(target: str, timeout: float = 10.0) -> grpc.Channel:
 
 def _drive(send: Callable[[bytes], bytes], payloads: list[bytes], in_flight: int) -> Samples:
     samples, waiting = Samples(), iter(payloads)
-    # A list's iterator and append are atomic, so the callers need no lock but for the rare error.
-    failing = threading.Lock()
 
     def ask() -> None:
         for payload in waiting:
-            begun = time.perf_counter_ns()
-            try:
-                answer = send(payload)
-            except grpc.RpcError as error:
-                code = error.code().name
-                with failing:
-                    samples.errors[code] = samples.errors.get(code, 0) + 1
-                continue
-            samples.latencies_ns.append(time.perf_counter_ns() - begun)
-            samples.answers.append(answer)
+            samples.record(send, payload, time.perf_counter_ns())
 
-    # Daemons: an interrupt ends the process without waiting for calls that nobody will read.
-    callers = [threading.Thread(target=ask, daemon=True) for _ in range(min(in_flight, len(payloads)))]
     begun = time.perf_counter()
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
+    run_side_by_side(ask, min(in_flight, len(payloads)))
     samples.seconds = time.perf_counter() - begun
     return samples
+
+
+def run_side_by_side(work: Callable[[], None], count: int) -> None:
+    """Run the same in so many threads, and wait for all."""
+    # Daemons: an interrupt ends the process without waiting for calls that nobody will read.
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def _processor_seconds(pid: int | None) -> float | None:

@@ -8,7 +8,6 @@ sent, so that a generator or a server that falls behind cannot hide it ("coordin
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from itertools import cycle, islice
 import grpc
 import numpy as np
 
-from serve.loadtest.closed_loop import METHOD, Samples
+from serve.loadtest.closed_loop import METHOD, Samples, run_side_by_side
 from serve.loadtest.window import Window, window_of
 
 CALLERS = 128
@@ -69,8 +68,8 @@ def run_open_loop(plan: OpenPlan, payloads: Iterator[bytes], channel: grpc.Chann
     """
     moments = poisson_arrivals(plan.rate, plan.seconds, np.random.default_rng(plan.seed))
     messages = list(islice(payloads, len(moments)))
-    call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
-    samples, failing, late_ns = Samples(), threading.Lock(), []
+    send = _sender(channel, plan.timeout)
+    samples, late_ns = Samples(), []
     waiting = iter(list(zip(moments, messages, strict=True)))
     begin = time.perf_counter() + BEGIN_AFTER
 
@@ -80,18 +79,8 @@ def run_open_loop(plan: OpenPlan, payloads: Iterator[bytes], channel: grpc.Chann
             if wait > 0:
                 time.sleep(wait)
             due, sent = int((begin + moment) * 1e9), time.perf_counter_ns()
-            try:
-                answer = call(message, timeout=plan.timeout)
-            except grpc.RpcError as error:
-                code = error.code().name
-                with failing:
-                    samples.errors[code] = samples.errors.get(code, 0) + 1
-                continue
-            took = time.perf_counter_ns() - due
-            with failing:
+            if samples.record(send, message, due):
                 late_ns.append(max(0, sent - due))
-                samples.latencies_ns.append(took)
-                samples.answers.append(answer)
 
     on_processor = time.process_time()
     run_side_by_side(ask, min(CALLERS, len(messages)))
@@ -112,26 +101,15 @@ def run_closed_window(
         seconds: How long.
         timeout: Deadline of a request, in seconds.
     """
-    call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
+    send = _sender(channel, timeout)
     # A cycle's step is atomic, so the callers need no lock for it.
     waiting = cycle(list(islice(payloads, PREPARED)))
-    samples, failing = Samples(), threading.Lock()
+    samples = Samples()
     begin = time.perf_counter()
 
     def ask() -> None:
         while time.perf_counter() - begin < seconds:
-            sent = time.perf_counter_ns()
-            try:
-                answer = call(next(waiting), timeout=timeout)
-            except grpc.RpcError as error:
-                code = error.code().name
-                with failing:
-                    samples.errors[code] = samples.errors.get(code, 0) + 1
-                continue
-            took = time.perf_counter_ns() - sent
-            with failing:
-                samples.latencies_ns.append(took)
-                samples.answers.append(answer)
+            samples.record(send, next(waiting), time.perf_counter_ns())
 
     on_processor = time.process_time()
     run_side_by_side(ask, in_flight)
@@ -140,11 +118,10 @@ def run_closed_window(
     return window_of(samples)
 
 
-def run_side_by_side(work: Callable[[], None], count: int) -> None:
-    """Run the same in so many threads, and wait for all."""
-    # Daemons: an interrupt ends the process without waiting for calls that nobody will read.
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+def _sender(channel: grpc.Channel, timeout: float) -> Callable[[bytes], bytes]:
+    call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
+
+    def send(payload: bytes) -> bytes:
+        return call(payload, timeout=timeout)
+
+    return send

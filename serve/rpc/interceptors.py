@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from time import perf_counter_ns
 from typing import Any
 
 from google.protobuf.message import Message
@@ -116,6 +117,23 @@ def _attempt(guarded: Guarded, request: Any, call: Call) -> Message | Refusal:
         return guarded(request, call)
     except Refusal as refusal:
         return refusal
+
+
+def refuse(method: str, error: RequestError, metrics: Metrics, arrival_ns: int) -> Refusal:
+    """End a call that was never worked on: count it.
+
+    Args:
+        method: Its name.
+        error: Why it is not.
+        metrics: Where it is counted.
+        arrival_ns: When it arrived, by `perf_counter_ns`.
+
+    Returns:
+        What to answer.
+    """
+    code = count_refusal(error, metrics)
+    metrics.request(method, "", "", code, (perf_counter_ns() - arrival_ns) * 1e-9)
+    return to_refusal(error)
 
 
 def count_refusal(error: RequestError, metrics: Metrics) -> str:

@@ -24,9 +24,8 @@ from serve.errors import AddressUnavailable, RequestError
 from serve.limits import MAX_ANSWER_BYTES
 from serve.metrics import Metrics
 from serve.rpc.call import Call, Refusal
-from serve.rpc.interceptors import Guarded, count_refusal, guard
+from serve.rpc.interceptors import Guarded, guard, refuse
 from serve.rpc.services import Method
-from serve.rpc.status import to_refusal
 from serve.transport import reflection
 from serve.transport.base import TransportSettings
 from serve.transport.health import Readiness
@@ -119,19 +118,19 @@ class GrpcioServer:
         for method in methods:
             guarded = guard(method, settings.metrics, settings.access_log)
             serve = _adapt(guarded, settings.limits.max_deadline, self._workers)
-            refuse = _refuser(method.name, settings.metrics)
-            refuse.experimental_thread_pool = self._side  # type: ignore[attr-defined]  # read by grpcio
+            turn_away = _refuser(method.name, settings.metrics)
+            turn_away.experimental_thread_pool = self._side  # type: ignore[attr-defined]  # read by grpcio
             codec = (method.request.FromString, method.response.SerializeToString)
             handlers[method.name] = grpc.unary_unary_rpc_method_handler(serve, *codec)
-            refusing = grpc.unary_unary_rpc_method_handler(refuse, bytes, method.response.SerializeToString)
+            refusing = grpc.unary_unary_rpc_method_handler(turn_away, bytes, method.response.SerializeToString)
             self._arrivals.refusing[f"/{service}/{method.name}"] = refusing
             self._arrivals.admitted.add(f"/{service}/{method.name}")
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
     def _reflection_handler(self) -> grpc.GenericRpcHandler:
-        refuse = _refuser("ServerReflectionInfo", self._settings.metrics)
-        refuse.experimental_thread_pool = self._side  # type: ignore[attr-defined]  # read by grpcio
-        self._arrivals.refusing[reflection.METHOD] = reflection.refusing_handler(refuse)
+        turn_away = _refuser("ServerReflectionInfo", self._settings.metrics)
+        turn_away.experimental_thread_pool = self._side  # type: ignore[attr-defined]  # read by grpcio
+        self._arrivals.refusing[reflection.METHOD] = reflection.refusing_handler(turn_away)
         return reflection.reflection_handler(self._settings.services, self._reflecting)
 
 
@@ -219,15 +218,14 @@ def _adapt(guarded: Guarded, max_deadline: float, workers: _WorkerPool) -> Calla
 
 
 def _refuser(method: str, metrics: Metrics) -> Callable[[Any, Any], Any]:
-    def refuse(_request: Any, context: Any) -> Any:
+    def turn_away(_request: Any, context: Any) -> Any:
         arrival, error = _ARRIVAL.get()
         if error is None:
             raise RuntimeError("an admitted request was refused")
-        code = count_refusal(error, metrics)
-        metrics.request(method, "", "", code, (perf_counter_ns() - arrival) * 1e-9)
-        _abort(context, to_refusal(error), request_id_of(context.invocation_metadata()))
+        refusal = refuse(method, error, metrics, arrival)
+        _abort(context, refusal, request_id_of(context.invocation_metadata()))
 
-    return refuse
+    return turn_away
 
 
 def _abort(context: Any, refusal: Refusal, request_id: str) -> None:

@@ -31,11 +31,11 @@ from pygrpc_native import EVENT_CALL, NativeGrpcFront
 from serve.access_log import HEADER, request_id_of
 from serve.admission import Deadline
 from serve.credentials import Authorize
-from serve.errors import AddressUnavailable, RequestError, Unauthenticated
+from serve.errors import AddressUnavailable, Unauthenticated
 from serve.rpc.call import Call, Refusal
-from serve.rpc.interceptors import GuardedMany, count_refusal, guard_many
+from serve.rpc.interceptors import GuardedMany, guard_many, refuse
 from serve.rpc.services import Method
-from serve.rpc.status import INTERNAL, to_refusal
+from serve.rpc.status import INTERNAL
 from serve.transport import reflection
 from serve.transport.base import TransportSettings
 from serve.transport.native_health import NativeHealth
@@ -194,7 +194,8 @@ class NativeServer:
         if refusal is None:
             refusal = settings.admission.refusal()
         if refusal is not None:
-            self._refuse(call_id, method, refusal, arrival, request_id_of(metadata))
+            name = self._methods[method][1].name
+            self._fail(call_id, refuse(name, refusal, settings.metrics, arrival), request_id_of(metadata))
             return None
         if len(payload) > settings.limits.max_message_bytes:
             text = f"message of {len(payload)} bytes: send at most {settings.limits.max_message_bytes}"
@@ -206,13 +207,6 @@ class NativeServer:
         is_active = partial(self._active.__contains__, call_id)
         call = Call(arrival, deadline, is_active, arrival, request_id=request_id_of(metadata))
         return _Pending(call_id, method, payload, call)
-
-    def _refuse(self, call_id: int, method: int, error: RequestError, arrival: int, request_id: str) -> None:
-        metrics = self._settings.metrics
-        code = count_refusal(error, metrics)
-        name = self._methods[method][1].name
-        metrics.request(name, "", "", code, (perf_counter_ns() - arrival) * 1e-9)
-        self._fail(call_id, to_refusal(error), request_id)
 
     def _fail(self, call_id: int, refusal: Refusal, request_id: str) -> None:
         status: Any = rpc_status.to_status(refusal.status)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.rerank import RERANKED, diversify, first_good, relevance_of, reorder
+from serve.rerank import RERANKED, diversify, relevance_of, reorder
+from serve.selection import first_good
 from serve.types import Query, Recommendation, Source
 from tests.serve.test_recommender import make, only
 
