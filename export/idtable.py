@@ -74,8 +74,14 @@ class StringColumn:
 
     def take(self, rows: Iterable[int]) -> list[str]:
         """The strings at `rows`, in that order; raises what `get` raises."""
-        wanted = rows.tolist() if isinstance(rows, np.ndarray) else rows
-        return [self.get(row) for row in wanted]
+        wanted: list[int] = rows.tolist() if isinstance(rows, np.ndarray) else list(rows)
+        if not wanted or min(wanted) < 0:
+            return [self.get(row) for row in wanted]
+        offsets, data = self._offsets, self._data
+        try:
+            return [str(data[offsets[row] : offsets[row + 1]], "utf-8") for row in wanted]
+        except (IndexError, UnicodeDecodeError):
+            return [self.get(row) for row in wanted]
 
     def _encoded(self, row: int) -> bytes:
         if not 0 <= row < self._count:

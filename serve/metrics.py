@@ -11,13 +11,13 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     PlatformCollector,
     ProcessCollector,
     start_http_server,
 )
 
 from serve.errors import AddressUnavailable
+from serve.latency_histogram import LatencyHistogram
 from serve.model_series import ModelSeries, ShadowSeries
 from serve.types import ModelSummary, Source
 
@@ -28,7 +28,7 @@ STAGES = ("queue", "encode", "search", "filter", "total")
 
 
 class Metrics:
-    """The series. Children are looked up once and kept: labels() alone costs as much as an observation.
+    """The series.
 
     Args:
         registry: Where they are registered; one per server.
@@ -41,19 +41,19 @@ class Metrics:
         self.registry = registry
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        self._request_duration = Histogram(
+        self._request_duration = LatencyHistogram(
             "lowpass_request_duration_seconds",
             "From arrival until the answer or the error was ready to be sent.",
             ["method", "model", "version", "code"],
-            buckets=BUCKETS,
-            registry=registry,
+            BUCKETS,
+            registry,
         )
-        self._stage_duration = Histogram(
+        self._stage_duration = LatencyHistogram(
             "lowpass_stage_duration_seconds",
             "Where the time of answered requests went.",
             ["stage", "model"],
-            buckets=BUCKETS,
-            registry=registry,
+            BUCKETS,
+            registry,
         )
         self._in_flight = Gauge(
             "lowpass_requests_in_flight", "Requests in work or waiting for a worker.", registry=registry
@@ -72,8 +72,6 @@ class Metrics:
         )
         self._models = ModelSeries(registry)
         self.shadow = ShadowSeries(registry, BUCKETS)
-        self._request_children: dict[tuple[str, str, str, str], Histogram] = {}
-        self._stage_children: dict[str, tuple[Histogram, ...]] = {}
         self._answer_children: dict[tuple[str, Source], Counter] = {}
 
     def watch_in_flight(self, read: Callable[[], float]) -> None:
@@ -82,20 +80,13 @@ class Metrics:
 
     def request(self, method: str, model: str, version: str, code: str, seconds: float) -> None:
         """Count one finished request; an empty model is one that was not found or not reached."""
-        labels = (method, model, version, code)
-        child = self._request_children.get(labels)
-        if child is None:
-            child = self._request_children.setdefault(labels, self._request_duration.labels(*labels))
-        child.observe(seconds)
+        self._request_duration.observe(((method, model, version, code), seconds))
 
     def stages(self, model: str, nanoseconds: tuple[int, ...]) -> None:
         """Count the stages of one answered request, in the order of `STAGES`."""
-        children = self._stage_children.get(model)
-        if children is None:
-            made = tuple(self._stage_duration.labels(stage, model) for stage in STAGES)
-            children = self._stage_children.setdefault(model, made)
-        for child, duration in zip(children, nanoseconds, strict=True):
-            child.observe(duration * 1e-9)
+        self._stage_duration.observe(
+            *[((stage, model), duration * 1e-9) for stage, duration in zip(STAGES, nanoseconds, strict=True)]
+        )
 
     def rejected(self, reason: str) -> None:
         """Count one request that was not worked on."""
@@ -124,9 +115,8 @@ class Metrics:
     def handled(self) -> dict[str, int]:
         """Finished requests by code, over all methods and models."""
         counts: dict[str, int] = {}
-        for sample in (sample for family in self._request_duration.collect() for sample in family.samples):
-            if sample.name.endswith("_count"):
-                counts[sample.labels["code"]] = counts.get(sample.labels["code"], 0) + int(sample.value)
+        for (_, _, _, code), count in self._request_duration.totals():
+            counts[code] = counts.get(code, 0) + count
         return counts
 
 

@@ -17,10 +17,12 @@ import numpy.typing as npt
 from serve.errors import FoldInUnavailable, RequestError, UnknownHistory, UnknownItem, UnknownUser
 from serve.ports import CandidateIndex, Catalogue, FoldIn, ItemScorer
 from serve.rerank import RERANKED, diversify, relevance_of, reorder
-from serve.selection import NO_ROWS, Selection, cut, first_good
+from serve.selection import NO_ROWS, Selection, cut, first_good, walk
 from serve.types import Answers, Query, Recommendation, Rows, Scores, SimilarQuery, Source
 
 NO_SCORES: Scores = np.empty(0, dtype=np.float32)
+WALKED = 256
+"""Rankings up to this length, with no more to leave out, are walked in plain Python."""
 MAX_FOLDED = 1000
 """Most of a user's own items that are folded in with recent ones."""
 
@@ -241,7 +243,7 @@ class Recommender:
             _search_group([task], exact, self._over_fetch(task))
             rows, scores = self._eligible(task)
         if task.vector is not None and isinstance(query, Query) and query.reranks:
-            rows, scores = self._rerank(query, rows, scores)
+            rows, scores = self._rerank(query, np.asarray(rows), np.asarray(scores, dtype=np.float32))
         min_score = None if task.source is Source.POPULAR else query.min_score
         rows, scores, shortfall = cut(rows, scores, offset=query.offset, k=query.k, min_score=min_score)
         titles = self.catalogue.item_titles if query.include_titles else None
@@ -264,10 +266,12 @@ class Recommender:
 
         return reorder(rows, scores, diversify(relevance, similarities, query.diversity, query.offset + query.k))
 
-    def _eligible(self, task: _Task) -> tuple[Rows, Scores]:
+    def _eligible(self, task: _Task) -> tuple[Rows, Scores] | tuple[list[int], list[float]]:
         rows, scores = task.rows, task.scores
         if task.vector is None:
             return rows, scores
+        if task.allowed is None and len(rows) <= WALKED and len(task.blocked) <= WALKED:
+            return walk(rows, scores, task.blocked)
         keep = self._selection.free(rows, task.blocked) & (rows >= 0)
         rows, scores = rows[keep], scores[keep]
         order = np.lexsort((rows, -scores))

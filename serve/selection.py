@@ -127,12 +127,35 @@ class Selection:
         return np.unique(np.concatenate(parts)).astype(np.int64)
 
 
-def first_good(scores: Scores, min_score: float | None) -> int:
+def walk(rows: Rows, scores: Scores, blocked: Rows) -> tuple[list[int], list[float]]:
+    """What is left of a short ranking: as `Selection.without`, in plain Python, which for tens of rows costs less.
+
+    Args:
+        rows: As an index found them, -1 for none, shape (n,).
+        scores: Their scores, falling, shape (n,).
+        blocked: Rows to leave out.
+
+    Returns:
+        Rows and scores, best first, equal scores in the order of rows.
+    """
+    taken = set(blocked.tolist())
+    taken.add(-1)
+    kept = [pair for pair in zip(scores.tolist(), rows.tolist(), strict=True) if pair[1] not in taken]
+    found, left = [row for _, row in kept], [score for score, _ in kept]
+    if len(set(left)) < len(left):
+        kept.sort(key=lambda pair: (-pair[0], pair[1]))
+        found = [row for _, row in kept]
+    return found, left
+
+
+def first_good(scores: Scores | list[float], min_score: float | None) -> int:
     """How many scores reach the bound; all where there is none."""
-    return len(scores) if min_score is None else int(np.count_nonzero(scores >= min_score))
+    return len(scores) if min_score is None else int(np.count_nonzero(np.asarray(scores) >= min_score))
 
 
-def cut(rows: Rows, scores: Scores, *, offset: int, k: int, min_score: float | None) -> tuple[Rows, Scores, Shortfall]:
+def cut(
+    rows: Rows | list[int], scores: Scores | list[float], *, offset: int, k: int, min_score: float | None
+) -> tuple[list[int], list[float], Shortfall]:
     """The part of a ranking that answers, and why it is shorter than k.
 
     Args:
@@ -147,9 +170,14 @@ def cut(rows: Rows, scores: Scores, *, offset: int, k: int, min_score: float | N
     """
     good = first_good(scores, min_score)
     shortfall = Shortfall.BELOW_MIN_SCORE if good < len(rows) else Shortfall.EXHAUSTED
-    rows, scores = rows[:good], scores[:good]
-    rows, scores = rows[offset : offset + k], scores[offset : offset + k]
-    return rows, scores, Shortfall.NONE if len(rows) == k else shortfall
+    part = slice(offset, min(good, offset + k))
+    rows, scores = rows[part], scores[part]
+    kept = rows if isinstance(rows, list) else rows.tolist()
+    return (
+        kept,
+        scores if isinstance(scores, list) else scores.tolist(),
+        Shortfall.NONE if len(kept) == k else shortfall,
+    )
 
 
 def _items_by_category(catalogue: Catalogue) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:

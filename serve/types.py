@@ -111,7 +111,7 @@ class Recommendation:
 
     Args:
         item_ids: At most k outside ids.
-        scores: float32 of the same length.
+        scores: Of the same length.
         source: How the answer came about.
         shortfall: Why there are fewer than k, if there are.
         titles: Of the same length; empty when not asked for or not there.
@@ -119,7 +119,7 @@ class Recommendation:
     """
 
     item_ids: list[str]
-    scores: Scores
+    scores: list[float]
     source: Source
     shortfall: Shortfall
     titles: list[str] = field(default_factory=list)

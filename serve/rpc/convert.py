@@ -18,6 +18,7 @@ _SOURCES = {
     Source.SIMILAR: pb.SOURCE_SIMILAR,
     Source.UPDATED: pb.SOURCE_UPDATED,
 }
+_LISTS = {"exclude_item_ids", "allow_item_ids", "allow_categories", "recent_item_ids"}
 _SHORTFALLS = {
     Shortfall.NONE: pb.SHORTFALL_UNSPECIFIED,
     Shortfall.EXHAUSTED: pb.SHORTFALL_EXHAUSTED,
@@ -35,26 +36,19 @@ def to_query(request: pb.RecommendRequest, limits: Limits) -> Query:
     Raises:
         InvalidRequest: Naming every wrong field.
     """
-    subject = request.WhichOneof("subject")
-    if subject is None:
+    # Only what was sent is looked at: most requests set two fields of sixteen.
+    given: dict[str, Any] = {field.name: value for field, value in request.ListFields()}
+    given.pop("model", None)
+    history = given.pop("history", None)
+    if history is not None:
+        given["history"] = tuple(history.item_ids)
+    elif "user_id" not in given:
         raise InvalidRequest(FieldViolation("subject", "is not set; send user_id or history"))
-    query = Query(
-        user_id=request.user_id if subject == "user_id" else None,
-        history=tuple(request.history.item_ids) if subject == "history" else (),
-        k=request.k or limits.default_k,
-        include_seen=request.include_seen,
-        exclude_item_ids=tuple(request.exclude_item_ids),
-        allow_item_ids=tuple(request.allow_item_ids),
-        allow_categories=tuple(request.allow_categories),
-        min_score=request.min_score if request.HasField("min_score") else None,
-        offset=request.offset,
-        exact=request.exact,
-        allow_fallback=request.allow_fallback,
-        include_titles=request.include_titles,
-        recent=tuple(request.recent_item_ids),
-        diversity=request.diversity,
-        popularity_discount=request.popularity_discount,
-    )
+    for name in _LISTS & given.keys():
+        given[name] = tuple(given[name])
+    if "recent_item_ids" in given:
+        given["recent"] = given.pop("recent_item_ids")
+    query = Query(**{"k": limits.default_k, **given})
     limits.check_query(query)
     return query
 
@@ -108,7 +102,7 @@ def to_similar_response(answer: Recommendation, model: ModelSummary, timings: pb
 def _answer_fields(answer: Recommendation, model: ModelSummary) -> dict[str, Any]:
     return {
         "item_ids": answer.item_ids,
-        "scores": answer.scores.tolist(),
+        "scores": answer.scores,
         "titles": answer.titles,
         "model": model.name,
         "version": model.version,

@@ -93,7 +93,7 @@ queries = st.builds(
 @settings(deadline=None, max_examples=150)
 def test_one_query_equals_the_oracle(query: Query) -> None:
     answer = only(make(), query)
-    assert (answer.item_ids, answer.scores.tolist(), answer.shortfall, answer.source) == oracle(query)
+    assert (answer.item_ids, answer.scores, answer.shortfall, answer.source) == oracle(query)
 
 
 @given(batch=st.lists(queries, min_size=1, max_size=12))
@@ -101,7 +101,7 @@ def test_one_query_equals_the_oracle(query: Query) -> None:
 def test_a_batch_equals_its_queries(batch: list[Query]) -> None:
     for query, outcome in zip(batch, make().recommend(batch).outcomes, strict=True):
         assert isinstance(outcome, Recommendation)
-        assert (outcome.item_ids, outcome.scores.tolist(), outcome.shortfall, outcome.source) == oracle(query)
+        assert (outcome.item_ids, outcome.scores, outcome.shortfall, outcome.source) == oracle(query)
 
 
 @given(query=queries)
@@ -114,7 +114,7 @@ def test_a_poor_index_never_shortens_an_answer(query: Query) -> None:
     elif query.min_score is None:
         assert len(answer.item_ids) == len(expected)
         assert answer.shortfall == shortfall
-    assert sorted(answer.scores.tolist(), reverse=True) == answer.scores.tolist()
+    assert sorted(answer.scores, reverse=True) == answer.scores
 
 
 def test_asks_for_no_more_than_could_be_masked() -> None:
@@ -152,7 +152,7 @@ def test_an_unknown_user_is_an_error_or_popular() -> None:
     catalogue, _ = integer_catalogue()
     popular = [row for row in catalogue.popularity.tolist() if row != 0][:4]
     assert answer.item_ids == [f"i-{row}" for row in popular]
-    assert answer.scores.tolist() == [(catalogue.seen_indices == row).sum() for row in popular]
+    assert answer.scores == [(catalogue.seen_indices == row).sum() for row in popular]
     assert (answer.source, answer.shortfall) == (Source.POPULAR, Shortfall.NONE)
 
 

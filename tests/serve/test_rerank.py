@@ -85,8 +85,8 @@ def test_a_diverse_answer_holds_eligible_items_pages_without_overlap_and_keeps_t
     assert whole.item_ids != plain.item_ids
     pages = [only(recommender, Query("u-1", k=4, offset=offset, **options)).item_ids for offset in (0, 4, 8)]
     assert [item for page in pages for item in page] == whole.item_ids[:12]
-    score_of = dict(zip(plain.item_ids, plain.scores.tolist(), strict=True))
-    assert whole.scores.tolist() == [score_of[item] for item in whole.item_ids]
+    score_of = dict(zip(plain.item_ids, plain.scores, strict=True))
+    assert whole.scores == [score_of[item] for item in whole.item_ids]
     good = only(recommender, Query("u-1", k=30, min_score=1.0, **options))
     assert sorted(good.item_ids) == sorted(item for item, score in score_of.items() if score >= 1.0)
 

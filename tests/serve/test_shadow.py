@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -47,7 +46,7 @@ def ask(shadow: Shadow, store: ModelStore, query: Query, times: int = 1) -> None
     answers = model.recommender.recommend([query])
     answer = answers.outcomes[0]
     if not isinstance(answer, Recommendation):
-        answer = Recommendation([], np.empty(0, np.float32), Source.POPULAR, Shortfall.EXHAUSTED)
+        answer = Recommendation([], [], Source.POPULAR, Shortfall.EXHAUSTED)
     for _ in range(times):
         shadow.offer(model, query, answer, answers)
 
@@ -107,7 +106,7 @@ def test_what_the_shadow_cannot_answer_is_counted_and_harms_nobody(
 ) -> None:
     shadow.set_rule("student", ShadowRule("teacher", "", 1.0))
     answers = Answers([UnknownUser("nobody")], 0, 0, 0)
-    empty = Recommendation([], np.empty(0, np.float32), Source.POPULAR, Shortfall.EXHAUSTED)
+    empty = Recommendation([], [], Source.POPULAR, Shortfall.EXHAUSTED)
     shadow.offer(store.find("student"), Query("nobody"), empty, answers)
     store.remove("teacher", "1")
     ask(shadow, store, Query("user-1"))

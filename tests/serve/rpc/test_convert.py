@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import pytest
 
 from serve.backends.fake import fake_model
@@ -86,9 +85,7 @@ def test_a_subject_is_required() -> None:
 
 def test_an_answer_is_sent_in_parallel_arrays() -> None:
     summary, _ = fake_model("m", "3")
-    answer = Recommendation(
-        ["a", "b"], np.array([2, 1], np.float32), Source.FOLD_IN, Shortfall.EXHAUSTED, ["A", "B"], ["z"]
-    )
+    answer = Recommendation(["a", "b"], [2.0, 1.0], Source.FOLD_IN, Shortfall.EXHAUSTED, ["A", "B"], ["z"])
     sent = to_response(answer, summary, to_timings((1_500, 2_000, 3_999, 4_000, 20_000)))
     assert (list(sent.item_ids), list(sent.scores), list(sent.titles)) == (["a", "b"], [2.0, 1.0], ["A", "B"])
     assert (sent.model, sent.version, list(sent.unknown_item_ids)) == ("m", "3", ["z"])
@@ -100,7 +97,7 @@ def test_every_source_and_shortfall_can_be_sent() -> None:
     summary, _ = fake_model()
     for source in Source:
         for shortfall in Shortfall:
-            empty = Recommendation([], np.empty(0, np.float32), source, shortfall)
+            empty = Recommendation([], [], source, shortfall)
             sent = to_response(empty, summary, pb.Timings())
             assert pb.Source.Name(sent.source) == f"SOURCE_{source.name}"
             assert (sent.shortfall == pb.SHORTFALL_UNSPECIFIED) == (shortfall is Shortfall.NONE)
