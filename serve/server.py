@@ -71,9 +71,7 @@ class Server:
         self._options = options
         self._shadow = Shadow(self.store, self.metrics.shadow, self._is_busy, limit_native_threads)
         self._manager = None if options.repository is None else self._manage(options.repository)
-        service = RecommenderService(
-            self.store, options.limits, self.metrics, metadata.version("lowpass"), self._shadow
-        )
+        service = self._service()
         self._transport = transport(
             TransportSettings(
                 services={SERVICE: service.methods()},
@@ -94,6 +92,14 @@ class Server:
         self._health = transport(self._health_settings()) if options.health_address else None
         self._http = self._gateway(service) if options.http_address else None
         self._endpoint: MetricsEndpoint | None = None
+
+    def _service(self) -> RecommenderService:
+        # Streamed batches hold workers for long: half of them, so that other callers find one.
+        max_streams = max(1, self._options.workers // 2)
+        version = metadata.version("lowpass")
+        return RecommenderService(
+            self.store, self._options.limits, self.metrics, version, self._shadow, max_streams=max_streams
+        )
 
     def _is_busy(self) -> bool:
         return self.admission.in_flight > self._options.workers

@@ -28,7 +28,7 @@ from serve.limits import Limits
 from serve.metrics import Metrics
 from serve.rpc.call import Call, Refusal
 from serve.rpc.interceptors import guard, refuse
-from serve.rpc.services import Method
+from serve.rpc.services import AnyMethod, Method
 from serve.rpc.status import to_refusal
 
 Environment = Mapping[str, Any]
@@ -61,7 +61,7 @@ class Gateway:
     """A WSGI application over the methods of a service.
 
     Args:
-        methods: Of the service.
+        methods: Of the service; those that stream are left out.
         admission: Counts and refuses, as for gRPC.
         limits: What is accepted.
         metrics: Where requests are counted, under the methods' names.
@@ -72,7 +72,7 @@ class Gateway:
 
     def __init__(
         self,
-        methods: Sequence[Method],
+        methods: Sequence[AnyMethod],
         admission: Admission,
         limits: Limits,
         metrics: Metrics,
@@ -80,7 +80,9 @@ class Gateway:
         is_serving: Callable[[], bool],
         access_log: AccessLog = NO_LOG,
     ) -> None:
-        self._methods = {path_of(each.name): (each, guard(each, metrics, access_log)) for each in methods}
+        self._methods = {
+            path_of(each.name): (each, guard(each, metrics, access_log)) for each in methods if isinstance(each, Method)
+        }
         self._admission = admission
         self._limits = limits
         self._metrics = metrics

@@ -150,6 +150,8 @@ def to_limits(limits: Limits) -> pb.Limits:
         max_in_flight=limits.max_in_flight,
         max_wait_ms=round(limits.max_wait * 1000),
         max_deadline_ms=round(limits.max_deadline * 1000),
+        max_stream=limits.max_stream,
+        max_stream_deadline_ms=round(limits.max_stream_deadline * 1000),
     )
 
 

@@ -14,7 +14,7 @@ from serve.access_log import NO_LOG, AccessLog
 from serve.errors import DeadlineExpired, RequestError
 from serve.metrics import Metrics
 from serve.rpc.call import Call, Refusal
-from serve.rpc.services import Method
+from serve.rpc.services import Method, Parts, StreamMethod
 from serve.rpc.status import CODES, INTERNAL, REJECTIONS, to_refusal
 
 LOG = logging.getLogger("lowpass.serve")
@@ -24,6 +24,9 @@ Guarded = Callable[[Any, Call], Message]
 
 GuardedMany = Callable[[Sequence[Any], Sequence[Call]], list[Message | Refusal]]
 """The same for several calls at once, a refusal in the place of an answer; raises nothing."""
+
+GuardedStream = Callable[[Any, Call], Parts[Message]]
+"""Yields parts of an answer; raises `Refusal` and nothing else, while it is iterated over."""
 
 
 def guard(method: Method, metrics: Metrics, access_log: AccessLog = NO_LOG) -> Guarded:
@@ -53,14 +56,51 @@ def guard(method: Method, metrics: Metrics, access_log: AccessLog = NO_LOG) -> G
             raise to_refusal(error) from error
         except Exception as error:
             code = "INTERNAL"
-            which = {"method": method.name, "model": call.model, "request_id": call.request_id}
-            LOG.exception("defect in a method", extra={"fields": which})
+            _log_defect(method.name, call)
             raise Refusal(INTERNAL) from error
         finally:
             metrics.request(method.name, call.model, call.version, code, call.age_ns * 1e-9)
             access_log.note(method.name, call, code)
 
     return call_method
+
+
+def guard_stream(method: StreamMethod, metrics: Metrics, access_log: AccessLog = NO_LOG) -> GuardedStream:
+    """Wrap a method that answers in parts; see `guard`. The call counts when it ends, or is given up.
+
+    Args:
+        method: As in `guard`.
+        metrics: Where the call is counted, whatever its end.
+        access_log: Where it may leave a line.
+
+    Returns:
+        The same, raising only `Refusal`.
+    """
+
+    def stream(request: Any, call: Call) -> Parts[Message]:
+        code = "CANCELLED"
+        try:
+            call.deadline.check()
+            yield from method.stream(request, call)
+            if call.is_active():
+                code = "OK"
+        except RequestError as error:
+            code = count_refusal(error, metrics)
+            raise to_refusal(error) from error
+        except Exception as error:
+            code = "INTERNAL"
+            _log_defect(method.name, call)
+            raise Refusal(INTERNAL) from error
+        finally:
+            metrics.request(method.name, call.model, call.version, code, call.age_ns * 1e-9)
+            access_log.note(method.name, call, code)
+
+    return stream
+
+
+def _log_defect(method: str, call: Call) -> None:
+    which = {"method": method, "model": call.model, "request_id": call.request_id}
+    LOG.exception("defect in a method", extra={"fields": which})
 
 
 def guard_many(method: Method, metrics: Metrics, access_log: AccessLog = NO_LOG) -> GuardedMany:

@@ -11,7 +11,7 @@ from serve.admission import Admission
 from serve.credentials import Authorize, TlsFiles
 from serve.limits import Limits
 from serve.metrics import Metrics
-from serve.rpc.services import Method
+from serve.rpc.services import AnyMethod
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class TransportSettings:
         access_log: Where finished requests may leave a line.
     """
 
-    services: Mapping[str, tuple[Method, ...]]
+    services: Mapping[str, tuple[AnyMethod, ...]]
     admission: Admission
     limits: Limits
     metrics: Metrics

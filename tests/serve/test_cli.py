@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +44,18 @@ def test_prints_one_json_object(capsys: pytest.CaptureFixture[str], target: str)
     answer: dict[str, Any] = json.loads(out)
     assert (code, answer["source"], answer["shortfall"]) == (0, "fold_in", "exhausted")
     assert (answer["unknown_item_ids"], len(answer["item_ids"])) == (["unknown"], 98)
+
+
+def test_prints_a_line_for_each_user_of_a_file(capsys: pytest.CaptureFixture[str], target: str, tmp_path: Path) -> None:
+    users = tmp_path / "users.txt"
+    users.write_text("user-3\n\nnobody\n" + "user-4\n" * 100)
+    code, out, _ = ask(capsys, target, "--users-file", str(users), "-k", "1", "--exclude", "item-3")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert (code, len(lines)) == (0, 102)
+    assert lines[0]["user_id"] == "user-3"
+    assert lines[0]["item_ids"] in (["item-2"], ["item-4"])
+    assert lines[1]["error"].startswith("NOT_FOUND: unknown user 'nobody'")
+    assert [line["item_ids"] for line in lines[2:]] == [["item-4"]] * 100
 
 
 def test_says_what_is_short_and_unknown(capsys: pytest.CaptureFixture[str], target: str) -> None:

@@ -110,7 +110,7 @@ def test_every_limit_is_reported() -> None:
     limits = Limits()
     sent = to_limits(limits)
     for field in dataclasses.fields(limits):
-        if field.name in {"max_deadline", "max_wait"}:
+        if field.name in {"max_deadline", "max_stream_deadline", "max_wait"}:
             assert getattr(sent, f"{field.name}_ms") == getattr(limits, field.name) * 1000 > 0
         else:
             assert getattr(sent, field.name) == getattr(limits, field.name) > 0
