@@ -17,7 +17,7 @@ MAX_ANSWER_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on one request; reported by GetInfo.
+    """Bounds on requests and connections; reported by GetInfo.
 
     Args:
         max_k: Largest k.
@@ -35,6 +35,8 @@ class Limits:
         max_wait: Longest expected wait for a worker, in seconds; who would wait longer is refused. 0 for no bound.
         max_deadline: Longest time a request may take, in seconds, whatever its own deadline.
         max_stream_deadline: The same for a streamed batch.
+        max_concurrent_streams: Most requests in flight on one connection; a client holds back more.
+        max_connection_age: When the caller of a connection is asked to connect anew, in seconds; 0 for never.
     """
 
     max_k: int = 1000
@@ -52,6 +54,8 @@ class Limits:
     max_wait: float = 1.0
     max_deadline: float = 10.0
     max_stream_deadline: float = 300.0
+    max_concurrent_streams: int = 1024
+    max_connection_age: float = 0.0
 
     def check_query(self, query: Query) -> None:
         """Refuse a question that breaks a bound.

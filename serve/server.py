@@ -60,7 +60,11 @@ class Server:
     def __init__(self, options: ServerOptions, transport: MakeTransport | None = None) -> None:
         self.transport_name = ""
         if transport is None:
-            self.transport_name, transport = choose_transport(options.transport, needs_tls=options.tls is not None)
+            self.transport_name, transport = choose_transport(
+                options.transport,
+                needs_tls=options.tls is not None,
+                needs_connection_age=options.limits.max_connection_age > 0,
+            )
         self.address = self.metrics_address = self.admin_address = self.health_address = ""
         self.http_address, self.is_serving = "", False
         self.store = ModelStore()

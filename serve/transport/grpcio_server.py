@@ -21,7 +21,7 @@ from serve.access_log import HEADER, request_id_of
 from serve.admission import Deadline
 from serve.credentials import server_credentials
 from serve.errors import AddressUnavailable, RequestError
-from serve.limits import MAX_ANSWER_BYTES
+from serve.limits import MAX_ANSWER_BYTES, Limits
 from serve.metrics import Metrics
 from serve.rpc.call import Call, Refusal
 from serve.rpc.interceptors import Guarded, GuardedStream, guard, guard_stream, refuse
@@ -70,7 +70,7 @@ class GrpcioServer:
         self._server = grpc.server(
             self._workers,
             interceptors=[self._arrivals],
-            options=[*OPTIONS, ("grpc.max_receive_message_length", settings.limits.max_message_bytes)],
+            options=[*OPTIONS, *_bounds(settings.limits)],
             maximum_concurrent_rpcs=settings.limits.max_in_flight + REFUSALS_QUEUED,
         )
         for service, methods in settings.services.items():
@@ -142,6 +142,19 @@ class GrpcioServer:
         turn_away.experimental_thread_pool = self._side  # type: ignore[attr-defined]  # read by grpcio
         self._arrivals.refusing[reflection.METHOD] = reflection.refusing_handler(turn_away)
         return reflection.reflection_handler(self._settings.services, self._reflecting)
+
+
+def _bounds(limits: Limits) -> list[tuple[str, int]]:
+    bounds = [
+        ("grpc.max_receive_message_length", limits.max_message_bytes),
+        ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
+    ]
+    if limits.max_connection_age:
+        # By then every call that began on the connection is over.
+        grace = max(limits.max_deadline, limits.max_stream_deadline)
+        bounds.append(("grpc.max_connection_age_ms", round(limits.max_connection_age * 1000)))
+        bounds.append(("grpc.max_connection_age_grace_ms", round(grace * 1000)))
+    return bounds
 
 
 class _WorkerPool(ThreadPoolExecutor):

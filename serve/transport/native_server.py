@@ -63,6 +63,8 @@ class NativeServer:
     def __init__(self, settings: TransportSettings) -> None:
         if settings.tls is not None:
             raise AddressUnavailable("--transport native: speaks no TLS; use --transport grpcio")
+        if settings.limits.max_connection_age:
+            raise AddressUnavailable("--transport native: has no --max-connection-age; use --transport grpcio")
         self._settings = settings
         self._methods: list[tuple[str, AnyMethod]] = [
             (f"/{service}/{method.name}", method)
@@ -84,7 +86,13 @@ class NativeServer:
         """Take the address; see `Transport`."""
         methods = [(path, isinstance(method, StreamMethod)) for path, method in self._methods]
         try:
-            self._front = NativeGrpcFront(address, [*methods, *self._health.methods], io_threads=1, call_details=True)
+            self._front = NativeGrpcFront(
+                address,
+                [*methods, *self._health.methods],
+                io_threads=1,
+                call_details=True,
+                max_concurrent_streams=self._settings.limits.max_concurrent_streams,
+            )
             port = self._front.bound_port
         except (RuntimeError, ValueError, OSError) as error:
             raise AddressUnavailable(

@@ -96,6 +96,8 @@ def test_contradictions_are_usage_errors(capsys: pytest.CaptureFixture[str], tar
         ["--fake", "--model", "m"],
         ["--repository", "/nowhere/at/all", "--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0"],
         ["--fake", "--address", "nonsense"],
+        ["--fake", "--transport", "native", "--max-connection-age", "60"],
+        ["--fake", "--max-k", "0"],
         ["--fake", "--metrics-address", "127.0.0.1:99999"],
     ],
 )

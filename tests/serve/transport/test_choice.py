@@ -33,6 +33,10 @@ def test_auto_takes_native_only_where_nothing_is_missing() -> None:
     assert choose_transport("auto", needs_tls=False)[0] == "native"
     assert choose_transport("auto", needs_tls=True)[0] == "grpcio"
     assert choose_transport("grpcio", needs_tls=False)[0] == "grpcio"
+    assert choose_transport("auto", needs_tls=False, needs_connection_age=True)[0] == "grpcio"
+    assert choose_transport("native", needs_tls=False, needs_connection_age=True)[0] == "native", (
+        "which says no in words"
+    )
 
 
 def test_a_native_server_in_a_process_of_its_own(tmp_path: Path) -> None:
