@@ -107,6 +107,14 @@ def read_shares(
     show_default=True,
     help="Share of the requests that leave a line in the log.",
 )
+@click.option("--trace-endpoint", default="", help="Send OpenTelemetry traces to this OTLP receiver, http://HOST:4318.")
+@click.option(
+    "--trace-share",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    help="Share of the requests that leave a trace; one that comes with a sampled traceparent always does.",
+)
 @limit_options
 @click.option(
     "--drain-wait",

@@ -34,6 +34,7 @@ from serve.options import ServerOptions, is_loopback, split_address
 from serve.rpc.admin import ADMIN_SERVICE, ModelAdminService
 from serve.rpc.services import SERVICE, RecommenderService
 from serve.shadow import Shadow
+from serve.tracing import open_tracing
 from serve.transport.base import MakeTransport, TransportSettings
 from serve.transport.choice import choose_transport
 
@@ -60,11 +61,7 @@ class Server:
     def __init__(self, options: ServerOptions, transport: MakeTransport | None = None) -> None:
         self.transport_name = ""
         if transport is None:
-            self.transport_name, transport = choose_transport(
-                options.transport,
-                needs_tls=options.tls is not None,
-                needs_connection_age=options.limits.max_connection_age > 0,
-            )
+            self.transport_name, transport = choose_transport(options.transport, needs_grpcio=options.needs_grpcio)
         self.address = self.metrics_address = self.admin_address = self.health_address = ""
         self.http_address, self.is_serving = "", False
         self.store = ModelStore()
@@ -73,6 +70,7 @@ class Server:
         self.admission = Admission(limits.max_in_flight, max_wait=limits.max_wait, workers=options.workers)
         self.metrics.watch_in_flight(lambda: self.admission.in_flight)
         self._options = options
+        self._tracing = open_tracing(options.trace_endpoint, options.trace_share)
         self._shadow = Shadow(self.store, self.metrics.shadow, self._is_busy, limit_native_threads)
         self._manager = None if options.repository is None else self._manage(options.repository)
         service = self._service()
@@ -88,6 +86,7 @@ class Server:
                 authorize=_authorize(options.api_keys),
                 tls=options.tls,
                 access_log=AccessLog(options.access_log),
+                tracing=self._tracing,
             )
         )
         self._admin = None
@@ -143,6 +142,7 @@ class Server:
             _authorize(options.api_keys),
             lambda: self.is_serving,
             AccessLog(options.access_log),
+            self._tracing,
         )
         return HttpServer(gateway, options.limits.max_message_bytes, options.tls)
 
@@ -215,6 +215,8 @@ class Server:
             self._http.stop(grace)
         if self._health is not None:
             self._health.stop(0.0)
+        if self._tracing is not None:
+            self._tracing.stop()
         if self._endpoint is not None:
             self._endpoint.stop()
         return drained

@@ -238,9 +238,19 @@ class RecommenderService:
                 entries[position] = pb.BatchRecommendEntry(response=response)
 
     def _timings(self, model: ServedModel, answers: Answers, call: Call) -> pb.Timings:
+        call.encode_ns += answers.encode_ns
+        call.search_ns += answers.search_ns
+        call.filter_ns += answers.filter_ns
         spent = (call.queue_ns, answers.encode_ns, answers.search_ns, answers.filter_ns, call.age_ns)
         self._metrics.stages(model.summary.name, spent)
         return to_timings(spent)
+
+
+def full_name(method: AnyMethod) -> str:
+    """A method's name with its service, e.g. "lowpass.v1.RecommenderService/Recommend"."""
+    services = method.request.DESCRIPTOR.file.services_by_name.values()
+    (service,) = (service for service in services if method.name in service.methods_by_name)
+    return f"{service.full_name}/{method.name}"
 
 
 def asker(query: Query) -> str:

@@ -118,14 +118,15 @@ class GrpcioServer:
     def _register(self, service: str, methods: tuple[AnyMethod, ...]) -> None:
         settings = self._settings
         handlers: dict[str, Any] = {}
+        around = (settings.metrics, settings.access_log, settings.tracing)
         for method in methods:
             serve: Callable[[Any, Any], Any]
             if isinstance(method, StreamMethod):
-                parts = guard_stream(method, settings.metrics, settings.access_log)
+                parts = guard_stream(method, *around)
                 serve = _adapt_stream(parts, settings.limits.max_stream_deadline, self._workers)
                 make_handler: Any = grpc.unary_stream_rpc_method_handler
             else:
-                guarded = guard(method, settings.metrics, settings.access_log)
+                guarded = guard(method, *around)
                 serve = _adapt(guarded, settings.limits.max_deadline, self._workers)
                 make_handler = grpc.unary_unary_rpc_method_handler
             turn_away = _refuser(method.name, settings.metrics)
@@ -259,9 +260,10 @@ def _take_up(context: Any, max_deadline: float, workers: _WorkerPool) -> Call:
     (arrival, _), now = _ARRIVAL.get(), perf_counter_ns()
     arrived_at = monotonic() - (now - arrival) * 1e-9
     deadline = Deadline.of(arrived_at, max_deadline, context.time_remaining())
-    request_id = request_id_of(context.invocation_metadata())
+    metadata = context.invocation_metadata()
+    request_id = request_id_of(metadata)
     context.set_trailing_metadata(((HEADER, request_id),))
-    return Call(arrival, deadline, context.is_active, now, request_id=request_id)
+    return Call(arrival, deadline, context.is_active, now, request_id=request_id, metadata=metadata)
 
 
 def _refuser(method: str, metrics: Metrics) -> Callable[[Any, Any], Any]:

@@ -211,7 +211,7 @@ class NativeServer:
         longest = settings.limits.max_stream_deadline if streams else settings.limits.max_deadline
         deadline = Deadline.of(monotonic(), longest, remaining)
         is_active = partial(self._active.__contains__, call_id)
-        call = Call(arrival, deadline, is_active, arrival, request_id=request_id_of(metadata))
+        call = Call(arrival, deadline, is_active, arrival, request_id=request_id_of(metadata), metadata=metadata)
         return _Pending(call_id, method, payload, call)
 
     def _fail(self, call_id: int, refusal: Refusal, request_id: str) -> None:
@@ -241,10 +241,10 @@ class NativeServer:
             self._settings.admission.leave()
 
     def _answerer(self, method: AnyMethod) -> Callable[[Sequence[_Pending], Sequence[Message]], None]:
-        metrics, access_log = self._settings.metrics, self._settings.access_log
+        around = (self._settings.metrics, self._settings.access_log, self._settings.tracing)
         if isinstance(method, StreamMethod):
-            return partial(self._answer_in_parts, guard_stream(method, metrics, access_log))
-        return partial(self._answer, guard_many(method, metrics, access_log))
+            return partial(self._answer_in_parts, guard_stream(method, *around))
+        return partial(self._answer, guard_many(method, *around))
 
     def _answer(self, guarded: GuardedMany, answered: Sequence[_Pending], requests: Sequence[Message]) -> None:
         found = guarded(requests, [pending.call for pending in answered])
