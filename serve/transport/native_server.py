@@ -14,6 +14,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic, perf_counter_ns, sleep
@@ -22,23 +23,22 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2
 from grpc_status import rpc_status
-from pygrpc_native import EVENT_CALL, STREAM_FULL, STREAM_SENT, NativeGrpcFront
+from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
 from serve.access_log import HEADER, request_id_of
 from serve.admission import Deadline
-from serve.errors import AddressUnavailable, DeadlineExpired
+from serve.errors import AddressUnavailable
 from serve.rpc.call import Call, Refusal
 from serve.rpc.interceptors import GuardedMany, GuardedStream, guard_many, guard_stream, refuse
-from serve.rpc.services import AnyMethod, Method, Parts, StreamMethod
+from serve.rpc.services import AnyMethod, Method, StreamMethod
 from serve.rpc.status import INTERNAL
 from serve.transport.base import TransportSettings
 from serve.transport.native_health import NativeHealth
 from serve.transport.native_reflection import ReflectionServer
+from serve.transport.native_stream import send_parts
 
 LOG = logging.getLogger("lowpass.serve")
 BATCH_AT_MOST = 64
-SLOW_READER = 0.005
-"""Between looks at whether a caller has read enough of a stream to be sent more, in seconds."""
 FLUSH = 0.05
 """Before closing, so that answers given last leave the process, in seconds."""
 
@@ -220,7 +220,19 @@ class NativeServer:
         self._front.fail(call_id, refusal.status.code, refusal.status.message, trailers)
 
     def _work(self, batch: Sequence[_Pending]) -> None:
-        """Answer calls of one method, and count them out."""
+        """Answer calls of one method, and count them out; a defect ends them, not the thread."""
+        try:
+            self._take_up(batch)
+        except Exception:
+            LOG.exception("defect in the transport")
+            for pending in batch:
+                self._give_up(pending)
+        finally:
+            for pending in batch:
+                self._active.discard(pending.call_id)
+                self._settings.admission.leave()
+
+    def _take_up(self, batch: Sequence[_Pending]) -> None:
         method = self._methods[batch[0].method][1]
         taken_up = perf_counter_ns()
         requests, answered = [], []
@@ -236,9 +248,11 @@ class NativeServer:
                 self._front.fail(pending.call_id, code_pb2.INTERNAL, "the message cannot be read")
         if answered:
             self._answers[batch[0].method](answered, requests)
-        for pending in batch:
-            self._active.discard(pending.call_id)
-            self._settings.admission.leave()
+
+    def _give_up(self, pending: _Pending) -> None:
+        # What has been answered already is left as it is by the front.
+        with suppress(Exception):
+            self._front.fail(pending.call_id, code_pb2.INTERNAL, INTERNAL.message)
 
     def _answerer(self, method: AnyMethod) -> Callable[[Sequence[_Pending], Sequence[Message]], None]:
         around = (self._settings.metrics, self._settings.access_log, self._settings.tracing)
@@ -249,28 +263,20 @@ class NativeServer:
     def _answer(self, guarded: GuardedMany, answered: Sequence[_Pending], requests: Sequence[Message]) -> None:
         found = guarded(requests, [pending.call for pending in answered])
         for pending, outcome in zip(answered, found, strict=True):
-            self._end(pending, outcome)
+            try:
+                self._end(pending, outcome)
+            except Exception:
+                LOG.exception("defect in the transport")
+                self._give_up(pending)
 
     def _answer_in_parts(
         self, guarded: GuardedStream, answered: Sequence[_Pending], requests: Sequence[Message]
     ) -> None:
         for pending, request in zip(answered, requests, strict=True):
             try:
-                self._send_parts(guarded(request, pending.call), pending)
+                send_parts(self._front, pending.call_id, guarded(request, pending.call), pending.call)
             except Refusal as refusal:
                 self._fail(pending.call_id, refusal, pending.call.request_id)
-
-    def _send_parts(self, parts: Parts[Message], pending: _Pending) -> None:
-        for part in parts:
-            payload = part.SerializeToString()
-            while (state := self._front.stream_try_send(pending.call_id, payload)) == STREAM_FULL:
-                if pending.call.deadline.expired:
-                    parts.throw(DeadlineExpired("the caller did not read in time"))
-                sleep(SLOW_READER)
-            if state != STREAM_SENT:
-                parts.close()
-                return
-        self._front.stream_end(pending.call_id, ((HEADER, pending.call.request_id),))
 
     def _end(self, pending: _Pending, outcome: Message | Refusal) -> None:
         request_id = pending.call.request_id
