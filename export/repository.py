@@ -122,8 +122,14 @@ class ModelRepository:
         versions = _versions_in(self._directory(model))
         return str(int(versions[-1]) + 1) if versions else "1"
 
-    def set_label(self, model: str, label: str, version: str) -> None:
+    def set_label(self, model: str, label: str, version: str, *, verify: bool = True) -> None:
         """Point `label` to `version` in one atomic step; moving `stable` leaves `previous` where it was.
+
+        Args:
+            model: Its name.
+            label: A lower-case word.
+            version: A version of the model.
+            verify: Read every byte of the bundle first; False where the caller has just done so.
 
         Raises:
             RepositoryError: Not a label, or no such version.
@@ -132,7 +138,7 @@ class ModelRepository:
         if not _LABEL.fullmatch(label):
             raise RepositoryError(f"label {label!r}: must be a lower-case word such as 'stable' or 'canary'")
         path = self.resolve(model, version)
-        open_bundle(path, verify=True)
+        open_bundle(path, verify=verify)
         directory = self._directory(model)
         with _locked(directory):
             labels = self.labels(model)

@@ -80,6 +80,8 @@ def _paths(
     file: descriptor_pb2.FileDescriptorProto, comments: Mapping[tuple[int, ...], str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, method in enumerate(file.service[0].method):
+        if method.server_streaming:
+            continue  # the gateway sends whole answers
         name = method.name
         operation = {
             "operationId": name,

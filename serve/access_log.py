@@ -13,6 +13,7 @@ from serve.rpc.call import Call
 
 LOG = logging.getLogger("lowpass.access")
 HEADER = "x-request-id"
+_TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
@@ -22,6 +23,14 @@ def request_id_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:
         if name == HEADER and isinstance(value, str) and _ID.fullmatch(value):
             return value
     return os.urandom(8).hex()
+
+
+def trace_of(call: Call) -> dict[str, str]:
+    """The trace a request belongs to, its own or its caller's (W3C `traceparent`), as a field of a log line."""
+    if call.trace_id:
+        return {"trace_id": call.trace_id}
+    found = (_TRACE.match(value) for name, value in call.metadata if name == "traceparent" and isinstance(value, str))
+    return next(({"trace_id": match[1]} for match in found if match is not None), {})
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class AccessLog:
             "code": code,
             "queue_us": call.queue_ns // 1000,
             "total_us": call.age_ns // 1000,
+            **trace_of(call),
         }
         LOG.info("request", extra={"fields": fields})
 

@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from serve.limit_options import limit_options
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from serve.credentials import TlsFiles
+    from serve.limits import Limits
     from serve.shadow import ShadowRule
 
 
@@ -96,26 +101,21 @@ def read_shares(
     help="Threads that work on requests.",
 )
 @click.option(
-    "--max-in-flight",
-    type=click.IntRange(1, 100_000),
-    default=256,
-    show_default=True,
-    help="Requests in work or waiting; more are refused.",
-)
-@click.option(
     "--access-log",
     type=click.FloatRange(0, 1),
     default=0.0,
     show_default=True,
     help="Share of the requests that leave a line in the log.",
 )
+@click.option("--trace-endpoint", default="", help="Send OpenTelemetry traces to this OTLP receiver, http://HOST:4318.")
 @click.option(
-    "--max-wait",
-    type=click.FloatRange(0),
-    default=1.0,
+    "--trace-share",
+    type=click.FloatRange(0, 1),
+    default=0.01,
     show_default=True,
-    help="Longest expected wait for a worker in seconds; who would wait longer is refused. 0: no bound.",
+    help="Share of the requests that leave a trace; one that comes with a sampled traceparent always does.",
 )
+@limit_options
 @click.option(
     "--drain-wait",
     type=click.FloatRange(0, 600),
@@ -140,8 +140,7 @@ def serve(
     repository: Path | None,
     fake: bool,
     models: tuple[str, ...],
-    max_in_flight: int,
-    max_wait: float,
+    limits: Callable[[], Limits],
     splits: tuple[tuple[str, float], ...],
     shadows: tuple[tuple[str, float], ...],
     tls_cert: Path | None,
@@ -166,14 +165,12 @@ def serve(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # One more series per child of a histogram, which no query needs; read when prometheus_client is imported.
     os.environ.setdefault("PROMETHEUS_DISABLE_CREATED_SERIES", "True")
-    from serve.limits import Limits
     from serve.options import ServerOptions
     from serve.server import run
 
-    limits = Limits(max_in_flight=max_in_flight, max_wait=max_wait)
     options["tls"] = _read_tls(tls_cert, tls_key, tls_client_ca)
     options |= {"splits": _read_splits(splits), "shadows": _read_shadows(shadows), "ready_file": ready_file}
-    return run(ServerOptions(repository=repository, models=models, limits=limits, **options))
+    return run(ServerOptions(repository=repository, models=models, limits=limits(), **options))
 
 
 def _read_tls(certificate: Path | None, key: Path | None, client_authority: Path | None) -> TlsFiles | None:

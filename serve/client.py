@@ -11,7 +11,7 @@ wrong is in `serve.client_errors`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, TypedDict, Unpack
 
 import grpc
@@ -156,15 +156,28 @@ class RecommenderClient(GrpcClient):
         Raises:
             RecommenderError: The call as a whole failed.
         """
-        requests = [
-            _request(one, None, **options) if isinstance(one, str) else _request(None, one, **options)
-            for one in subjects
-        ]
-        answer = self._call(self._stub.BatchRecommend, pb.BatchRecommendRequest(requests=requests))
-        return [
-            to_list(entry.response) if entry.HasField("response") else error_from_status(entry.status)
-            for entry in answer.entries
-        ]
+        request = pb.BatchRecommendRequest(requests=_requests(subjects, options))
+        return [_outcome(entry) for entry in self._call(self._stub.BatchRecommend, request).entries]
+
+    def stream_recommend(
+        self, subjects: Iterable[str | Sequence[str]], *, timeout: float = 300.0, **options: Unpack[QueryOptions]
+    ) -> Generator[RecommendationList | RecommenderError, None, None]:
+        """Answer very many subjects in one call, the first ones early; one that fails does not fail the others.
+
+        Args:
+            subjects: As in `batch_recommend`; `Limits.max_stream` at most.
+            timeout: Deadline of the whole stream in seconds, what the caller does between two answers included.
+            options: The fields of `QueryOptions`, the same for all.
+
+        Yields:
+            A list or the error, for each, in order. Whoever stops early should close the iterator.
+
+        Raises:
+            RecommenderError: The call as a whole failed, or broke off.
+        """
+        request = pb.StreamRecommendRequest(requests=_requests(subjects, options))
+        for part in self._stream(self._stub.StreamRecommend, request, timeout):
+            yield from map(_outcome, part.entries)
 
     def similar_items(
         self,
@@ -206,6 +219,16 @@ class RecommenderClient(GrpcClient):
         answer = self._call(self._stub.GetInfo, pb.GetInfoRequest())
         limits = {field.name: getattr(answer.limits, field.name) for field in pb.Limits.DESCRIPTOR.fields}
         return ServerInfo(answer.server_version, tuple(to_model_info(model) for model in answer.models), limits)
+
+
+def _requests(subjects: Iterable[str | Sequence[str]], options: QueryOptions) -> list[pb.RecommendRequest]:
+    return [
+        _request(one, None, **options) if isinstance(one, str) else _request(None, one, **options) for one in subjects
+    ]
+
+
+def _outcome(entry: pb.BatchRecommendEntry) -> RecommendationList | RecommenderError:
+    return to_list(entry.response) if entry.HasField("response") else error_from_status(entry.status)
 
 
 def _request(

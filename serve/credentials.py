@@ -195,6 +195,24 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     return credentials
 
 
+def server_context(files: TlsFiles) -> ssl.SSLContext:
+    """The same for a server on Python's own sockets; what is read here stays as it is.
+
+    Raises:
+        UnusableCredentials: A file cannot be read or is not PEM.
+    """
+    _read_tls(files)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(files.certificate, files.key)
+        if files.client_authority is not None:
+            context.load_verify_locations(files.client_authority)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (ssl.SSLError, OSError) as error:
+        raise UnusableCredentials(f"{files.client_authority or files.certificate}: unusable ({error})") from error
+    return context
+
+
 def _read_tls(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
     certificate, key = _read_pem(files.certificate, "CERTIFICATE"), _read_pem(files.key, "PRIVATE KEY")
     authority = _read_pem(files.client_authority, "CERTIFICATE") if files.client_authority else None

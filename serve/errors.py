@@ -60,6 +60,10 @@ class UnusableCredentials(StartupError):
     """A file of keys or certificates is missing or wrong."""
 
 
+class ExtraMissing(StartupError):
+    """An optional package is asked for and not installed."""
+
+
 class RequestError(ServingError):
     """A request is refused; the server is well."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -54,3 +54,12 @@ class GrpcClient:
             return method(request, timeout=self.timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise error_from_call(error) from error
+
+    def _stream(self, method: Any, request: Any, timeout: float) -> Iterator[Any]:
+        parts = method(request, timeout=timeout, metadata=self._metadata)
+        try:
+            yield from parts
+        except grpc.RpcError as error:
+            raise error_from_call(error) from error
+        finally:
+            parts.cancel()

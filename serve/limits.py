@@ -17,13 +17,14 @@ MAX_ANSWER_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on one request; reported by GetInfo.
+    """Bounds on requests and connections; reported by GetInfo.
 
     Args:
         max_k: Largest k.
         default_k: Meaning of k = 0.
         max_offset: Largest offset.
         max_batch: Most requests in a batch.
+        max_stream: Most requests in a streamed batch.
         max_history: Most item ids in a history.
         max_exclude: Most excluded item ids.
         max_allow: Most allowed item ids.
@@ -33,12 +34,16 @@ class Limits:
         max_in_flight: Most requests in work or waiting for a worker.
         max_wait: Longest expected wait for a worker, in seconds; who would wait longer is refused. 0 for no bound.
         max_deadline: Longest time a request may take, in seconds, whatever its own deadline.
+        max_stream_deadline: The same for a streamed batch.
+        max_concurrent_streams: Most requests in flight on one connection; a client holds back more.
+        max_connection_age: When the caller of a connection is asked to connect anew, in seconds; 0 for never.
     """
 
     max_k: int = 1000
     default_k: int = 10
     max_offset: int = 10_000
     max_batch: int = 1000
+    max_stream: int = 100_000
     max_history: int = 1000
     max_exclude: int = 10_000
     max_allow: int = 10_000
@@ -48,6 +53,9 @@ class Limits:
     max_in_flight: int = 256
     max_wait: float = 1.0
     max_deadline: float = 10.0
+    max_stream_deadline: float = 300.0
+    max_concurrent_streams: int = 1024
+    max_connection_age: float = 0.0
 
     def check_query(self, query: Query) -> None:
         """Refuse a question that breaks a bound.
@@ -87,9 +95,15 @@ class Limits:
         Raises:
             InvalidRequest: Naming the bound.
         """
-        if not 1 <= size <= self.max_batch:
-            text = f"has {size} entries; send between 1 and {self.max_batch}"
-            raise InvalidRequest(FieldViolation("requests", text))
+        _check_size(size, self.max_batch)
+
+    def check_stream(self, size: int) -> None:
+        """Refuse a streamed batch that is empty or too large.
+
+        Raises:
+            InvalidRequest: Naming the bound.
+        """
+        _check_size(size, self.max_stream)
 
     def _reranking(self, query: Query) -> Iterator[FieldViolation]:
         if not 0 <= query.diversity <= 1:
@@ -122,3 +136,8 @@ class Limits:
             yield FieldViolation(name, f"has {len(ids)} entries; send at most {most}")
         elif any(len(text) * 4 > self.max_id_bytes and len(text.encode()) > self.max_id_bytes for text in ids):
             yield FieldViolation(name, f"holds an id longer than {self.max_id_bytes} bytes")
+
+
+def _check_size(size: int, most: int) -> None:
+    if not 1 <= size <= most:
+        raise InvalidRequest(FieldViolation("requests", f"has {size} entries; send between 1 and {most}"))

@@ -11,7 +11,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import monotonic, sleep
 
 from export.bundle import BundleError, RepositoryError, UnknownLabel, UnknownModel, UnknownVersion
@@ -25,33 +24,13 @@ from serve.errors import (
     StartupError,
     VersionNotServed,
 )
+from serve.load_backoff import LoadBackoff
 from serve.metrics import Metrics
 from serve.model_loader import BackgroundLoader, choose_models
-from serve.model_store import ModelStore, ServedModel
+from serve.model_store import ModelStore, ServedModel, VersionState
 from serve.split import Split
 
 LOG = logging.getLogger("lowpass.serve")
-
-
-@dataclass(frozen=True)
-class VersionState:
-    """A version of a model, as List shows it.
-
-    Attributes:
-        name: The model's.
-        version: In the repository, or loaded and gone from there.
-        labels: That name it.
-        is_default: Whether it answers requests that name neither version nor label.
-        model: Where it is loaded.
-        error: Why its latest load failed; empty where it did not.
-    """
-
-    name: str
-    version: str
-    labels: tuple[str, ...]
-    is_default: bool
-    model: ServedModel | None
-    error: str
 
 
 class ModelManager:
@@ -64,6 +43,7 @@ class ModelManager:
         metrics: Where loads are counted.
         verify: Read every byte of a bundle before serving it.
         prepare_thread: Called once in the loading thread.
+        backoff: Says when `refresh` tries again what failed.
     """
 
     def __init__(
@@ -75,11 +55,14 @@ class ModelManager:
         *,
         verify: bool = True,
         prepare_thread: Callable[[], None] | None = None,
+        backoff: LoadBackoff | None = None,
     ) -> None:
         self._repository = repository
         self._wanted = choices
         self._store = store
         self._metrics = metrics
+        self._verify = verify
+        self._backoff = backoff or LoadBackoff()
         self._loader = BackgroundLoader(metrics, verify=verify, prepare_thread=prepare_thread)
         self._changing = threading.RLock()
         self._live: dict[str, list[str | None]] = {}
@@ -116,13 +99,23 @@ class ModelManager:
         self._loader.stop()
 
     def refresh(self) -> None:
-        """Serve what the repository says now; a model that cannot be is left as it is, with a metric and a log line."""
+        """Serve what the repository says now; a model that cannot be is left as it is, with a metric and a log line.
+
+        What failed is tried again when its files, or what is named, have changed; else ever more rarely.
+        """
         with self._changing:
             for name in self._live:
+                directory = self._repository.root / name
+                wanted = [directory, *(directory / self._named(name, revision) for revision in self._live[name])]
+                if not self._backoff.allows(name, wanted):
+                    continue
                 try:
                     self._bring_up(name)
                 except (BundleError, StartupError, OSError) as error:
+                    self._backoff.failed(name, wanted)
                     LOG.error("model left as it is", extra={"fields": {"model": name, "error": str(error)}})
+                else:
+                    self._backoff.succeeded(name)
 
     def load(self, name: str, revision: str = "") -> ServedModel:
         """Serve one more version until it is unloaded, or what one more label names, whatever that is.
@@ -180,8 +173,8 @@ class ModelManager:
         """
         with self._changing, _as_request_errors(f"{name}:{revision}"):
             version = self._repository.resolve(name, revision).name
-            self._load(name, version)
-            self._repository.set_label(name, label, version)
+            is_verified = self._load(name, version) and self._verify
+            self._repository.set_label(name, label, version, verify=not is_verified)
             self._keep(name, label)
             self._bring_up(name)
 
@@ -267,13 +260,14 @@ class ModelManager:
             if version not in versions:
                 self._drop(name, version)
 
-    def _load(self, name: str, version: str) -> None:
-        """Load a version unless it is loaded."""
+    def _load(self, name: str, version: str) -> bool:
+        """Load a version unless it is loaded; returns whether it was not."""
         entry = self._store.get(name)
         if entry is not None and version in entry.versions:
-            return
+            return False
         recorded = list(entry.versions[entry.default].recorded) if entry is not None else []
         self._store.add(self._loader.load(name, self._repository.resolve(name, version), recorded))
+        return True
 
     def _drop(self, name: str, version: str) -> ServedModel:
         model = self._store.remove(name, version)

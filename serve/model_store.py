@@ -85,6 +85,27 @@ class ModelVersions:
         return found or self.versions[self.default]
 
 
+@dataclass(frozen=True)
+class VersionState:
+    """A version of a model, as List shows it.
+
+    Attributes:
+        name: The model's.
+        version: In the repository, or loaded and gone from there.
+        labels: That name it.
+        is_default: Whether it answers requests that name neither version nor label.
+        model: Where it is loaded.
+        error: Why its latest load failed; empty where it did not.
+    """
+
+    name: str
+    version: str
+    labels: tuple[str, ...]
+    is_default: bool
+    model: ServedModel | None
+    error: str
+
+
 class ModelStore:
     """All models. Reading needs no lock: the table is replaced, never changed. The first model is the default one."""
 

@@ -38,6 +38,8 @@ class ServerOptions:
         reflection: Whether to offer server reflection.
         verify: Whether to read every byte of a bundle before serving it.
         access_log: Share of the requests that leave a line in the log.
+        trace_endpoint: OTLP receiver of traces, `http://HOST:PORT`; empty for none.
+        trace_share: Share of the requests without a caller's trace that leave one.
         drain_wait: Between NOT_SERVING and refusing, in seconds: one period of whoever probes health.
         grace: How long what is in flight may take when stopping, in seconds.
         ready_file: Where to write the addresses once ready; None for nowhere.
@@ -62,9 +64,16 @@ class ServerOptions:
     reflection: bool = True
     verify: bool = True
     access_log: float = 0.0
+    trace_endpoint: str = ""
+    trace_share: float = 0.01
     drain_wait: float = 1.0
     grace: float = 20.0
     ready_file: Path | None = None
+
+    @property
+    def needs_grpcio(self) -> bool:
+        """Whether something is asked for that the fast transport cannot do."""
+        return self.tls is not None or self.limits.max_connection_age > 0
 
 
 def split_address(option: str, address: str) -> tuple[str, int]:

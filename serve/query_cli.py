@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,12 @@ def _split_ids(_context: click.Context, _parameter: click.Parameter, text: str |
 @connection_options("--target", "127.0.0.1:50051", timeout=5.0)
 @click.option("--user", help="Recommend for this user.")
 @click.option("--history", callback=_split_ids, metavar="ID,ID,…", help="Recommend for someone with these items.")
+@click.option(
+    "--users-file",
+    type=click.File(encoding="utf-8"),
+    help="Recommend for every user of this file, an id a line (-: standard input); prints a JSON object a line."
+    " --timeout is for all of them.",
+)
 @click.option("--similar", metavar="ITEM", help="List the items nearest to this one.")
 @click.option("--info", is_flag=True, help="Show what the server serves.")
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="How many items.")
@@ -44,6 +50,7 @@ def query(
     connection: Connection,
     user: str | None,
     history: tuple[str, ...] | None,
+    users_file: IO[str] | None,
     similar: str | None,
     info: bool,
     as_json: bool,
@@ -53,13 +60,16 @@ def query(
 
     Example: lowpass query --user user-7 -k 5
     """
-    if sum((user is not None, history is not None, similar is not None, info)) != 1:
-        raise click.UsageError("give exactly one of --user, --history, --similar and --info")
+    if sum((user is not None, history is not None, users_file is not None, similar is not None, info)) != 1:
+        raise click.UsageError("give exactly one of --user, --history, --users-file, --similar and --info")
     from serve.client import RecommenderClient
 
     with RecommenderClient(**connection.arguments()) as client:
         if info:
             _print_info(client.info(), as_json)
+            return
+        if users_file is not None:
+            _print_stream(client, users_file, options, connection.timeout)
             return
         answer = _ask(client, user, history, similar, options)
     if as_json:
@@ -75,6 +85,18 @@ def _ask(
     similar: str | None,
     options: dict[str, Any],
 ) -> RecommendationList:
+    shared, subject_only = _query_options(options)
+    if similar is None:
+        return client.recommend(user, history=history, **subject_only, **shared)
+    if any(subject_only.values()):
+        raise click.UsageError(
+            "--include-seen, --exact, --fallback, --recent, --diversity and --popularity-discount need a subject"
+        )
+    return client.similar_items(similar, **shared)
+
+
+def _query_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What every question takes, and what only one with a subject takes."""
     shared: dict[str, Any] = {name: options[name] for name in ("k", "model", "min_score", "offset")}
     shared["exclude"] = options["exclude"] or ()
     shared["allow"] = options["allow"] or ()
@@ -82,13 +104,20 @@ def _ask(
     shared["include_titles"] = True
     subject_only = {name: options[name] for name in ("include_seen", "exact", "diversity", "popularity_discount")}
     subject_only["recent"] = options["recent"] or ()
-    if similar is None:
-        return client.recommend(user, history=history, allow_fallback=options["fallback"], **subject_only, **shared)
-    if any(subject_only.values()) or options["fallback"]:
-        raise click.UsageError(
-            "--include-seen, --exact, --fallback, --recent, --diversity and --popularity-discount need a subject"
-        )
-    return client.similar_items(similar, **shared)
+    subject_only["allow_fallback"] = options["fallback"]
+    return shared, subject_only
+
+
+def _print_stream(client: RecommenderClient, lines: IO[str], options: dict[str, Any], timeout: float) -> None:
+    from serve.client_answers import RecommendationList
+
+    users = [line.strip() for line in lines if line.strip()]
+    shared, subject_only = _query_options(options)
+    for user, answer in zip(
+        users, client.stream_recommend(users, timeout=timeout, **subject_only, **shared), strict=True
+    ):
+        found = asdict(answer) if isinstance(answer, RecommendationList) else {"error": str(answer)}
+        click.echo(json.dumps({"user_id": user, **found}, ensure_ascii=False))
 
 
 def _print_list(answer: RecommendationList, k: int) -> None:

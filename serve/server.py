@@ -34,6 +34,7 @@ from serve.options import ServerOptions, is_loopback, split_address
 from serve.rpc.admin import ADMIN_SERVICE, ModelAdminService
 from serve.rpc.services import SERVICE, RecommenderService
 from serve.shadow import Shadow
+from serve.tracing import open_tracing
 from serve.transport.base import MakeTransport, TransportSettings
 from serve.transport.choice import choose_transport
 
@@ -60,7 +61,7 @@ class Server:
     def __init__(self, options: ServerOptions, transport: MakeTransport | None = None) -> None:
         self.transport_name = ""
         if transport is None:
-            self.transport_name, transport = choose_transport(options.transport, needs_tls=options.tls is not None)
+            self.transport_name, transport = choose_transport(options.transport, needs_grpcio=options.needs_grpcio)
         self.address = self.metrics_address = self.admin_address = self.health_address = ""
         self.http_address, self.is_serving = "", False
         self.store = ModelStore()
@@ -69,11 +70,10 @@ class Server:
         self.admission = Admission(limits.max_in_flight, max_wait=limits.max_wait, workers=options.workers)
         self.metrics.watch_in_flight(lambda: self.admission.in_flight)
         self._options = options
+        self._tracing = open_tracing(options.trace_endpoint, options.trace_share)
         self._shadow = Shadow(self.store, self.metrics.shadow, self._is_busy, limit_native_threads)
         self._manager = None if options.repository is None else self._manage(options.repository)
-        service = RecommenderService(
-            self.store, options.limits, self.metrics, metadata.version("lowpass"), self._shadow
-        )
+        service = self._service()
         self._transport = transport(
             TransportSettings(
                 services={SERVICE: service.methods()},
@@ -86,6 +86,7 @@ class Server:
                 authorize=_authorize(options.api_keys),
                 tls=options.tls,
                 access_log=AccessLog(options.access_log),
+                tracing=self._tracing,
             )
         )
         self._admin = None
@@ -94,6 +95,14 @@ class Server:
         self._health = transport(self._health_settings()) if options.health_address else None
         self._http = self._gateway(service) if options.http_address else None
         self._endpoint: MetricsEndpoint | None = None
+
+    def _service(self) -> RecommenderService:
+        # Streamed batches hold workers for long: half of them, so that other callers find one.
+        max_streams = max(1, self._options.workers // 2)
+        version = metadata.version("lowpass")
+        return RecommenderService(
+            self.store, self._options.limits, self.metrics, version, self._shadow, max_streams=max_streams
+        )
 
     def _is_busy(self) -> bool:
         return self.admission.in_flight > self._options.workers
@@ -133,6 +142,7 @@ class Server:
             _authorize(options.api_keys),
             lambda: self.is_serving,
             AccessLog(options.access_log),
+            self._tracing,
         )
         return HttpServer(gateway, options.limits.max_message_bytes, options.tls)
 
@@ -205,6 +215,8 @@ class Server:
             self._http.stop(grace)
         if self._health is not None:
             self._health.stop(0.0)
+        if self._tracing is not None:
+            self._tracing.stop()
         if self._endpoint is not None:
             self._endpoint.stop()
         return drained

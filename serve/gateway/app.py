@@ -28,8 +28,9 @@ from serve.limits import Limits
 from serve.metrics import Metrics
 from serve.rpc.call import Call, Refusal
 from serve.rpc.interceptors import guard, refuse
-from serve.rpc.services import Method
+from serve.rpc.services import AnyMethod, Method
 from serve.rpc.status import to_refusal
+from serve.tracing import Tracing
 
 Environment = Mapping[str, Any]
 Start = Callable[[str, list[tuple[str, str]]], Any]
@@ -61,26 +62,29 @@ class Gateway:
     """A WSGI application over the methods of a service.
 
     Args:
-        methods: Of the service.
+        methods: Of the service; those that stream are left out.
         admission: Counts and refuses, as for gRPC.
         limits: What is accepted.
         metrics: Where requests are counted, under the methods' names.
         authorize: Says why a caller may not call; None lets everybody.
         is_serving: Whether the server is ready.
         access_log: Where finished requests may leave a line.
+        tracing: Where they may leave a span; None for nowhere.
     """
 
     def __init__(
         self,
-        methods: Sequence[Method],
+        methods: Sequence[AnyMethod],
         admission: Admission,
         limits: Limits,
         metrics: Metrics,
         authorize: Authorize | None,
         is_serving: Callable[[], bool],
         access_log: AccessLog = NO_LOG,
+        tracing: Tracing | None = None,
     ) -> None:
-        self._methods = {path_of(each.name): (each, guard(each, metrics, access_log)) for each in methods}
+        whole = [each for each in methods if isinstance(each, Method)]
+        self._methods = {path_of(each.name): (each, guard(each, metrics, access_log, tracing)) for each in whole}
         self._admission = admission
         self._limits = limits
         self._metrics = metrics
@@ -131,6 +135,7 @@ class Gateway:
             request = self._read(method, environment)
             deadline = Deadline.of(monotonic(), self._limits.max_deadline, None)
             call = Call(arrival, deadline, lambda: True, perf_counter_ns(), request_id=request_id)
+            call.metadata, call.protocol = _trace_headers(environment), "http_json"
             answer = guarded(request, call)
         finally:
             self._admission.leave()
@@ -166,6 +171,12 @@ class Gateway:
             raise _HttpError("413 Content Too Large", f"{size} bytes; send at most {self._limits.max_message_bytes}")
         body: bytes = environment["wsgi.input"].read(size)
         return body
+
+
+def _trace_headers(environment: Environment) -> list[tuple[str, str | bytes]]:
+    names = ("traceparent", "tracestate")
+    found = ((name, environment.get(f"HTTP_{name.upper()}")) for name in names)
+    return [(name, value) for name, value in found if value is not None]
 
 
 def path_of(method: str) -> str:

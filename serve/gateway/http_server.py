@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import ssl
 import threading
 from typing import Any
 
 from cheroot import wsgi
 from cheroot.ssl.builtin import BuiltinSSLAdapter
 
-from serve.credentials import TlsFiles
+from serve.credentials import FollowedFiles, TlsFiles, server_context
 from serve.errors import AddressUnavailable
 from serve.options import split_address
 
@@ -18,13 +20,41 @@ SLOW_CALLER = 2.0
 THREADS = 16
 
 
+LOG = logging.getLogger("lowpass.http")
+
+
+class _Server(wsgi.Server):
+    """Says what it has to say as lines of this server's log."""
+
+    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
+        """Log a line."""
+        LOG.log(level, msg, exc_info=traceback)
+
+
+class _FollowingAdapter(BuiltinSSLAdapter):
+    """TLS by what the files hold now."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._contexts = FollowedFiles(files.paths, lambda: server_context(files))
+        super().__init__(str(files.certificate), str(files.key))
+        self.context, _ = self._contexts.current()
+
+    def wrap(self, sock: Any) -> tuple[ssl.SSLSocket, dict[str, str]]:
+        """Speak TLS on an accepted connection."""
+        context, is_new = self._contexts.current()
+        if is_new:
+            self.context = context
+        wrapped: tuple[ssl.SSLSocket, dict[str, str]] = super().wrap(sock)  # type: ignore[no-untyped-call]
+        return wrapped
+
+
 class HttpServer:
     """A WSGI application on an address.
 
     Args:
         application: What answers.
         max_body_bytes: Largest request body.
-        tls: Certificates; None for plain text. They are read once.
+        tls: Certificates; None for plain text. Files that change are used from the next connection.
     """
 
     def __init__(self, application: Any, max_body_bytes: int, tls: TlsFiles | None = None) -> None:
@@ -39,19 +69,15 @@ class HttpServer:
 
         Raises:
             AddressUnavailable: It is malformed, or somebody else has it.
+            UnusableCredentials: The certificates are missing or wrong.
         """
         host, port = split_address("--http-address", address)
-        server = wsgi.Server((host, port), self._application, numthreads=THREADS, server_name="lowpass")
+        server = _Server((host, port), self._application, numthreads=THREADS, server_name="lowpass")
         server.max_request_header_size = MAX_HEADER_BYTES
         server.max_request_body_size = self._max_body_bytes
         server.timeout = SLOW_CALLER
         if self._tls is not None:
-            tls = self._tls
-            adapter = BuiltinSSLAdapter(str(tls.certificate), str(tls.key))
-            if tls.client_authority is not None:
-                adapter.context.load_verify_locations(str(tls.client_authority))
-                adapter.context.verify_mode = 2  # ssl.CERT_REQUIRED, typed as a plain number there
-            server.ssl_adapter = adapter
+            server.ssl_adapter = _FollowingAdapter(self._tls)
         try:
             server.prepare()
         except OSError as error:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from google.protobuf.message import Message
 
 from serve.errors import FieldViolation, InvalidRequest
-from serve.model_manager import ModelManager, VersionState
+from serve.model_manager import ModelManager
+from serve.model_store import VersionState
 from serve.rpc.call import Call
 from serve.rpc.pb.lowpass.v1 import admin_pb2 as pb
 from serve.rpc.services import Method

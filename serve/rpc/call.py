@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import perf_counter_ns
 
@@ -23,6 +23,12 @@ class Call:
         model: Name of the model that answers; empty until it is found.
         version: Version of the model that answers.
         request_id: The caller's own, or made up.
+        metadata: What the caller sent beside the message.
+        protocol: It came by, as traces name it.
+        encode_ns: From ids to vectors, in all that was computed for it; so the next two.
+        search_ns: From vectors to scored candidates.
+        filter_ns: From candidates to answers.
+        trace_id: Of the trace that has its span; empty for none.
     """
 
     arrival_ns: int
@@ -32,6 +38,12 @@ class Call:
     model: str = ""
     version: str = ""
     request_id: str = ""
+    metadata: Iterable[tuple[str, str | bytes]] = ()
+    protocol: str = "grpc"
+    encode_ns: int = 0
+    search_ns: int = 0
+    filter_ns: int = 0
+    trace_id: str = ""
 
     @property
     def queue_ns(self) -> int:

@@ -144,6 +144,10 @@ def to_limits(limits: Limits) -> pb.Limits:
         max_in_flight=limits.max_in_flight,
         max_wait_ms=round(limits.max_wait * 1000),
         max_deadline_ms=round(limits.max_deadline * 1000),
+        max_stream=limits.max_stream,
+        max_stream_deadline_ms=round(limits.max_stream_deadline * 1000),
+        max_concurrent_streams=limits.max_concurrent_streams,
+        max_connection_age_ms=round(limits.max_connection_age * 1000),
     )
 
 

@@ -10,12 +10,13 @@ from typing import Any
 from google.protobuf.message import Message
 from google.rpc import code_pb2
 
-from serve.access_log import NO_LOG, AccessLog
+from serve.access_log import NO_LOG, AccessLog, trace_of
 from serve.errors import DeadlineExpired, RequestError
 from serve.metrics import Metrics
 from serve.rpc.call import Call, Refusal
-from serve.rpc.services import Method
+from serve.rpc.services import AnyMethod, Method, Parts, StreamMethod, full_name
 from serve.rpc.status import CODES, INTERNAL, REJECTIONS, to_refusal
+from serve.tracing import Tracing
 
 LOG = logging.getLogger("lowpass.serve")
 
@@ -25,18 +26,23 @@ Guarded = Callable[[Any, Call], Message]
 GuardedMany = Callable[[Sequence[Any], Sequence[Call]], list[Message | Refusal]]
 """The same for several calls at once, a refusal in the place of an answer; raises nothing."""
 
+GuardedStream = Callable[[Any, Call], Parts[Message]]
+"""Yields parts of an answer; raises `Refusal` and nothing else, while it is iterated over."""
 
-def guard(method: Method, metrics: Metrics, access_log: AccessLog = NO_LOG) -> Guarded:
+
+def guard(method: Method, metrics: Metrics, access_log: AccessLog = NO_LOG, tracing: Tracing | None = None) -> Guarded:
     """Wrap a method.
 
     Args:
         method: Raises `RequestError` for what it refuses, anything else for a defect.
         metrics: Where the call is counted, whatever its end.
         access_log: Where it may leave a line.
+        tracing: Where it may leave a span; None for nowhere.
 
     Returns:
         The same, raising only `Refusal`.
     """
+    record = _recorder(method, metrics, access_log, tracing)
 
     def call_method(request: Any, call: Call) -> Message:
         code = "OK"
@@ -53,31 +59,75 @@ def guard(method: Method, metrics: Metrics, access_log: AccessLog = NO_LOG) -> G
             raise to_refusal(error) from error
         except Exception as error:
             code = "INTERNAL"
-            which = {"method": method.name, "model": call.model, "request_id": call.request_id}
-            LOG.exception("defect in a method", extra={"fields": which})
+            _log_defect(method.name, call)
             raise Refusal(INTERNAL) from error
         finally:
-            metrics.request(method.name, call.model, call.version, code, call.age_ns * 1e-9)
-            access_log.note(method.name, call, code)
+            record(call, code)
 
     return call_method
 
 
-def guard_many(method: Method, metrics: Metrics, access_log: AccessLog = NO_LOG) -> GuardedMany:
+def guard_stream(
+    method: StreamMethod, metrics: Metrics, access_log: AccessLog = NO_LOG, tracing: Tracing | None = None
+) -> GuardedStream:
+    """Wrap a method that answers in parts; see `guard`. The call counts when it ends, or is given up.
+
+    Args:
+        method: As in `guard`.
+        metrics: Where the call is counted, whatever its end.
+        access_log: Where it may leave a line.
+        tracing: Where it may leave a span; None for nowhere.
+
+    Returns:
+        The same, raising only `Refusal`.
+    """
+    record = _recorder(method, metrics, access_log, tracing)
+
+    def stream(request: Any, call: Call) -> Parts[Message]:
+        code = "CANCELLED"
+        try:
+            call.deadline.check()
+            yield from method.stream(request, call)
+            if call.is_active():
+                code = "OK"
+        except RequestError as error:
+            code = count_refusal(error, metrics)
+            raise to_refusal(error) from error
+        except Exception as error:
+            code = "INTERNAL"
+            _log_defect(method.name, call)
+            raise Refusal(INTERNAL) from error
+        finally:
+            record(call, code)
+
+    return stream
+
+
+def _log_defect(method: str, call: Call) -> None:
+    which = {"method": method, "model": call.model, "request_id": call.request_id, **trace_of(call)}
+    LOG.exception("defect in a method", extra={"fields": which})
+
+
+def guard_many(
+    method: Method, metrics: Metrics, access_log: AccessLog = NO_LOG, tracing: Tracing | None = None
+) -> GuardedMany:
     """Wrap a method for several calls at once; see `guard`.
 
     Args:
         method: As in `guard`.
         metrics: Where each call is counted, whatever its end.
         access_log: Where it may leave a line.
+        tracing: Where it may leave a span; None for nowhere.
 
     Returns:
         Answers and refusals, one a call.
     """
     handle_many = method.handle_many
     if handle_many is None:
-        guarded = guard(method, metrics, access_log)
+        guarded = guard(method, metrics, access_log, tracing)
         return lambda requests, calls: [_attempt(guarded, *pair) for pair in zip(requests, calls, strict=True)]
+
+    record = _recorder(method, metrics, access_log, tracing)
 
     def call_many(requests: Sequence[Any], calls: Sequence[Call]) -> list[Message | Refusal]:
         late: Message | RequestError = DeadlineExpired("no time is left: the request waited past its deadline")
@@ -90,13 +140,27 @@ def guard_many(method: Method, metrics: Metrics, access_log: AccessLog = NO_LOG)
         except Exception:
             which = {"method": method.name, "request_ids": [calls[place].request_id for place in waiting]}
             LOG.exception("defect in a method", extra={"fields": which})
-        return [_finish(method, metrics, access_log, *pair) for pair in zip(outcomes, calls, strict=True)]
+        return [_finish(metrics, record, *pair) for pair in zip(outcomes, calls, strict=True)]
 
     return call_many
 
 
+def _recorder(
+    method: AnyMethod, metrics: Metrics, access_log: AccessLog, tracing: Tracing | None
+) -> Callable[[Call, str], None]:
+    trace = tracing.of(full_name(method)) if tracing is not None else None
+
+    def record(call: Call, code: str) -> None:
+        metrics.request(method.name, call.model, call.version, code, call.age_ns * 1e-9)
+        if trace is not None:
+            trace(call, code)
+        access_log.note(method.name, call, code)
+
+    return record
+
+
 def _finish(
-    method: Method, metrics: Metrics, access_log: AccessLog, outcome: Message | RequestError | None, call: Call
+    metrics: Metrics, record: Callable[[Call, str], None], outcome: Message | RequestError | None, call: Call
 ) -> Message | Refusal:
     if isinstance(outcome, Message) and call.deadline.expired:
         outcome = DeadlineExpired("the answer came after the deadline")
@@ -107,8 +171,7 @@ def _finish(
         code, found = count_refusal(outcome, metrics), to_refusal(outcome)
     else:
         code, found = "OK" if call.is_active() else "CANCELLED", outcome
-    metrics.request(method.name, call.model, call.version, code, call.age_ns * 1e-9)
-    access_log.note(method.name, call, code)
+    record(call, code)
     return found
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from serve.errors import RequestError
+from serve.errors import Overloaded, RequestError
 from serve.limits import Limits
 from serve.metrics import Metrics
 from serve.model_store import ModelStore, ServedModel
@@ -27,6 +28,10 @@ from serve.shadow import Shadow
 from serve.types import Answers, Query, Recommendation
 
 UNANSWERED = pb.RecommendResponse()
+STREAM_BLOCK = 64
+"""Entries in a part of a streamed batch; what is held in memory of its answers."""
+STREAM_RETRY = 1.0
+"""When to come back with a streamed batch that found no place, in seconds."""
 SERVICE: str = pb.DESCRIPTOR.services_by_name["RecommenderService"].full_name
 
 
@@ -49,6 +54,31 @@ class Method:
     handle_many: Callable[[Sequence[Any], Sequence[Call]], Sequence[Message | RequestError]] | None = None
 
 
+Part = TypeVar("Part")
+Parts = Generator[Part, None, None]
+"""An answer in parts; closing it ends the work on the rest."""
+
+
+@dataclass(frozen=True)
+class StreamMethod:
+    """A method that answers in parts.
+
+    Args:
+        name: Without the service.
+        request: Its request message.
+        response: The message of a part.
+        stream: Yields parts, and may raise a `RequestError` before any of them.
+    """
+
+    name: str
+    request: type[Message]
+    response: type[Message]
+    stream: Callable[[Any, Call], Parts[Message]]
+
+
+AnyMethod = Method | StreamMethod
+
+
 class RecommenderService:
     """The methods over a store of models.
 
@@ -58,22 +88,31 @@ class RecommenderService:
         metrics: Where stages and sources are counted.
         server_version: Of the software.
         shadow: Takes note of what was answered; None for nobody.
+        max_streams: Streamed batches in work at a time: each holds a worker for long.
     """
 
     def __init__(
-        self, store: ModelStore, limits: Limits, metrics: Metrics, server_version: str, shadow: Shadow | None = None
+        self,
+        store: ModelStore,
+        limits: Limits,
+        metrics: Metrics,
+        server_version: str,
+        shadow: Shadow | None = None,
+        max_streams: int = 1,
     ) -> None:
         self._store = store
         self._limits = limits
         self._metrics = metrics
         self._server_version = server_version
         self._shadow = shadow
+        self._streams = threading.Semaphore(max_streams)
 
-    def methods(self) -> tuple[Method, ...]:
+    def methods(self) -> tuple[AnyMethod, ...]:
         """All of them, for a transport to register."""
         return (
             Method("Recommend", pb.RecommendRequest, pb.RecommendResponse, self.recommend, self.recommend_many),
             Method("BatchRecommend", pb.BatchRecommendRequest, pb.BatchRecommendResponse, self.batch),
+            StreamMethod("StreamRecommend", pb.StreamRecommendRequest, pb.StreamRecommendResponse, self.stream),
             Method("SimilarItems", pb.SimilarItemsRequest, pb.SimilarItemsResponse, self.similar_items),
             Method("GetInfo", pb.GetInfoRequest, pb.GetInfoResponse, self.get_info),
         )
@@ -117,9 +156,31 @@ class RecommenderService:
     def batch(self, request: pb.BatchRecommendRequest, call: Call) -> pb.BatchRecommendResponse:
         """Answer many questions, each with a status of its own."""
         self._limits.check_batch(len(request.requests))
-        entries: list[pb.BatchRecommendEntry | None] = [None] * len(request.requests)
+        return pb.BatchRecommendResponse(entries=self._entries(request.requests, call))
+
+    def stream(self, request: pb.StreamRecommendRequest, call: Call) -> Parts[pb.StreamRecommendResponse]:
+        """Answer very many questions, a block after the other, as long as somebody waits for them."""
+        self._limits.check_stream(len(request.requests))
+        if not self._streams.acquire(blocking=False):
+            raise Overloaded(STREAM_RETRY)
+        named = set()
+        try:
+            for first in range(0, len(request.requests), STREAM_BLOCK):
+                call.deadline.check()
+                if not call.is_active():
+                    return
+                entries = self._entries(request.requests[first : first + STREAM_BLOCK], call)
+                named.add((call.model, call.version))
+                yield pb.StreamRecommendResponse(first_position=first, entries=entries)
+            if len(named) > 1:
+                call.model = call.version = ""
+        finally:
+            self._streams.release()
+
+    def _entries(self, requests: Sequence[pb.RecommendRequest], call: Call) -> list[pb.BatchRecommendEntry]:
+        entries: list[pb.BatchRecommendEntry | None] = [None] * len(requests)
         groups: dict[ServedModel, list[tuple[int, Query]]] = {}
-        for position, entry in enumerate(request.requests):
+        for position, entry in enumerate(requests):
             try:
                 query = to_query(entry, self._limits)
                 model = self._store.find(*_selected(entry.model), asker(query))
@@ -132,7 +193,7 @@ class RecommenderService:
             self._answer_group(model, members, entries, call)
         if len(groups) > 1:
             call.model = call.version = ""
-        return pb.BatchRecommendResponse(entries=[entry for entry in entries if entry is not None])
+        return [entry for entry in entries if entry is not None]
 
     def similar_items(self, request: pb.SimilarItemsRequest, call: Call) -> pb.SimilarItemsResponse:
         """Answer one item-to-item question."""
@@ -177,9 +238,19 @@ class RecommenderService:
                 entries[position] = pb.BatchRecommendEntry(response=response)
 
     def _timings(self, model: ServedModel, answers: Answers, call: Call) -> pb.Timings:
+        call.encode_ns += answers.encode_ns
+        call.search_ns += answers.search_ns
+        call.filter_ns += answers.filter_ns
         spent = (call.queue_ns, answers.encode_ns, answers.search_ns, answers.filter_ns, call.age_ns)
         self._metrics.stages(model.summary.name, spent)
         return to_timings(spent)
+
+
+def full_name(method: AnyMethod) -> str:
+    """A method's name with its service, e.g. "lowpass.v1.RecommenderService/Recommend"."""
+    services = method.request.DESCRIPTOR.file.services_by_name.values()
+    (service,) = (service for service in services if method.name in service.methods_by_name)
+    return f"{service.full_name}/{method.name}"
 
 
 def asker(query: Query) -> str:

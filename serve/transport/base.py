@@ -11,7 +11,8 @@ from serve.admission import Admission
 from serve.credentials import Authorize, TlsFiles
 from serve.limits import Limits
 from serve.metrics import Metrics
-from serve.rpc.services import Method
+from serve.rpc.services import AnyMethod
+from serve.tracing import Tracing
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,10 @@ class TransportSettings:
         authorize: Says of a call's metadata why it may not call; None lets everybody. Health needs no key.
         tls: Certificates; None for plain text.
         access_log: Where finished requests may leave a line.
+        tracing: Where they may leave a span; None for nowhere.
     """
 
-    services: Mapping[str, tuple[Method, ...]]
+    services: Mapping[str, tuple[AnyMethod, ...]]
     admission: Admission
     limits: Limits
     metrics: Metrics
@@ -41,6 +43,7 @@ class TransportSettings:
     authorize: Authorize | None = None
     tls: TlsFiles | None = None
     access_log: AccessLog = NO_LOG
+    tracing: Tracing | None = None
 
 
 class Transport(Protocol):

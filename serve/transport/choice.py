@@ -17,12 +17,12 @@ class TransportMissing(StartupError):
     """The transport's package is not installed."""
 
 
-def choose_transport(name: TransportName, *, needs_tls: bool) -> tuple[str, MakeTransport]:
+def choose_transport(name: TransportName, *, needs_grpcio: bool) -> tuple[str, MakeTransport]:
     """A transport's name and how to make it.
 
     Args:
         name: "auto" takes `native` where it is installed and can do what is asked for, else `grpcio`.
-        needs_tls: Whether TLS is asked for.
+        needs_grpcio: Whether something is asked for that `native` cannot do: TLS, an age of connections.
 
     Raises:
         TransportMissing: `native` is asked for and not installed.
@@ -30,7 +30,7 @@ def choose_transport(name: TransportName, *, needs_tls: bool) -> tuple[str, Make
     is_there = importlib.util.find_spec(NATIVE_PACKAGE) is not None
     if name == "native" and not is_there:
         raise TransportMissing("--transport native: needs the package pygrpc-native: pip install 'lowpass[native]'")
-    if name == "grpcio" or not is_there or (name == "auto" and needs_tls):
+    if name == "grpcio" or not is_there or (name == "auto" and needs_grpcio):
         return "grpcio", GrpcioServer
     from serve.transport.native_server import NativeServer
 

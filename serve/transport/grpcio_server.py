@@ -8,7 +8,7 @@ still says quickly that it is full.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from time import monotonic, perf_counter_ns, sleep
@@ -21,17 +21,20 @@ from serve.access_log import HEADER, request_id_of
 from serve.admission import Deadline
 from serve.credentials import server_credentials
 from serve.errors import AddressUnavailable, RequestError
-from serve.limits import MAX_ANSWER_BYTES
+from serve.limits import MAX_ANSWER_BYTES, Limits
 from serve.metrics import Metrics
 from serve.rpc.call import Call, Refusal
-from serve.rpc.interceptors import Guarded, guard, refuse
-from serve.rpc.services import Method
+from serve.rpc.interceptors import Guarded, GuardedStream, guard, guard_stream, refuse
+from serve.rpc.services import AnyMethod, StreamMethod
 from serve.transport import reflection
 from serve.transport.base import TransportSettings
 from serve.transport.health import Readiness
 
 REFUSALS_QUEUED = 1024
 """Beyond the admitted requests and these, grpcio itself refuses, without details: memory stays bounded."""
+
+STREAM_CANCELLED_AFTER = 1.0
+"""Beyond its deadline, a stream whose caller does not read is cancelled; one who reads is told before, in words."""
 
 SETTLED_AFTER, SETTLE_AT_MOST = 0.05, 1.0
 """Before stopping: this long without an arrival, in seconds, waited for at most so long."""
@@ -67,7 +70,7 @@ class GrpcioServer:
         self._server = grpc.server(
             self._workers,
             interceptors=[self._arrivals],
-            options=[*OPTIONS, ("grpc.max_receive_message_length", settings.limits.max_message_bytes)],
+            options=[*OPTIONS, *_bounds(settings.limits)],
             maximum_concurrent_rpcs=settings.limits.max_in_flight + REFUSALS_QUEUED,
         )
         for service, methods in settings.services.items():
@@ -112,17 +115,25 @@ class GrpcioServer:
             pool.shutdown(wait=emptied)
         return emptied and in_time
 
-    def _register(self, service: str, methods: tuple[Method, ...]) -> None:
+    def _register(self, service: str, methods: tuple[AnyMethod, ...]) -> None:
         settings = self._settings
         handlers: dict[str, Any] = {}
+        around = (settings.metrics, settings.access_log, settings.tracing)
         for method in methods:
-            guarded = guard(method, settings.metrics, settings.access_log)
-            serve = _adapt(guarded, settings.limits.max_deadline, self._workers)
+            serve: Callable[[Any, Any], Any]
+            if isinstance(method, StreamMethod):
+                parts = guard_stream(method, *around)
+                serve = _adapt_stream(parts, settings.limits.max_stream_deadline, self._workers)
+                make_handler: Any = grpc.unary_stream_rpc_method_handler
+            else:
+                guarded = guard(method, *around)
+                serve = _adapt(guarded, settings.limits.max_deadline, self._workers)
+                make_handler = grpc.unary_unary_rpc_method_handler
             turn_away = _refuser(method.name, settings.metrics)
             turn_away.experimental_thread_pool = self._side  # type: ignore[attr-defined]  # read by grpcio
             codec = (method.request.FromString, method.response.SerializeToString)
-            handlers[method.name] = grpc.unary_unary_rpc_method_handler(serve, *codec)
-            refusing = grpc.unary_unary_rpc_method_handler(turn_away, bytes, method.response.SerializeToString)
+            handlers[method.name] = make_handler(serve, *codec)
+            refusing = make_handler(turn_away, bytes, method.response.SerializeToString)
             self._arrivals.refusing[f"/{service}/{method.name}"] = refusing
             self._arrivals.admitted.add(f"/{service}/{method.name}")
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
@@ -132,6 +143,19 @@ class GrpcioServer:
         turn_away.experimental_thread_pool = self._side  # type: ignore[attr-defined]  # read by grpcio
         self._arrivals.refusing[reflection.METHOD] = reflection.refusing_handler(turn_away)
         return reflection.reflection_handler(self._settings.services, self._reflecting)
+
+
+def _bounds(limits: Limits) -> list[tuple[str, int]]:
+    bounds = [
+        ("grpc.max_receive_message_length", limits.max_message_bytes),
+        ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
+    ]
+    if limits.max_connection_age:
+        # By then every call that began on the connection is over.
+        grace = max(limits.max_deadline, limits.max_stream_deadline)
+        bounds.append(("grpc.max_connection_age_ms", round(limits.max_connection_age * 1000)))
+        bounds.append(("grpc.max_connection_age_grace_ms", round(grace * 1000)))
+    return bounds
 
 
 class _WorkerPool(ThreadPoolExecutor):
@@ -203,18 +227,43 @@ class _Arrivals(grpc.ServerInterceptor):
 
 def _adapt(guarded: Guarded, max_deadline: float, workers: _WorkerPool) -> Callable[[Any, Any], Any]:
     def serve(request: Any, context: Any) -> Any:
-        workers.taken_up()
-        (arrival, _), now = _ARRIVAL.get(), perf_counter_ns()
-        arrived_at = monotonic() - (now - arrival) * 1e-9
-        deadline = Deadline.of(arrived_at, max_deadline, context.time_remaining())
-        request_id = request_id_of(context.invocation_metadata())
-        context.set_trailing_metadata(((HEADER, request_id),))
+        call = _take_up(context, max_deadline, workers)
         try:
-            return guarded(request, Call(arrival, deadline, context.is_active, now, request_id=request_id))
+            return guarded(request, call)
         except Refusal as refusal:
-            _abort(context, refusal, request_id)
+            _abort(context, refusal, call.request_id)
 
     return serve
+
+
+def _adapt_stream(guarded: GuardedStream, max_deadline: float, workers: _WorkerPool) -> Callable[[Any, Any], Any]:
+    def parts(request: Any, context: Any, call: Call) -> Iterator[Any]:
+        # grpcio waits without end for a caller who does not read, unless the caller has a deadline.
+        stop = threading.Timer(call.deadline.remaining + STREAM_CANCELLED_AFTER, context.cancel)
+        stop.daemon = True
+        stop.start()
+        try:
+            yield from guarded(request, call)
+        except Refusal as refusal:
+            _abort(context, refusal, call.request_id)
+        finally:
+            stop.cancel()
+
+    def serve(request: Any, context: Any) -> Iterator[Any]:
+        return parts(request, context, _take_up(context, max_deadline, workers))
+
+    return serve
+
+
+def _take_up(context: Any, max_deadline: float, workers: _WorkerPool) -> Call:
+    workers.taken_up()
+    (arrival, _), now = _ARRIVAL.get(), perf_counter_ns()
+    arrived_at = monotonic() - (now - arrival) * 1e-9
+    deadline = Deadline.of(arrived_at, max_deadline, context.time_remaining())
+    metadata = context.invocation_metadata()
+    request_id = request_id_of(metadata)
+    context.set_trailing_metadata(((HEADER, request_id),))
+    return Call(arrival, deadline, context.is_active, now, request_id=request_id, metadata=metadata)
 
 
 def _refuser(method: str, metrics: Metrics) -> Callable[[Any, Any], Any]:

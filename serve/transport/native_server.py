@@ -11,18 +11,15 @@ says the same). Reflection is answered by a grpcio server on a socket beside it.
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
 from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from time import monotonic, perf_counter_ns, sleep
 from typing import Any
 
-import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2
 from grpc_status import rpc_status
@@ -30,15 +27,15 @@ from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
 from serve.access_log import HEADER, request_id_of
 from serve.admission import Deadline
-from serve.credentials import Authorize
-from serve.errors import AddressUnavailable, Unauthenticated
+from serve.errors import AddressUnavailable
 from serve.rpc.call import Call, Refusal
-from serve.rpc.interceptors import GuardedMany, guard_many, refuse
-from serve.rpc.services import Method
+from serve.rpc.interceptors import GuardedMany, GuardedStream, guard_many, guard_stream, refuse
+from serve.rpc.services import AnyMethod, Method, StreamMethod
 from serve.rpc.status import INTERNAL
-from serve.transport import reflection
 from serve.transport.base import TransportSettings
 from serve.transport.native_health import NativeHealth
+from serve.transport.native_reflection import ReflectionServer
+from serve.transport.native_stream import send_parts
 
 LOG = logging.getLogger("lowpass.serve")
 BATCH_AT_MOST = 64
@@ -66,18 +63,18 @@ class NativeServer:
     def __init__(self, settings: TransportSettings) -> None:
         if settings.tls is not None:
             raise AddressUnavailable("--transport native: speaks no TLS; use --transport grpcio")
+        if settings.limits.max_connection_age:
+            raise AddressUnavailable("--transport native: has no --max-connection-age; use --transport grpcio")
         self._settings = settings
-        self._methods: list[tuple[str, Method]] = [
+        self._methods: list[tuple[str, AnyMethod]] = [
             (f"/{service}/{method.name}", method)
             for service, methods in settings.services.items()
             for method in methods
         ]
-        self._guarded: list[GuardedMany] = [
-            guard_many(method, settings.metrics, settings.access_log) for _, method in self._methods
-        ]
+        self._answers = [self._answerer(method) for _, method in self._methods]
         self._health = NativeHealth(settings.services, first_method=len(self._methods))
         self._front: Any = None
-        self._fallback: _ReflectionServer | None = None
+        self._fallback: ReflectionServer | None = None
         self._receiving = threading.Lock()
         self._state = threading.Lock()
         self._backlog: deque[_Pending] = deque()
@@ -87,9 +84,15 @@ class NativeServer:
 
     def bind(self, address: str) -> str:
         """Take the address; see `Transport`."""
-        methods = [(path, False) for path, _ in self._methods] + self._health.methods
+        methods = [(path, isinstance(method, StreamMethod)) for path, method in self._methods]
         try:
-            self._front = NativeGrpcFront(address, methods, io_threads=1, call_details=True)
+            self._front = NativeGrpcFront(
+                address,
+                [*methods, *self._health.methods],
+                io_threads=1,
+                call_details=True,
+                max_concurrent_streams=self._settings.limits.max_concurrent_streams,
+            )
             port = self._front.bound_port
         except (RuntimeError, ValueError, OSError) as error:
             raise AddressUnavailable(
@@ -97,7 +100,7 @@ class NativeServer:
             ) from error
         self._health.front = self._front
         if self._settings.reflection:
-            self._fallback = _ReflectionServer(self._settings.services, self._settings.authorize)
+            self._fallback = ReflectionServer(self._settings.services, self._settings.authorize)
             self._front.set_fallback(self._fallback.path)
         return f"{address.rpartition(':')[0]}:{port}"
 
@@ -165,7 +168,8 @@ class NativeServer:
             return []
         batch = [self._backlog.popleft()]
         first = batch[0].method
-        if self._methods[first][1].handle_many is not None:
+        method = self._methods[first][1]
+        if isinstance(method, Method) and method.handle_many is not None:
             while self._backlog and self._backlog[0].method == first and len(batch) < BATCH_AT_MOST:
                 batch.append(self._backlog.popleft())
         return batch
@@ -203,9 +207,11 @@ class NativeServer:
             return None
         settings.admission.enter()
         self._active.add(call_id)
-        deadline = Deadline.of(monotonic(), settings.limits.max_deadline, remaining)
+        streams = isinstance(self._methods[method][1], StreamMethod)
+        longest = settings.limits.max_stream_deadline if streams else settings.limits.max_deadline
+        deadline = Deadline.of(monotonic(), longest, remaining)
         is_active = partial(self._active.__contains__, call_id)
-        call = Call(arrival, deadline, is_active, arrival, request_id=request_id_of(metadata))
+        call = Call(arrival, deadline, is_active, arrival, request_id=request_id_of(metadata), metadata=metadata)
         return _Pending(call_id, method, payload, call)
 
     def _fail(self, call_id: int, refusal: Refusal, request_id: str) -> None:
@@ -214,7 +220,19 @@ class NativeServer:
         self._front.fail(call_id, refusal.status.code, refusal.status.message, trailers)
 
     def _work(self, batch: Sequence[_Pending]) -> None:
-        """Answer calls of one method, and count them out."""
+        """Answer calls of one method, and count them out; a defect ends them, not the thread."""
+        try:
+            self._take_up(batch)
+        except Exception:
+            LOG.exception("defect in the transport")
+            for pending in batch:
+                self._give_up(pending)
+        finally:
+            for pending in batch:
+                self._active.discard(pending.call_id)
+                self._settings.admission.leave()
+
+    def _take_up(self, batch: Sequence[_Pending]) -> None:
         method = self._methods[batch[0].method][1]
         taken_up = perf_counter_ns()
         requests, answered = [], []
@@ -229,12 +247,36 @@ class NativeServer:
             except DecodeError:
                 self._front.fail(pending.call_id, code_pb2.INTERNAL, "the message cannot be read")
         if answered:
-            found = self._guarded[batch[0].method](requests, [pending.call for pending in answered])
-            for pending, outcome in zip(answered, found, strict=True):
+            self._answers[batch[0].method](answered, requests)
+
+    def _give_up(self, pending: _Pending) -> None:
+        # What has been answered already is left as it is by the front.
+        with suppress(Exception):
+            self._front.fail(pending.call_id, code_pb2.INTERNAL, INTERNAL.message)
+
+    def _answerer(self, method: AnyMethod) -> Callable[[Sequence[_Pending], Sequence[Message]], None]:
+        around = (self._settings.metrics, self._settings.access_log, self._settings.tracing)
+        if isinstance(method, StreamMethod):
+            return partial(self._answer_in_parts, guard_stream(method, *around))
+        return partial(self._answer, guard_many(method, *around))
+
+    def _answer(self, guarded: GuardedMany, answered: Sequence[_Pending], requests: Sequence[Message]) -> None:
+        found = guarded(requests, [pending.call for pending in answered])
+        for pending, outcome in zip(answered, found, strict=True):
+            try:
                 self._end(pending, outcome)
-        for pending in batch:
-            self._active.discard(pending.call_id)
-            self._settings.admission.leave()
+            except Exception:
+                LOG.exception("defect in the transport")
+                self._give_up(pending)
+
+    def _answer_in_parts(
+        self, guarded: GuardedStream, answered: Sequence[_Pending], requests: Sequence[Message]
+    ) -> None:
+        for pending, request in zip(answered, requests, strict=True):
+            try:
+                send_parts(self._front, pending.call_id, guarded(request, pending.call), pending.call)
+            except Refusal as refusal:
+                self._fail(pending.call_id, refusal, pending.call.request_id)
 
     def _end(self, pending: _Pending, outcome: Message | Refusal) -> None:
         request_id = pending.call.request_id
@@ -243,37 +285,3 @@ class NativeServer:
         else:
             trailers = ((HEADER, request_id),)
             self._front.respond(pending.call_id, outcome.SerializeToString(), trailing_metadata=trailers)
-
-
-class _ReflectionServer:
-    """A grpcio server on a Unix socket that speaks reflection and nothing else."""
-
-    def __init__(self, services: Any, authorize: Authorize | None) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="lowpass-")
-        self.path = str(Path(self._folder.name) / "reflection.sock")
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="lowpass-reflection")
-        self._server = grpc.server(self._pool, interceptors=[_Door(authorize)] if authorize is not None else [])
-        self._server.add_generic_rpc_handlers((reflection.reflection_handler(services, self._pool),))
-        self._server.add_insecure_port(f"unix:{self.path}")
-        self._server.start()
-
-    def stop(self) -> None:
-        self._server.stop(0.0).wait()
-        self._pool.shutdown()
-        self._folder.cleanup()
-
-
-class _Door(grpc.ServerInterceptor):
-    """Lets only those in who may call."""
-
-    def __init__(self, authorize: Authorize) -> None:
-        self._authorize = authorize
-
-    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        if self._authorize(handler_call_details.invocation_metadata) is None:
-            return continuation(handler_call_details)
-
-        def refuse(_requests: Any, context: Any) -> Any:
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, str(Unauthenticated()))
-
-        return reflection.refusing_handler(refuse)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
 import grpc
@@ -27,6 +28,10 @@ class Authority:
         """Sign the server's certificate by another authority."""
         self._now = trustme.CA()
         self._issue()
+
+    def trusting_context(self) -> ssl.SSLContext:
+        """The same as the standard library has it."""
+        return ssl.create_default_context(cadata=self._now.cert_pem.bytes().decode())
 
     def trust(self, *, first: bool = False, with_client: bool = False) -> grpc.ChannelCredentials:
         """What a client that trusts the authority connects with."""

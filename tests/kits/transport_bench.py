@@ -20,15 +20,16 @@ from serve.limits import Limits
 from serve.metrics import Metrics
 from serve.rpc.call import Call
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
-from serve.rpc.services import SERVICE, Method
+from serve.rpc.services import SERVICE, Method, Parts, StreamMethod
 from serve.transport.base import Transport, TransportSettings
 
 RECOMMEND = f"/{SERVICE}/Recommend"
+STREAM = f"/{SERVICE}/StreamRecommend"
 WAIT = 10.0
 
 
 class Bench:
-    """A transport with one method whose behaviour the test chooses, and a channel to it.
+    """A transport with a method and a streaming one whose behaviour the test chooses, and a channel to it.
 
     Args:
         make: The transport.
@@ -56,13 +57,17 @@ class Bench:
     ) -> None:
         self.release, self.entered = threading.Event(), threading.Semaphore(0)
         self.behaviour: Callable[[pb.RecommendRequest, Call], pb.RecommendResponse] = self.echo
+        self.parts: Callable[[pb.StreamRecommendRequest, Call], Parts[pb.StreamRecommendResponse]] = self.count_up
         self.registry = CollectorRegistry()
         self.admission = Admission(limits.max_in_flight)
         self.prepared: list[str] = []
         method = Method("Recommend", pb.RecommendRequest, pb.RecommendResponse, self.behave)
+        stream = StreamMethod(
+            "StreamRecommend", pb.StreamRecommendRequest, pb.StreamRecommendResponse, self.yield_parts
+        )
         self.transport = make(
             TransportSettings(
-                services={SERVICE: (method,)},
+                services={SERVICE: (method, stream)},
                 admission=self.admission,
                 limits=limits,
                 metrics=Metrics(self.registry),
@@ -102,6 +107,21 @@ class Bench:
         assert self.release.wait(WAIT)
         return self.echo(request, call)
 
+    def yield_parts(self, request: pb.StreamRecommendRequest, call: Call) -> Parts[pb.StreamRecommendResponse]:
+        return self.parts(request, call)
+
+    def count_up(self, request: pb.StreamRecommendRequest, call: Call) -> Parts[pb.StreamRecommendResponse]:
+        call.model, call.version = "echo", "1"
+        for position in range(len(request.requests)):
+            yield pb.StreamRecommendResponse(first_position=position)
+
+    def stream(self, count: int, timeout: float = WAIT) -> Any:
+        call: Any = self.channel.unary_stream(
+            STREAM, pb.StreamRecommendRequest.SerializeToString, pb.StreamRecommendResponse.FromString
+        )
+        request = pb.StreamRecommendRequest(requests=[pb.RecommendRequest(user_id="u")] * count)
+        return call(request, timeout=timeout, metadata=self.metadata)
+
     def caller(self) -> Any:
         return self.channel.unary_unary(
             RECOMMEND, pb.RecommendRequest.SerializeToString, pb.RecommendResponse.FromString
@@ -137,8 +157,8 @@ class Bench:
         answer = self.health.Check(health_pb2.HealthCheckRequest(service=service), timeout=WAIT)
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
-    def count(self, code: str) -> float:
-        labels = {"method": "Recommend", "code": code}
+    def count(self, code: str, method: str = "Recommend") -> float:
+        labels = {"method": method, "code": code}
         return sum(
             sample.value
             for metric in self.registry.collect()

@@ -28,6 +28,8 @@ from serve.rpc.call import Call
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.services import SERVICE
 from tests.kits.authority import Authority
+from tests.kits.connection_kit import ConnectionKit
+from tests.kits.stream_kit import StreamKit
 from tests.kits.transport_bench import RECOMMEND, WAIT, Bench, details_of, eventually
 
 
@@ -45,7 +47,7 @@ def ask_over(bench: Bench, credentials: grpc.ChannelCredentials) -> list[str]:
         return list(call(pb.RecommendRequest(user_id="fresh"), timeout=3.0).item_ids)
 
 
-class TransportKit:
+class TransportKit(StreamKit, ConnectionKit):
     """The checks."""
 
     transport: ClassVar[Any]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +46,18 @@ def test_prints_one_json_object(capsys: pytest.CaptureFixture[str], target: str)
     assert (answer["unknown_item_ids"], len(answer["item_ids"])) == (["unknown"], 98)
 
 
+def test_prints_a_line_for_each_user_of_a_file(capsys: pytest.CaptureFixture[str], target: str, tmp_path: Path) -> None:
+    users = tmp_path / "users.txt"
+    users.write_text("user-3\n\nnobody\n" + "user-4\n" * 100)
+    code, out, _ = ask(capsys, target, "--users-file", str(users), "-k", "1", "--exclude", "item-3")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert (code, len(lines)) == (0, 102)
+    assert lines[0]["user_id"] == "user-3"
+    assert lines[0]["item_ids"] in (["item-2"], ["item-4"])
+    assert lines[1]["error"].startswith("NOT_FOUND: unknown user 'nobody'")
+    assert [line["item_ids"] for line in lines[2:]] == [["item-4"]] * 100
+
+
 def test_says_what_is_short_and_unknown(capsys: pytest.CaptureFixture[str], target: str) -> None:
     _, out, _ = ask(capsys, target, "--user", "user-1", "--allow", "item-1,item-2,zz", "--min-score", "0.9999")
     assert "fewer than 10: below min score" in out
@@ -83,6 +96,8 @@ def test_contradictions_are_usage_errors(capsys: pytest.CaptureFixture[str], tar
         ["--fake", "--model", "m"],
         ["--repository", "/nowhere/at/all", "--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0"],
         ["--fake", "--address", "nonsense"],
+        ["--fake", "--transport", "native", "--max-connection-age", "60"],
+        ["--fake", "--max-k", "0"],
         ["--fake", "--metrics-address", "127.0.0.1:99999"],
     ],
 )

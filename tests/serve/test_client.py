@@ -77,6 +77,32 @@ def test_a_batch_has_an_outcome_each(client: RecommenderClient) -> None:
     assert empty.reason == "UNKNOWN_HISTORY"
 
 
+def test_a_stream_has_an_outcome_each_in_order(client: RecommenderClient) -> None:
+    subjects = [f"user-{number % 8}" for number in range(150)]
+    subjects[100] = "nobody"
+    found = list(client.stream_recommend(subjects, k=1))
+    assert len(found) == 150
+    assert isinstance(found[100], NotFoundByServer)
+    firsts = [each.item_ids[0] for each in found if isinstance(each, RecommendationList)]
+    assert firsts == [f"item-{user[5:]}" for user in subjects if user != "nobody"]
+
+
+def test_a_stream_that_is_not_wanted_any_more_frees_its_worker(client: RecommenderClient, server: Server) -> None:
+    for _ in range(10):
+        stream = client.stream_recommend(["user-1"] * 5000, k=50)
+        next(stream)
+        stream.close()
+        give_up = time.monotonic() + 10
+        while server.admission.in_flight and time.monotonic() < give_up:
+            time.sleep(0.005)
+    assert server.admission.in_flight == 0
+
+
+def test_a_stream_as_a_whole_may_be_refused(client: RecommenderClient) -> None:
+    with pytest.raises(InvalidQuery, match="send between 1 and"):
+        next(client.stream_recommend([]))
+
+
 def test_a_batch_of_models_answers_each(client: RecommenderClient) -> None:
     outcomes = client.batch_recommend(["user-1"], model="other")
     assert isinstance(outcomes[0], NotFoundByServer)

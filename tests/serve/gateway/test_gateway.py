@@ -6,6 +6,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,8 +18,10 @@ from google.rpc import code_pb2
 
 from export.repository import ModelRepository
 from serve.client import RecommenderClient
-from serve.credentials import new_key
+from serve.credentials import LOOK_AGAIN, new_key
+from serve.errors import UnusableCredentials
 from serve.gateway.app import HTTP_STATUS, from_parameters, path_of
+from serve.gateway.http_server import HttpServer
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.status import CODES
 from tests.kits.authority import Authority
@@ -68,8 +71,10 @@ def test_it_answers_what_grpc_answers(server: ServerProcess) -> None:
 def test_every_method_is_there_and_described(server: ServerProcess) -> None:
     status, _, document = ask(server, "/openapi.json")
     assert status == 200
-    methods = [path_of(method.name) for method in pb.DESCRIPTOR.services_by_name["RecommenderService"].methods]
+    service = pb.DESCRIPTOR.services_by_name["RecommenderService"]
+    methods = [path_of(method.name) for method in service.methods if not method.server_streaming]
     assert list(document["paths"]) == methods
+    assert ask(server, "/v1/streamRecommend", {})[0] == 404
     schema = document["components"]["schemas"]["RecommendRequest"]
     assert set(schema["properties"]) == {field.name for field in pb.RecommendRequest.DESCRIPTOR.fields}
     assert "At most Limits.max_k" in schema["properties"]["k"]["description"]
@@ -116,8 +121,8 @@ def test_failures_have_the_status_of_http_and_the_details_of_grpc(server: Server
 def test_what_cannot_be_read_is_refused_in_one_line(server: ServerProcess, path: str, body: Any, status: int) -> None:
     try:
         found, _, content = ask(server, path, body)
-    except urllib.error.URLError:
-        assert status == 413, "only a body that is too large may end the connection"
+    except (urllib.error.URLError, json.JSONDecodeError):
+        assert status == 413, "only a body that is too large may end the connection, or get the HTTP server's own words"
         return
     assert found == status
     assert "\n" not in content["error"]["message"]
@@ -164,6 +169,44 @@ def test_keys_and_tls(tmp_path: Path) -> None:
         with pytest.raises(urllib.error.URLError):
             urllib.request.urlopen(url, timeout=10)
         assert server.terminate() == 0
+
+
+def handshake(address: str, trust: ssl.SSLContext) -> bool:
+    host, port = address.split(":")
+    try:
+        with (
+            socket.create_connection((host, int(port)), timeout=10) as plain,
+            trust.wrap_socket(plain, server_hostname=host),
+        ):
+            return True
+    except ssl.SSLCertVerificationError:
+        return False
+
+
+def test_a_new_certificate_is_used_without_a_restart_and_a_bad_one_is_not(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    options = ["--fake", "--drain-wait", "0", "--http-address", "127.0.0.1:0"]
+    options += ["--tls-cert", str(authority.server.certificate), "--tls-key", str(authority.server.key)]
+    with serving(tmp_path, *options) as server:
+        first = ssl.create_default_context(cafile=str(tmp_path / "clients.pem"))
+        assert handshake(server.http_address, first)
+        authority.server.certificate.write_text("no certificate")
+        time.sleep(1.1 * LOOK_AGAIN)
+        assert handshake(server.http_address, first), "the old one stays in force"
+        authority.renew()
+        time.sleep(1.1 * LOOK_AGAIN)
+        assert not handshake(server.http_address, first)
+        assert handshake(server.http_address, authority.trusting_context())
+        assert server.terminate() == 0
+    events = [event["event"] for event in server.events()]
+    assert events.index("credentials left as they are") < events.index("credentials read again")
+
+
+def test_certificates_that_cannot_be_read_are_named_at_the_start(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    authority.server.key.write_text("no key")
+    with pytest.raises(UnusableCredentials, match=r"server\.key"):
+        HttpServer(None, 1, authority.server).bind("127.0.0.1:0")
 
 
 def test_every_code_of_a_refusal_has_a_status() -> None:

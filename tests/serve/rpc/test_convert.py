@@ -104,10 +104,10 @@ def test_every_source_and_shortfall_can_be_sent() -> None:
 
 
 def test_every_limit_is_reported() -> None:
-    limits = Limits()
+    limits = Limits(max_connection_age=60.0)
     sent = to_limits(limits)
     for field in dataclasses.fields(limits):
-        if field.name in {"max_deadline", "max_wait"}:
+        if field.name in {"max_deadline", "max_stream_deadline", "max_wait", "max_connection_age"}:
             assert getattr(sent, f"{field.name}_ms") == getattr(limits, field.name) * 1000 > 0
         else:
             assert getattr(sent, field.name) == getattr(limits, field.name) > 0

@@ -35,7 +35,9 @@ def method(metrics: Metrics) -> Method:
     store = ModelStore()
     for name in ("one", "two"):
         store.add(ServedModel(*fake_model(name, "1", items=60)))
-    return RecommenderService(store, Limits(), metrics, "0").methods()[0]
+    recommend = RecommenderService(store, Limits(), metrics, "0").methods()[0]
+    assert isinstance(recommend, Method)
+    return recommend
 
 
 def requests() -> list[pb.RecommendRequest]:

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from serve.client import RecommenderClient
+from serve.credentials import TlsFiles
+from serve.limits import Limits
+from serve.options import ServerOptions
 from serve.transport.choice import TransportMissing, choose_transport
 from serve.transport.grpcio_server import GrpcioServer
 from tests.serve.processes import serving
@@ -24,15 +27,21 @@ def hide(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_the_package_native_is_refused_and_auto_is_grpcio(monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch)
     with pytest.raises(TransportMissing, match=r"pip install 'lowpass\[native\]'"):
-        choose_transport("native", needs_tls=False)
-    assert choose_transport("auto", needs_tls=False) == ("grpcio", GrpcioServer)
+        choose_transport("native", needs_grpcio=False)
+    assert choose_transport("auto", needs_grpcio=False) == ("grpcio", GrpcioServer)
 
 
 def test_auto_takes_native_only_where_nothing_is_missing() -> None:
     pytest.importorskip("pygrpc_native", reason="the extra 'native' is not installed")
-    assert choose_transport("auto", needs_tls=False)[0] == "native"
-    assert choose_transport("auto", needs_tls=True)[0] == "grpcio"
-    assert choose_transport("grpcio", needs_tls=False)[0] == "grpcio"
+    assert choose_transport("auto", needs_grpcio=False)[0] == "native"
+    assert choose_transport("auto", needs_grpcio=True)[0] == "grpcio"
+    assert choose_transport("grpcio", needs_grpcio=False)[0] == "grpcio"
+
+
+def test_what_asks_for_grpcio() -> None:
+    assert not ServerOptions().needs_grpcio
+    assert ServerOptions(tls=TlsFiles(Path("cert"), Path("key"))).needs_grpcio
+    assert ServerOptions(limits=Limits(max_connection_age=60.0)).needs_grpcio
 
 
 def test_a_native_server_in_a_process_of_its_own(tmp_path: Path) -> None:

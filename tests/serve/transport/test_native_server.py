@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from time import monotonic, perf_counter_ns
+from typing import Any, cast
 
+import grpc
 import pytest
 
+from serve.admission import Deadline
 from serve.errors import AddressUnavailable
 from serve.limits import Limits
+from serve.rpc.call import Call
+from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from tests.kits.authority import Authority
-from tests.kits.transport_bench import Bench
+from tests.kits.transport_bench import Bench, eventually
 from tests.kits.transport_kit import TransportKit
 
 native = pytest.importorskip("serve.transport.native_server", reason="the extra 'native' is not installed")
@@ -17,9 +24,83 @@ class TestNativeServer(TransportKit):
     transport = native.NativeServer
     speaks_tls = False
     sends_pushback = False
+    ages_connections = False
 
 
 def test_tls_is_refused_in_words(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     with pytest.raises(AddressUnavailable, match="speaks no TLS"):
         Bench(native.NativeServer, Limits(), tls=authority.server)
+
+
+def test_an_age_of_connections_is_refused_in_words() -> None:
+    with pytest.raises(AddressUnavailable, match="has no --max-connection-age; use --transport grpcio"):
+        Bench(native.NativeServer, Limits(max_connection_age=60.0))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_defect_outside_a_method_ends_its_calls_and_no_worker(workers: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Tried: an answer that cannot be serialized, in a batch with one that can, more often than there are threads."""
+    bench = Bench(native.NativeServer, Limits(), workers=workers)
+    bench.open()
+    try:
+
+        def defective(request: pb.RecommendRequest, call: Call) -> Any:
+            if request.user_id == "defect":
+                return Unserializable()
+            return bench.echo(request, call)
+
+        bench.behaviour = defective
+        with caplog.at_level(logging.ERROR, "lowpass.serve"):
+            for _ in range(workers + 3):
+                error = bench.refused(user_id="defect", timeout=3.0)
+                assert (error.code(), error.details()) == (grpc.StatusCode.INTERNAL, "internal error")
+        assert "ValueError: secret" in caplog.text
+        assert bench.ask("next").item_ids == ["next"]
+        eventually(lambda: bench.admission.in_flight == 0)
+    finally:
+        bench.close()
+
+
+class Unserializable:
+    def SerializeToString(self, **_: Any) -> bytes:
+        raise ValueError("secret")
+
+
+def test_a_defect_of_one_answer_spares_the_others_of_its_batch() -> None:
+    bench = Bench(native.NativeServer, Limits(), workers=1)
+    front, transport = Front(), cast("Any", bench.transport)
+    transport._front, real = front, transport._front
+    try:
+        now = perf_counter_ns()
+        call = [Call(now, Deadline(monotonic() + 10), lambda: True, now, request_id=str(n)) for n in range(3)]
+        message = pb.RecommendRequest(user_id="u").SerializeToString()
+        batch = [native._Pending(number, 0, message, call[number]) for number in range(3)]
+        for pending in batch:
+            transport._active.add(pending.call_id)
+            bench.admission.enter()
+        transport._work(batch)
+    finally:
+        transport._front = real
+        bench.close()
+    assert front.answered == [0, 2]
+    assert front.failed == [1]
+    assert bench.admission.in_flight == 0
+
+
+class Front:
+    """Takes answers, except the second."""
+
+    def __init__(self) -> None:
+        self.answered: list[int] = []
+        self.failed: list[int] = []
+
+    def respond(self, call_id: int, payload: bytes, **_: Any) -> bool:
+        if call_id == 1:
+            raise RuntimeError("cannot")
+        self.answered.append(call_id)
+        return True
+
+    def fail(self, call_id: int, code: int, message: str, trailers: Any = ()) -> bool:
+        self.failed.append(call_id)
+        return True

@@ -140,6 +140,20 @@ class BatchRecommendResponse(_message.Message):
     entries: _containers.RepeatedCompositeFieldContainer[BatchRecommendEntry]
     def __init__(self, entries: _Optional[_Iterable[_Union[BatchRecommendEntry, _Mapping]]] = ...) -> None: ...
 
+class StreamRecommendRequest(_message.Message):
+    __slots__ = ("requests",)
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[RecommendRequest]
+    def __init__(self, requests: _Optional[_Iterable[_Union[RecommendRequest, _Mapping]]] = ...) -> None: ...
+
+class StreamRecommendResponse(_message.Message):
+    __slots__ = ("first_position", "entries")
+    FIRST_POSITION_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    first_position: int
+    entries: _containers.RepeatedCompositeFieldContainer[BatchRecommendEntry]
+    def __init__(self, first_position: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[BatchRecommendEntry, _Mapping]]] = ...) -> None: ...
+
 class SimilarItemsRequest(_message.Message):
     __slots__ = ("item_id", "k", "model", "exclude_item_ids", "allow_item_ids", "allow_categories", "min_score", "offset", "include_titles")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
@@ -257,7 +271,7 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., bundle_id: _Optional[str] = ..., backbone: _Optional[str] = ..., method: _Optional[str] = ..., teacher: _Optional[str] = ..., dim: _Optional[int] = ..., num_parameters: _Optional[int] = ..., users: _Optional[int] = ..., items: _Optional[int] = ..., quality: _Optional[_Mapping[str, float]] = ..., index: _Optional[_Union[IndexInfo, _Mapping]] = ..., has_fold_in: _Optional[bool] = ..., has_titles: _Optional[bool] = ..., categories: _Optional[_Iterable[str]] = ..., is_default_version: _Optional[bool] = ..., is_default: _Optional[bool] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_k", "default_k", "max_offset", "max_batch", "max_history", "max_exclude", "max_allow", "max_categories", "max_id_bytes", "max_message_bytes", "max_in_flight", "max_deadline_ms", "max_wait_ms")
+    __slots__ = ("max_k", "default_k", "max_offset", "max_batch", "max_history", "max_exclude", "max_allow", "max_categories", "max_id_bytes", "max_message_bytes", "max_in_flight", "max_deadline_ms", "max_wait_ms", "max_stream", "max_stream_deadline_ms", "max_concurrent_streams", "max_connection_age_ms")
     MAX_K_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_K_FIELD_NUMBER: _ClassVar[int]
     MAX_OFFSET_FIELD_NUMBER: _ClassVar[int]
@@ -271,6 +285,10 @@ class Limits(_message.Message):
     MAX_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     MAX_DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     MAX_WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    MAX_STREAM_FIELD_NUMBER: _ClassVar[int]
+    MAX_STREAM_DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONCURRENT_STREAMS_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONNECTION_AGE_MS_FIELD_NUMBER: _ClassVar[int]
     max_k: int
     default_k: int
     max_offset: int
@@ -284,7 +302,11 @@ class Limits(_message.Message):
     max_in_flight: int
     max_deadline_ms: int
     max_wait_ms: int
-    def __init__(self, max_k: _Optional[int] = ..., default_k: _Optional[int] = ..., max_offset: _Optional[int] = ..., max_batch: _Optional[int] = ..., max_history: _Optional[int] = ..., max_exclude: _Optional[int] = ..., max_allow: _Optional[int] = ..., max_categories: _Optional[int] = ..., max_id_bytes: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_in_flight: _Optional[int] = ..., max_deadline_ms: _Optional[int] = ..., max_wait_ms: _Optional[int] = ...) -> None: ...
+    max_stream: int
+    max_stream_deadline_ms: int
+    max_concurrent_streams: int
+    max_connection_age_ms: int
+    def __init__(self, max_k: _Optional[int] = ..., default_k: _Optional[int] = ..., max_offset: _Optional[int] = ..., max_batch: _Optional[int] = ..., max_history: _Optional[int] = ..., max_exclude: _Optional[int] = ..., max_allow: _Optional[int] = ..., max_categories: _Optional[int] = ..., max_id_bytes: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_in_flight: _Optional[int] = ..., max_deadline_ms: _Optional[int] = ..., max_wait_ms: _Optional[int] = ..., max_stream: _Optional[int] = ..., max_stream_deadline_ms: _Optional[int] = ..., max_concurrent_streams: _Optional[int] = ..., max_connection_age_ms: _Optional[int] = ...) -> None: ...
 
 class GetInfoResponse(_message.Message):
     __slots__ = ("server_version", "models", "limits")

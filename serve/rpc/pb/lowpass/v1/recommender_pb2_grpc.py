@@ -45,6 +45,11 @@ class RecommenderServiceStub:
                 request_serializer=lowpass_dot_v1_dot_recommender__pb2.BatchRecommendRequest.SerializeToString,
                 response_deserializer=lowpass_dot_v1_dot_recommender__pb2.BatchRecommendResponse.FromString,
                 _registered_method=True)
+        self.StreamRecommend = channel.unary_stream(
+                '/lowpass.v1.RecommenderService/StreamRecommend',
+                request_serializer=lowpass_dot_v1_dot_recommender__pb2.StreamRecommendRequest.SerializeToString,
+                response_deserializer=lowpass_dot_v1_dot_recommender__pb2.StreamRecommendResponse.FromString,
+                _registered_method=True)
         self.SimilarItems = channel.unary_unary(
                 '/lowpass.v1.RecommenderService/SimilarItems',
                 request_serializer=lowpass_dot_v1_dot_recommender__pb2.SimilarItemsRequest.SerializeToString,
@@ -79,6 +84,16 @@ class RecommenderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamRecommend(self, request, context):
+        """StreamRecommend answers very many requests in parts, so that the first answers come early. Parts come in the order
+        of the requests and hold 64 entries each, the last one what is left; an entry is as in BatchRecommend. The call
+        fails when it has no request or more than Limits.max_stream, when half of the server's workers stream already
+        (RESOURCE_EXHAUSTED), or midway when its time is up; what has come by then is whole.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SimilarItems(self, request, context):
         """SimilarItems lists the items nearest to one item, by cosine of the item embeddings, computed exactly.
         NOT_FOUND: unknown item, model, version or label.
@@ -106,6 +121,11 @@ def add_RecommenderServiceServicer_to_server(servicer, server):
                     servicer.BatchRecommend,
                     request_deserializer=lowpass_dot_v1_dot_recommender__pb2.BatchRecommendRequest.FromString,
                     response_serializer=lowpass_dot_v1_dot_recommender__pb2.BatchRecommendResponse.SerializeToString,
+            ),
+            'StreamRecommend': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamRecommend,
+                    request_deserializer=lowpass_dot_v1_dot_recommender__pb2.StreamRecommendRequest.FromString,
+                    response_serializer=lowpass_dot_v1_dot_recommender__pb2.StreamRecommendResponse.SerializeToString,
             ),
             'SimilarItems': grpc.unary_unary_rpc_method_handler(
                     servicer.SimilarItems,
@@ -173,6 +193,33 @@ class RecommenderService:
             '/lowpass.v1.RecommenderService/BatchRecommend',
             lowpass_dot_v1_dot_recommender__pb2.BatchRecommendRequest.SerializeToString,
             lowpass_dot_v1_dot_recommender__pb2.BatchRecommendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamRecommend(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lowpass.v1.RecommenderService/StreamRecommend',
+            lowpass_dot_v1_dot_recommender__pb2.StreamRecommendRequest.SerializeToString,
+            lowpass_dot_v1_dot_recommender__pb2.StreamRecommendResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,58 @@
+"""Reflection beside the native front, which does not speak it: a grpcio server on a Unix socket."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from serve.credentials import Authorize
+from serve.errors import Unauthenticated
+from serve.transport import reflection
+
+
+class ReflectionServer:
+    """A grpcio server that speaks reflection and nothing else.
+
+    Args:
+        services: Full names of what is described.
+        authorize: Says of a call's metadata why it may not call; None lets everybody.
+
+    Attributes:
+        path: Of its socket.
+    """
+
+    def __init__(self, services: Iterable[str], authorize: Authorize | None) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="lowpass-")
+        self.path = str(Path(self._folder.name) / "reflection.sock")
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="lowpass-reflection")
+        self._server = grpc.server(self._pool, interceptors=[_Door(authorize)] if authorize is not None else [])
+        self._server.add_generic_rpc_handlers((reflection.reflection_handler(services, self._pool),))
+        self._server.add_insecure_port(f"unix:{self.path}")
+        self._server.start()
+
+    def stop(self) -> None:
+        """Close, and remove the socket."""
+        self._server.stop(0.0).wait()
+        self._pool.shutdown()
+        self._folder.cleanup()
+
+
+class _Door(grpc.ServerInterceptor):
+    """Lets only those in who may call."""
+
+    def __init__(self, authorize: Authorize) -> None:
+        self._authorize = authorize
+
+    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        if self._authorize(handler_call_details.invocation_metadata) is None:
+            return continuation(handler_call_details)
+
+        def refuse(_requests: Any, context: Any) -> Any:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, str(Unauthenticated()))
+
+        return reflection.refusing_handler(refuse)
