@@ -1,16 +1,8 @@
-"""Choosing a FAISS index by measurement: the fastest one that finds what exact search finds.
-
-Candidates are exhaustive search (`Flat`) and graphs (`HNSW16`, `HNSW32`) by inner product. A graph built for
-inner products of vectors of unequal length can miss much, so nothing is assumed: recall against exact search
-and the time of a single query on one thread are measured on users' own vectors, and the whole table goes
-into the manifest.
-"""
+"""FAISS indexes of items by inner product: building, asking, measuring, writing and opening them."""
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,130 +10,100 @@ from typing import Any
 import faiss
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from export.errors import RowOutOfRange, TruncatedIndex
-from export.manifest import IndexCard
+from export.rescoring import K_FACTOR, rescore
 
 Vectors = npt.NDArray[np.float32]
+Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
 RECALL_K = 20
-"""List length at which recall is measured: what a query for a few items over-fetches."""
+"""List length at which recall is measured."""
 
 EF_CONSTRUCTION = 200
-LINKS = (16, 32)
-EF_SEARCH = (32, 64, 128, 256)
-SAMPLED_USERS = 1000
-TIMED_QUERIES = 200
+MANY_ITEMS, EF_CONSTRUCTION_OF_MANY = 200_000, 64
+"""From so many items on a graph is built three times quicker, and finds a little less."""
+
+TRAINED_PER_LIST = 64
+"""Items a list that k-means sees: a quarter of FAISS's default, for a quarter of the time and lists as good."""
 
 
-def choose_index(
-    item_embeddings: Vectors,
-    user_embeddings: Vectors,
-    ann_recall: float,
-    rng: np.random.Generator,
-) -> tuple[faiss.Index, IndexCard]:
-    """Build the candidates, measure them, take the fastest that reaches `ann_recall`.
+def build_index(
+    factory: str, items: Vectors, *, coarse: Vectors | None = None, ef_construction: int | None = None
+) -> faiss.Index:
+    """Build an index over `items` by inner product; row i is item i. The same items give the same index.
 
     Args:
-        item_embeddings: Shape (I, d).
-        user_embeddings: Shape (U, d); a sample of them are the queries.
-        ann_recall: Share of the exact top 20 that must be found; `Flat` always reaches it.
-        rng: Draws the sample.
-
-    Returns:
-        The index, row numbers inside, and its card.
+        factory: FAISS factory string.
+        items: Shape (I, d).
+        coarse: Centroids of the lists, where they are known already; shape (n, d).
+        ef_construction: Of a graph; what suits the number of items when None.
     """
-    items = np.ascontiguousarray(item_embeddings, dtype=np.float32)
-    queries = sample_rows(user_embeddings, SAMPLED_USERS, rng)
-    k = min(RECALL_K, len(items))
-    with one_thread():
-        exact = search_exactly(items, queries, k)
-        measured: list[tuple[faiss.Index, dict[str, Any]]] = []
-        for factory in tqdm(_factories(), desc="index", unit="index", disable=None, leave=False):
-            index = build_index(factory, items)
-            measured.extend(
-                (index, _measure(index, factory, search, queries, exact)) for search in _search_settings(factory)
-            )
-    good = [(index, row) for index, row in measured if row["ann_recall"] >= ann_recall or row["factory"] == "Flat"]
-    index, row = min(good, key=lambda pair: float(pair[1]["median_us"]))
-    set_search(index, row["search"])
-    return index, IndexCard(
-        factory=row["factory"],
-        search=row["search"],
-        ann_recall=row["ann_recall"],
-        ann_recall_k=k,
-        bytes_per_item=4.0 * items.shape[1],
-        candidates=[row for _, row in measured],
-    )
-
-
-def _factories() -> list[str]:
-    return ["Flat", *(f"HNSW{links}" for links in LINKS)]
-
-
-def _search_settings(factory: str) -> list[dict[str, int]]:
-    return [{"efSearch": ef} for ef in EF_SEARCH] if factory.startswith("HNSW") else [{}]
-
-
-def build_index(factory: str, items: Vectors) -> faiss.Index:
-    """Build an index over `items` of shape (I, d) by inner product; row i is item i."""
     index = faiss.index_factory(items.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     if isinstance(index, faiss.IndexHNSW):
-        index.hnsw.efConstruction = EF_CONSTRUCTION
-    index.add(items)
+        index.hnsw.efConstruction = ef_construction or suit_ef_construction(len(items))
+    if isinstance(index, faiss.IndexIVF):
+        index.cp.max_points_per_centroid = TRAINED_PER_LIST
+        if coarse is not None:
+            index.quantizer.add(coarse)
+    with one_thread():
+        index.train(items)
+        index.add(items)
     return index
 
 
-def set_search(index: faiss.Index, search: dict[str, int]) -> None:
-    """Store search parameters in the index, as the default of a query that gives none."""
+def suit_ef_construction(num_items: int) -> int:
+    """How thoroughly a graph over so many items is built."""
+    return EF_CONSTRUCTION if num_items < MANY_ITEMS else EF_CONSTRUCTION_OF_MANY
+
+
+def list_centroids(index: faiss.Index) -> Vectors | None:
+    """Centroids of an index's lists, shape (n, d); None where it has no lists."""
+    if not isinstance(index, faiss.IndexIVF):
+        return None
+    centroids: Vectors = index.quantizer.reconstruct_n(0, index.nlist)
+    return centroids
+
+
+def set_search(index: faiss.Index, search: Mapping[str, int]) -> None:
+    """Store FAISS's search parameters in the index, as the default of a query that gives none."""
     for name, value in search.items():
-        faiss.ParameterSpace().set_index_parameter(index, name, value)
+        if name != K_FACTOR:
+            faiss.ParameterSpace().set_index_parameter(index, name, value)
 
 
-def sample_rows(vectors: npt.NDArray[Any], count: int, rng: np.random.Generator) -> Vectors:
-    """At most `count` rows of `vectors`, drawn without replacement, float32 of shape (≤ count, d)."""
-    rows = np.sort(rng.choice(len(vectors), size=min(count, len(vectors)), replace=False))
-    return np.ascontiguousarray(vectors[rows], dtype=np.float32)
+def ask(index: faiss.Index, search: Mapping[str, int], items: npt.NDArray[Any], vectors: Vectors, k: int) -> Found:
+    """Ask an index as a server does, `set_search` having been called.
+
+    Args:
+        index: Of the items.
+        search: Its search parameters; with `k_factor`, what it finds is scored anew.
+        items: The stored embeddings, shape (I, d).
+        vectors: Shape (B, d).
+        k: At most I.
+
+    Returns:
+        Scores and rows, shape (B, k), -1 where it found fewer.
+    """
+    factor = search.get(K_FACTOR)
+    if factor is None:
+        found: Found = index.search(vectors, k)
+        return found
+    return rescore(items, vectors, index.search(vectors, min(k * factor, index.ntotal))[1], k)
+
+
+def code_size(index: faiss.Index) -> int:
+    """Bytes of one item's vector or code in the index; links and list entries are not counted."""
+    if isinstance(index, faiss.IndexHNSW):
+        index = faiss.downcast_index(index.storage)
+    return int(index.code_size if isinstance(index, faiss.IndexIVF) else index.sa_code_size())
 
 
 def search_exactly(items: Vectors, queries: Vectors, k: int) -> npt.NDArray[np.int64]:
     """Rows of the k largest inner products, int64 of shape (B, k)."""
-    index = faiss.IndexFlatIP(items.shape[1])
-    index.add(items)
+    index = build_index("Flat", items)
     rows: npt.NDArray[np.int64] = index.search(queries, k)[1]
     return rows
-
-
-def measure_recall(found: npt.NDArray[np.int64], exact: npt.NDArray[np.int64]) -> float:
-    """Mean share of `exact` that is in `found`, both of shape (B, k)."""
-    shares = [len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, exact, strict=True)]
-    return float(np.mean(shares))
-
-
-def _measure(
-    index: faiss.Index, factory: str, search: dict[str, int], queries: Vectors, exact: npt.NDArray[np.int64]
-) -> dict[str, Any]:
-    set_search(index, search)
-    k = exact.shape[1]
-    found = index.search(queries, k)[1]
-    return {
-        "factory": factory,
-        "search": search,
-        "ann_recall": round(measure_recall(found, exact), 6),
-        "median_us": round(time_queries(index, queries, k), 1),
-    }
-
-
-def time_queries(index: faiss.Index, queries: Vectors, k: int) -> float:
-    """Median microseconds of a single query on this thread."""
-    seconds = []
-    for row in range(min(TIMED_QUERIES, len(queries))):
-        query = queries[row : row + 1]
-        started = time.perf_counter()
-        index.search(query, k)
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds) * 1e6
 
 
 @contextmanager

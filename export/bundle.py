@@ -30,12 +30,20 @@ and these MAY, each group whole or not at all:
     heldout_indptr.npy  heldout_indices.npy
                                             int64 (U+1,) and int32: test items of each user, to measure
                                             quality without the data set
+    answer_rows.npy  answer_scores.npy      int32 and float32 (U, N), N >= 1: the answer table. For each user the
+                                            exact best N items that `seen_*` does not hold for it, and their
+                                            scores, best first, equal scores by rising row. Where fewer are
+                                            left, -1 and 0 fill the end. A reader MUST NOT answer from it where
+                                            seen items are asked for, or where it does not reach far enough
 
 **Index and graphs.** These MUST be there:
 
     index.faiss       a FAISS index of I vectors of dimension d by inner product; its ids MUST be row numbers
-                      (no IndexIDMap). Where it is a product quantiser, `item_embeddings.npy` holds the
-                      decoded vectors and `index.bytes_per_item` counts the codes.
+                      (no IndexIDMap). Its scores MUST be those of `item_embeddings.npy`, unless
+                      `index.search` holds `k_factor`: then a reader MUST ask it for k_factor times as many
+                      items as it wants and score these by `item_embeddings.npy` (`rescore`). Every other key
+                      of `index.search` is a parameter of FAISS. `index.bytes_per_item` counts what is read
+                      of an item: its vector or code in the index, and with `k_factor` also its row.
     recommend.onnx    user_index int64 (B,), k int64 (1,) -> scores float32 (B, k), item_index int64 (B, k),
                       best first. Seen items are not removed. 1 <= k <= I. Its weights are the two embedding
                       files, as ONNX external data.
@@ -94,12 +102,17 @@ from export.reader import (
     open_bundle,
     open_manifest,
 )
+from export.rescoring import (
+    K_FACTOR,
+    rescore,
+)
 from export.writer import (
     BundleContents,
     write_bundle,
 )
 
 __all__ = [
+    "K_FACTOR",
     "SCHEMA_VERSION",
     "Bundle",
     "BundleContents",
@@ -132,5 +145,6 @@ __all__ = [
     "compute_bundle_id",
     "open_bundle",
     "open_manifest",
+    "rescore",
     "write_bundle",
 ]

@@ -13,7 +13,7 @@ from export.manifest import QUALITY_NUMBERS
 from export.repository import ModelRepository
 
 if TYPE_CHECKING:
-    from export.manifest import Manifest
+    from export.manifest import IndexCard, Manifest
 
 EXISTING_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 DIRECTORY = click.Path(file_okay=False, path_type=Path)
@@ -29,6 +29,12 @@ REPOSITORY_OPTION = click.option("--repository", required=True, type=DIRECTORY, 
 @click.option("--version", default="", help="Version, a positive integer.  [default: the next free one]")
 @click.option("--label", default="stable", show_default=True, help="Label to point to it; '' for none.")
 @click.option("--ann-recall", default=0.99, show_default=True, help="What the index must find of the exact top 20.")
+@click.option(
+    "--max-index-bytes-per-item", type=click.FloatRange(0, min_open=True), help="Largest index file.  [default: any]"
+)
+@click.option(
+    "--answer-table", default=0, type=click.IntRange(0), help="Store the best N items of every user.  [default: none]"
+)
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
 @click.option(
     "--seen",
@@ -50,6 +56,9 @@ def export(
     **options: Any,
 ) -> None:
     """Turn RUN into a bundle in a model repository.
+
+    The index is chosen by measurement: exhaustive search, scalar and product codes, inverted lists and graphs are
+    built and asked by users' own vectors on this machine; the quickest that finds --ann-recall is taken.
 
     Example: lowpass export demo/student --data demo/data --repository demo/models --model student
     """
@@ -105,7 +114,7 @@ def inspect(path: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"path": str(path), **asdict(manifest)}))
         return
-    click.echo("\n".join(_describe(path, manifest)))
+    click.echo("\n".join([*_describe(path, manifest), *_tabulate(manifest.index)]))
     for name, entry in sorted(manifest.files.items()):
         shape = "×".join(map(str, entry.shape)) if entry.shape is not None else ""
         click.echo(f"  {name:<36}{entry.bytes:>14,}  {entry.dtype or '':<8} {shape}".rstrip())
@@ -206,9 +215,29 @@ def _describe(path: Path, manifest: Manifest) -> list[str]:
         f"  bytes    {manifest.total_bytes:,}; {index.bytes_per_item:g} an item in the index",
         f"  index    {index.factory}{search}, finds {found}",
     ]
+    if manifest.answer_table:
+        lines.append(f"  answers  {manifest.answer_table} items ready for every user")
     known = [(key, manifest.quality.get(key)) for key in QUALITY_NUMBERS]
     numbers = [f"{key} {value:.4f}" for key, value in known if value is not None]
     if numbers:
         lines.append(f"  quality  {', '.join(numbers)}")
         lines.append(f"           {manifest.quality.get('convention', '')}")
+    return lines
+
+
+def _tabulate(index: IndexCard) -> list[str]:
+    """The candidates that were measured; a star where none finds more, is quicker and smaller at once."""
+    if not index.candidates:
+        return []
+    lines = [
+        f"  {'index, * where no other beats it':<42}{'recall':>8}{'median µs':>11}{'bytes/item':>12}{'built in s':>12}"
+    ]
+    for row in index.candidates:
+        name = f"{'*' if row.get('pareto') else ' '} {row['factory']}"
+        name += "".join(f" {key}={value}" for key, value in row.get("search", {}).items())
+        if "skipped" in row:
+            lines.append(f"  {name:<42}  not built: {row['skipped']}")
+            continue
+        sizes = [f"{row[key]:,}" if key in row else "" for key in ("median_us", "bytes_per_item", "build_seconds")]
+        lines.append(f"  {name:<42}{row['ann_recall']:>8.4f}{sizes[0]:>11}{sizes[1]:>12}{sizes[2]:>12}".rstrip())
     return lines

@@ -18,6 +18,7 @@ from export.manifest import MANIFEST_FILE, FileEntry, Manifest
 INDEX_FILE = "index.faiss"
 RECOMMEND_FILE = "recommend.onnx"
 FOLD_IN_FILE = "fold_in.onnx"
+ANSWER_ROWS_FILE, ANSWER_SCORES_FILE = "answer_rows.npy", "answer_scores.npy"
 GRAPH_FILES = (INDEX_FILE, RECOMMEND_FILE, FOLD_IN_FILE)
 _CHUNK_ROWS = 65536
 
@@ -34,6 +35,7 @@ class _Rule:
 def _rules(manifest: Manifest) -> dict[str, _Rule]:
     users, items = manifest.counts["users"], manifest.counts["items"]
     embeddings = ("float32", "float16")
+    answers = max(manifest.answer_table, 1)
     rules = {
         "user_embeddings.npy": _Rule(embeddings, (users, manifest.model.dim)),
         "item_embeddings.npy": _Rule(embeddings, (items, manifest.model.dim)),
@@ -48,6 +50,8 @@ def _rules(manifest: Manifest) -> dict[str, _Rule]:
         "item_titles.bytes.npy": _Rule(("uint8",), (None,), "item_titles"),
         "heldout_indptr.npy": _Rule(("int64",), (users + 1,), "heldout"),
         "heldout_indices.npy": _Rule(("int32",), (None,), "heldout"),
+        ANSWER_ROWS_FILE: _Rule(("int32",), (users, answers), "answers"),
+        ANSWER_SCORES_FILE: _Rule(("float32",), (users, answers), "answers"),
     }
     for name, count in (("user_ids", users), ("item_ids", items)):
         rules[f"{name}.offsets.npy"] = _Rule(("int64",), (count + 1,))
@@ -117,6 +121,8 @@ def check_values(path: Path, manifest: Manifest, arrays: Mapping[str, Array]) ->
             indices = arrays[f"{name}_indices.npy"]
             check_offsets(path / f"{name}_indptr.npy", arrays[f"{name}_indptr.npy"], len(indices))
             check_rows(path / f"{name}_indices.npy", indices, count)
+    if ANSWER_ROWS_FILE in arrays:
+        check_rows(path / ANSWER_ROWS_FILE, arrays[ANSWER_ROWS_FILE], items, lowest=-1)
     popularity = arrays["popularity.npy"]
     check_rows(path / "popularity.npy", popularity, items)
     if not np.bincount(popularity, minlength=items).all():
@@ -124,13 +130,26 @@ def check_values(path: Path, manifest: Manifest, arrays: Mapping[str, Array]) ->
 
 
 def verify_values(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Check that the embeddings are finite.
+    """Check that the embeddings are finite, and that ready answers are best first and their gaps last.
 
     Raises:
-        MalformedArray: A value is NaN or infinite.
+        MalformedArray: A value is NaN or infinite, or an answer stands behind a worse one or a gap.
     """
     for name in ("user_embeddings.npy", "item_embeddings.npy"):
         matrix = arrays[name]
         for start in range(0, len(matrix), _CHUNK_ROWS):
             if not np.isfinite(matrix[start : start + _CHUNK_ROWS]).all():
                 raise MalformedArray(f"{path / name}: holds NaN or infinity; train again and export again")
+    if ANSWER_ROWS_FILE in arrays:
+        _verify_answers(path, arrays[ANSWER_ROWS_FILE], arrays[ANSWER_SCORES_FILE])
+
+
+def _verify_answers(path: Path, rows: Array, scores: Array) -> None:
+    for start in range(0, len(rows), _CHUNK_ROWS):
+        there, values = rows[start : start + _CHUNK_ROWS] >= 0, scores[start : start + _CHUNK_ROWS]
+        if not np.isfinite(values).all():
+            raise MalformedArray(f"{path / ANSWER_SCORES_FILE}: holds NaN or infinity; export the bundle again")
+        if (there[:, 1:] & ~there[:, :-1]).any():
+            raise MalformedArray(f"{path / ANSWER_ROWS_FILE}: holds an item behind a gap; export the bundle again")
+        if (there[:, 1:] & (values[:, 1:] > values[:, :-1])).any():
+            raise MalformedArray(f"{path / ANSWER_SCORES_FILE}: must fall along a row; export the bundle again")

@@ -67,11 +67,12 @@ class IndexCard:
 
     Attributes:
         factory: FAISS factory string.
-        search: Search parameters to give with every query, e.g. {"efSearch": 64}.
+        search: How to ask it, e.g. {"efSearch": 64} or {"nprobe": 16, "k_factor": 4}; see `export/bundle.py`.
         ann_recall: Share of the exact top `ann_recall_k` that the index finds.
         ann_recall_k: List length at which it was measured.
-        bytes_per_item: Bytes of item vector or code the index stores per item, links not counted.
-        candidates: The measured table: factory, search, ann_recall, median_us, bytes.
+        bytes_per_item: Bytes read of an item: vector or code in the index, and its row if rescored; links not counted.
+        candidates: The measured table: factory, search, and ann_recall, median_us, bytes_per_item, build_seconds and
+            pareto, or skipped: why it was not built. An older bundle has fewer columns.
     """
 
     factory: str
@@ -121,6 +122,12 @@ class Manifest:
     def total_bytes(self) -> int:
         """Bytes of all files but the manifest."""
         return sum(entry.bytes for entry in self.files.values())
+
+    @property
+    def answer_table(self) -> int:
+        """Number N of ready answers a user; 0 where the bundle has none."""
+        entry = self.files.get("answer_rows.npy")
+        return entry.shape[1] if entry and entry.shape and len(entry.shape) == 2 else 0
 
 
 def compute_bundle_id(files: Mapping[str, FileEntry]) -> str:
@@ -261,7 +268,7 @@ def _read_index(index: _Reader) -> IndexCard:
         raise index.wrong("candidates", "must be a list of objects")
     return IndexCard(
         factory=index.text("factory"),
-        search={key: search.integer(key) for key in search.values},
+        search={key: search.integer(key, minimum=1) for key in search.values},
         ann_recall=index.number("ann_recall"),
         ann_recall_k=index.integer("ann_recall_k", minimum=1),
         bytes_per_item=index.number("bytes_per_item"),

@@ -16,9 +16,11 @@ import scipy.sparse as sp
 
 from distill.data.interactions import Interactions
 from distill.run import Run, open_run
-from export.ann import choose_index, write_index
+from export.ann import write_index
+from export.answers import add_answers
 from export.bundle import BundleContents, ExportError, IndexCard, Manifest, ModelCard
 from export.fold_in import FoldInWeights, build_whitening, choose_weights
+from export.index_choice import choose_index
 from export.layout import INDEX_FILE
 from export.manifest import SCHEMA_VERSION
 from export.onnx_graphs import write_fold_in_graph, write_recommend_graph
@@ -38,6 +40,8 @@ class ExportOptions:
         version: Version in the repository; the next free one when empty.
         label: Label to point to the new version once it verifies, or None.
         ann_recall: What the index must find of the exact top 20, from 0 to 1.
+        max_index_bytes_per_item: Largest index file, bytes an item; None for any.
+        answer_table: Length of the table of ready answers for every user; 0 for none.
         dtype: Element type of the stored embeddings.
         seen: What counts as already had. "train+validation" keeps the test items answerable, so that quality can
             be measured on what is served; "all" is for production.
@@ -47,6 +51,8 @@ class ExportOptions:
     version: str = ""
     label: str | None = None
     ann_recall: float = 0.99
+    max_index_bytes_per_item: float | None = None
+    answer_table: int = 0
     dtype: Dtype = "float32"
     seen: Seen = "train+validation"
     seed: int = 0
@@ -54,6 +60,8 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if not 0.0 <= self.ann_recall <= 1.0:
             raise ExportError(f"ann_recall {self.ann_recall}: must be from 0 to 1")
+        if self.answer_table < 0:
+            raise ExportError(f"answer_table {self.answer_table}: must be a number of items, or 0 for none")
 
 
 def export_run(
@@ -90,7 +98,10 @@ def export_run(
     users, items = (_stored(run, name, options.dtype) for name in ("user_embeddings", "item_embeddings"))
     rng = np.random.default_rng(options.seed)
     weights, fold_in_card = choose_weights(items, users, data.train, data.validation, rng)
-    index, index_card = choose_index(_wide(items), _wide(users), options.ann_recall, rng)
+    had = had_items(data, options.seen)
+    index, index_card = choose_index(
+        items, users, had, options.ann_recall, rng, max_bytes_per_item=options.max_index_bytes_per_item
+    )
     manifest = build_manifest(
         _model_card(run, model, options.version, teacher),
         _measure(run, users, items, data, teacher),
@@ -99,6 +110,8 @@ def export_run(
         describe_fold_in(weights, items, fold_in_card),
     )
     contents = build_contents(data, users, items, options.seen)
+    if options.answer_table:
+        contents = add_answers(contents, had, options.answer_table)
     path = repository.publish(manifest, contents, write_graphs(index, build_whitening(items, weights)))
     if options.label is not None:
         verify_bundle(path)
@@ -131,10 +144,6 @@ def _stored(run: Run, name: str, dtype: Dtype) -> npt.NDArray[Any]:
     if not np.isfinite(stored).all():
         raise ExportError(f"{run.path}: {name} holds values that are not finite in {dtype}; train again or use float32")
     return stored
-
-
-def _wide(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def _measure(
@@ -173,6 +182,15 @@ def compare_with_teacher(quality: Mapping[str, Any], reference: Mapping[str, Any
     }
 
 
+def had_items(data: Interactions, seen: Seen) -> sp.csr_matrix:
+    """What every user already has, shape (U, I), indices sorted."""
+    had: sp.csr_matrix = (data.train + data.validation).tocsr()
+    if seen == "all":
+        had = (had + data.test).tocsr()
+    had.sort_indices()
+    return had
+
+
 def build_contents(data: Interactions, users: npt.NDArray[Any], items: npt.NDArray[Any], seen: Seen) -> BundleContents:
     """Put together the arrays of a bundle.
 
@@ -182,10 +200,7 @@ def build_contents(data: Interactions, users: npt.NDArray[Any], items: npt.NDArr
         items: Item embeddings, shape (I, d).
         seen: What counts as already had.
     """
-    had: sp.csr_matrix = (data.train + data.validation).tocsr()
-    if seen == "all":
-        had = (had + data.test).tocsr()
-    had.sort_indices()
+    had = had_items(data, seen)
     counts = np.bincount(data.train.indices, minlength=data.num_items)
     has_test = data.test.nnz > 0
     return BundleContents(

@@ -19,7 +19,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from export.ann import EF_CONSTRUCTION, Vectors, one_thread
+from export.ann import Vectors, build_index
 from export.errors import ExportError
 from export.quantize import quantize_items
 
@@ -115,14 +115,7 @@ def build_graph(items: npt.NDArray[Any], precision: str, links: int) -> tuple[fa
 
 
 def _build(factory: str, items: npt.NDArray[Any]) -> faiss.Index:
-    vectors = np.ascontiguousarray(items, dtype=np.float32)
-    index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-    if isinstance(index, faiss.IndexHNSW):
-        index.hnsw.efConstruction = EF_CONSTRUCTION
-    with one_thread():
-        index.train(vectors)
-        index.add(vectors)
-    return index
+    return build_index(factory, np.ascontiguousarray(items, dtype=np.float32))
 
 
 def measure_bytes_per_item(index: faiss.Index) -> int:

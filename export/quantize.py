@@ -60,11 +60,6 @@ def quantize_items(
     return index, index.reconstruct_n(0, len(items)), factory
 
 
-def code_size(index: faiss.Index) -> int:
-    """Bytes a code of a product-quantised index."""
-    return int(index.sa_code_size())
-
-
 def codebook_size(index: faiss.Index) -> int:
     """Bytes of a product-quantised index that do not grow with the items: its centroids."""
     inner = index.index if isinstance(index, faiss.IndexPreTransform) else index

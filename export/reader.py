@@ -18,7 +18,16 @@ from export.errors import (
     SizeMismatch,
 )
 from export.idtable import IdTable, StringColumn
-from export.layout import FOLD_IN_FILE, INDEX_FILE, RECOMMEND_FILE, check_values, map_arrays, verify_values
+from export.layout import (
+    ANSWER_ROWS_FILE,
+    ANSWER_SCORES_FILE,
+    FOLD_IN_FILE,
+    INDEX_FILE,
+    RECOMMEND_FILE,
+    check_values,
+    map_arrays,
+    verify_values,
+)
 from export.manifest import MANIFEST_FILE, MAXIMUM_MANIFEST_BYTES, FileEntry, Manifest, parse_manifest
 
 
@@ -42,6 +51,9 @@ class Bundle:
         category_indices: int32, rows of `category_names`.
         heldout_indptr: int64, shape (U + 1,), or None; None together with the next.
         heldout_indices: int32, item rows.
+        answer_rows: int32, shape (U, N): the best items each user does not have, -1 where none is left; or None,
+            together with the next.
+        answer_scores: float32, shape (U, N).
     """
 
     path: Path
@@ -59,6 +71,8 @@ class Bundle:
     category_indices: npt.NDArray[np.int32] | None = None
     heldout_indptr: npt.NDArray[np.int64] | None = None
     heldout_indices: npt.NDArray[np.int32] | None = None
+    answer_rows: npt.NDArray[np.int32] | None = None
+    answer_scores: npt.NDArray[np.float32] | None = None
 
     def seen(self, user_index: int) -> npt.NDArray[np.int32]:
         """Item rows the user already has, int32 of shape (n,).
@@ -137,6 +151,8 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
         category_indices=arrays.get("item_categories_indices.npy"),
         heldout_indptr=arrays.get("heldout_indptr.npy"),
         heldout_indices=arrays.get("heldout_indices.npy"),
+        answer_rows=arrays.get(ANSWER_ROWS_FILE),
+        answer_scores=arrays.get(ANSWER_SCORES_FILE),
     )
     if verify:
         verify_values(path, arrays)

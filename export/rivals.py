@@ -15,23 +15,18 @@ from typing import Any
 import faiss
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 from tqdm import tqdm
 
 from distill.low_rank import cut_to_rank
-from export.ann import (
-    SAMPLED_USERS,
-    choose_index,
-    measure_recall,
-    one_thread,
-    sample_rows,
-    search_exactly,
-    time_queries,
-)
+from export.ann import code_size
 from export.bundle import Bundle, BundleContents, ExportError, IndexCard, ModelCard, open_bundle
 from export.fold_in import FoldInWeights, build_whitening
+from export.index_choice import choose_index
 from export.pipeline import build_manifest, compare_with_teacher, describe_fold_in, write_graphs
 from export.quality import as_csr, measure_quality
-from export.quantize import code_size, codebook_size, quantize_items
+from export.quantize import codebook_size, quantize_items
+from export.questions import draw_questions, measure_recall
 from export.repository import ModelRepository
 
 BYTES_PER_NUMBER = 4
@@ -83,7 +78,7 @@ def build_rivals(
 
 def _cut(bundle: Bundle, dim: int, ann_recall: float, rng: np.random.Generator) -> _Rival:
     users, items = cut_to_rank(bundle.user_embeddings, bundle.item_embeddings, dim)
-    index, card = choose_index(items, users, ann_recall, rng)
+    index, card = choose_index(items, users, _seen(bundle), ann_recall, rng)
     note = f"rank-{dim} approximation of the teacher's score matrix, not trained"
     return _Rival(f"{bundle.manifest.model.name}-svd{dim}", f"svd{dim}", note, users, items, index, card)
 
@@ -91,25 +86,26 @@ def _cut(bundle: Bundle, dim: int, ann_recall: float, rng: np.random.Generator) 
 def _quantized(bundle: Bundle, code_bytes: int, rng: np.random.Generator) -> _Rival:
     users = np.ascontiguousarray(bundle.user_embeddings, dtype=np.float32)
     index, decoded, factory = quantize_items(bundle.item_embeddings, code_bytes)
-    queries = sample_rows(users, SAMPLED_USERS, rng)
-    k = min(20, len(decoded))
-    with one_thread():
-        found: npt.NDArray[np.int64] = index.search(queries, k)[1]
-        ann_recall = measure_recall(found, search_exactly(decoded, queries, k))
-        median_us = time_queries(index, queries, k)
+    questions = draw_questions(users, _seen(bundle), rng)
+    found, median_us = questions.answer(index, {}, decoded)
+    ann_recall = measure_recall(found, questions.answer_exactly(decoded))
     original = np.ascontiguousarray(bundle.item_embeddings, dtype=np.float32)
     row: dict[str, Any] = {
         "factory": factory,
         "search": {},
         "ann_recall": round(ann_recall, 6),
-        "ann_recall_of_original": round(measure_recall(found, search_exactly(original, queries, k)), 6),
+        "ann_recall_of_original": round(measure_recall(found, questions.answer_exactly(original)), 6),
         "median_us": round(median_us, 1),
         "codebook_bytes": codebook_size(index),
     }
-    card = IndexCard(factory, {}, row["ann_recall"], k, float(code_size(index)), [row])
+    card = IndexCard(factory, {}, row["ann_recall"], questions.k, float(code_size(index)), [row])
     note = "item_embeddings.npy holds vectors decoded from the index; bytes_per_item counts the codes alone"
     name = f"{bundle.manifest.model.name}-pq{code_bytes}"
     return _Rival(name, f"pq{code_bytes}", note, users, decoded, index, card)
+
+
+def _seen(bundle: Bundle) -> sp.csr_matrix:
+    return as_csr(bundle.seen_indptr, bundle.seen_indices, len(bundle.item_ids))
 
 
 def _publish(repository: ModelRepository, teacher: Bundle, rival: _Rival) -> Path:

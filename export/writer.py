@@ -15,6 +15,7 @@ import numpy.typing as npt
 from export.arrays import Array, read_header, save_array, sha256_of
 from export.errors import BundleExists
 from export.idtable import write_id_table, write_string_column
+from export.layout import ANSWER_ROWS_FILE, ANSWER_SCORES_FILE
 from export.manifest import MANIFEST_FILE, SCHEMA_VERSION, FileEntry, Manifest, compute_bundle_id
 from export.reader import open_bundle
 
@@ -35,6 +36,8 @@ class BundleContents:
         item_categories: Names per item, or None.
         heldout_indptr: int64, shape (U + 1,), or None; None together with the next.
         heldout_indices: Held-out item rows.
+        answer_rows: The best items of each user, shape (U, N), or None; None together with the next.
+        answer_scores: Their scores, float32 of shape (U, N).
     """
 
     user_ids: Sequence[str]
@@ -48,6 +51,8 @@ class BundleContents:
     item_categories: Sequence[Sequence[str]] | None = None
     heldout_indptr: npt.NDArray[np.integer] | None = None
     heldout_indices: npt.NDArray[np.integer] | None = None
+    answer_rows: npt.NDArray[np.integer] | None = None
+    answer_scores: npt.NDArray[np.float32] | None = None
 
 
 def write_bundle(
@@ -145,6 +150,9 @@ def _write_contents(directory: Path, contents: BundleContents) -> None:
         _save_categories(directory, contents.item_categories)
     if contents.heldout_indptr is not None and contents.heldout_indices is not None:
         _save_csr(directory, "heldout", contents.heldout_indptr, contents.heldout_indices)
+    if contents.answer_rows is not None and contents.answer_scores is not None:
+        save_array(directory / ANSWER_ROWS_FILE, contents.answer_rows.astype(np.int32))
+        save_array(directory / ANSWER_SCORES_FILE, contents.answer_scores)
 
 
 def _save_csr(directory: Path, name: str, indptr: npt.NDArray[np.integer], indices: npt.NDArray[np.integer]) -> None:

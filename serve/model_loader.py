@@ -16,6 +16,7 @@ import numpy as np
 
 from export.bundle import Bundle, Manifest, open_bundle
 from export.repository import ModelRepository
+from serve.answer_table import AnswerTable
 from serve.backends.exact_index import ExactIndex
 from serve.backends.faiss_index import FaissIndex
 from serve.backends.onnx_graph import OnnxFoldIn
@@ -153,7 +154,7 @@ def build_recommender(bundle: Bundle, name: str) -> Recommender:
     card = bundle.manifest.index
     # A plain view of the mapped memory: indexing a np.memmap costs a Python call each time.
     items = np.asarray(bundle.item_embeddings)
-    index = FaissIndex.open(bundle.index_path, card.factory, card.search)
+    index = FaissIndex.open(bundle.index_path, card.search, items)
     if (index.num_items, index.dim) != items.shape:
         raise UnusableBundle(
             f"{bundle.index_path}: {index.num_items} vectors of {index.dim} for {items.shape[0]} items of"
@@ -179,7 +180,14 @@ def build_recommender(bundle: Bundle, name: str) -> Recommender:
         exact=ExactIndex(items),
         cosine=ExactIndex.by_cosine(items),
         fold_in=OnnxFoldIn(bundle.fold_in_onnx_path),
+        answers=_answer_table(bundle),
     )
+
+
+def _answer_table(bundle: Bundle) -> AnswerTable | None:
+    if bundle.answer_rows is None or bundle.answer_scores is None:
+        return None
+    return AnswerTable(np.asarray(bundle.answer_rows), np.asarray(bundle.answer_scores), len(bundle.item_ids))
 
 
 def warm_up(recommender: Recommender, path: Path, recorded: Sequence[Query] = ()) -> None:

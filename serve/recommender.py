@@ -2,7 +2,7 @@
 
 An index is asked for as many candidates as could possibly be masked (k + offset + seen + excluded), so that a
 full answer never depends on luck; where that is too many, or an approximate index finds fewer, every item is
-scored.
+scored. Where the model has an answer table, plain questions of known users are looked up instead.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from time import perf_counter_ns
 import numpy as np
 import numpy.typing as npt
 
+from serve.answer_table import AnswerTable
 from serve.errors import FoldInUnavailable, RequestError, UnknownHistory, UnknownItem, UnknownUser
 from serve.ports import CandidateIndex, Catalogue, FoldIn, ItemScorer
 from serve.rerank import RERANKED, diversify, relevance_of, reorder
@@ -29,7 +30,10 @@ MAX_FOLDED = 1000
 
 @dataclass(slots=True)
 class _Task:
-    """A question on its way, in row numbers; `vector` is None if popular, `complete` if no item is missed."""
+    """A question on its way, in row numbers; `vector` is None if popular, `user_index` -1 where no user asks.
+
+    `complete` if no item is missed, `ranked` if no row is to be left out any more and all are in order.
+    """
 
     position: int
     query: Query | SimilarQuery
@@ -41,6 +45,8 @@ class _Task:
     exact: bool
     rows: Rows = field(default_factory=lambda: NO_ROWS)
     scores: Scores = field(default_factory=lambda: NO_SCORES)
+    user_index: int = -1
+    ranked: bool = False
     complete: bool = True
 
     @property
@@ -60,6 +66,7 @@ class Recommender:
         exact: Exact search over the item embeddings, by inner product.
         cosine: Exact search over the item embeddings scaled to unit length.
         fold_in: Histories to vectors; None when the model cannot.
+        answers: Ready answers of the users; None when there are none.
         max_over_fetch: Most candidates to ask of an approximate index; for more, every item is scored.
     """
 
@@ -72,6 +79,7 @@ class Recommender:
         exact: ItemScorer,
         cosine: ItemScorer,
         fold_in: FoldIn | None = None,
+        answers: AnswerTable | None = None,
         max_over_fetch: int = 1024,
     ) -> None:
         self.name = name
@@ -80,6 +88,7 @@ class Recommender:
         self._exact = exact
         self._cosine = cosine
         self._fold_in = fold_in
+        self._answers = answers
         self._max_over_fetch = max_over_fetch
         self._num_items = exact.num_items
         self._selection = Selection(catalogue)
@@ -144,12 +153,13 @@ class Recommender:
 
     def _encode(self, position: int, query: Query) -> _Task:
         allowed, unlisted = self._selection.allowed(query.allow_item_ids, query.allow_categories)
+        user_index = self.catalogue.user_ids.index_of(query.user_id) if query.user_id is not None else -1
         if query.user_id is None:
             source, (vector, has, unknown) = Source.FOLD_IN, self._encode_history(query)
         elif query.recent:
-            source, (vector, has, unknown) = Source.UPDATED, self._encode_updated(query)
+            source, (vector, has, unknown) = Source.UPDATED, self._encode_updated(query, user_index)
         else:
-            source, (vector, has, unknown) = Source.PERSONAL, self._encode_user(query)
+            source, (vector, has, unknown) = Source.PERSONAL, self._encode_user(query, user_index)
         blocked = self._selection.blocked(NO_ROWS if query.include_seen else has, query.exclude_item_ids)
         return _Task(
             position=position,
@@ -160,21 +170,20 @@ class Recommender:
             allowed=allowed,
             unknown=list(dict.fromkeys([*unknown, *unlisted])) if unknown or unlisted else [],
             exact=query.exact,
+            user_index=user_index,
         )
 
-    def _encode_user(self, query: Query) -> tuple[npt.NDArray[np.float32] | None, Rows, list[str]]:
-        user_id = query.user_id or ""
-        user_index = self.catalogue.user_ids.index_of(user_id)
+    def _encode_user(self, query: Query, user_index: int) -> tuple[npt.NDArray[np.float32] | None, Rows, list[str]]:
         if user_index >= 0:
             embedding = self.catalogue.user_embeddings[user_index]
             return embedding.astype(np.float32, copy=False), self._selection.seen(user_index), []
         if not query.allow_fallback:
-            raise UnknownUser(user_id)
+            raise UnknownUser(query.user_id or "")
         return None, NO_ROWS, []
 
-    def _encode_updated(self, query: Query) -> tuple[npt.NDArray[np.float32] | None, Rows, list[str]]:
+    def _encode_updated(self, query: Query, user_index: int) -> tuple[npt.NDArray[np.float32] | None, Rows, list[str]]:
         """A user's own vector, moved as far as its fold-in moves when the recent items join what it has."""
-        vector, has, _ = self._encode_user(query)
+        vector, has, _ = self._encode_user(query, user_index)
         recent, unknown = self._selection.rows_of(query.recent)
         if vector is None or not len(recent):
             return vector, np.concatenate([has, recent]), unknown
@@ -220,6 +229,9 @@ class Recommender:
         for task in tasks:
             if task.vector is None:
                 task.rows, task.scores = self._selection.popular(task.wanted, task.blocked, task.allowed)
+                task.ranked = True
+            elif self._answers and (ready := self._answers.look_up(task.user_index, task.query, task.blocked)):
+                (task.rows, task.scores), task.ranked = ready, True
             elif task.allowed is not None:
                 rows = self._selection.without(task.allowed, task.blocked)
                 task.rows, task.scores = rows, exact.score(task.vector, rows)
@@ -268,7 +280,7 @@ class Recommender:
 
     def _eligible(self, task: _Task) -> tuple[Rows, Scores] | tuple[list[int], list[float]]:
         rows, scores = task.rows, task.scores
-        if task.vector is None:
+        if task.ranked:
             return rows, scores
         if task.allowed is None and len(rows) <= WALKED and len(task.blocked) <= WALKED:
             return walk(rows, scores, task.blocked)

@@ -20,11 +20,12 @@ from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.ranking import Rows
 from distill.run import Run
-from export.ann import LINKS, Vectors
+from export.ann import Vectors
 from export.frontier.measuring import Judge, Latency, Quality, kept_share
 from export.frontier.pareto import Objectives, find_pareto
 from export.frontier.plan import Plan
 from export.frontier.sources import TEACHER, Source, build_sources, store_all
+from export.index_candidates import LINKS
 from export.precision import PRODUCT, build_graph, measure_bytes_per_item
 
 GRAPH_FROM_US = 50.0

@@ -1,4 +1,4 @@
-"""FAISS behind the port: parameters per call, one native thread per serving thread, mapped files."""
+"""FAISS behind the port: parameters per call, one native thread per serving thread, mapped files, true scores."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from export.bundle import TruncatedIndex
+from export.bundle import K_FACTOR, TruncatedIndex, rescore
 from serve.errors import UnusableBundle
+from serve.ports import Matrix
 
 
 def limit_native_threads() -> None:
@@ -27,17 +28,25 @@ class FaissIndex:
 
     Args:
         index: Opened, non-empty.
-        search: FAISS search parameters for every query: `efSearch` for HNSW, `nprobe` for IVF.
+        search: How to ask it: FAISS's parameters (`efSearch` for HNSW, `nprobe` for IVF), and `k_factor` where its
+            scores are approximate: it is asked for so many times more, and what it finds is scored by `items`.
+        items: The item embeddings, shape (N, d); needed with `k_factor`.
 
     Raises:
         UnusableBundle: The index does not take one of the parameters.
     """
 
-    def __init__(self, index: faiss.Index, search: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, index: faiss.Index, search: Mapping[str, int] | None = None, items: Matrix | None = None
+    ) -> None:
         self._index = index
         self._search = dict(search or {})
+        self._factor = self._search.pop(K_FACTOR, 0)
+        self._items = items
         self._make_parameters = _parameters_for(index)
         self.is_exact = isinstance(index, faiss.IndexFlat)
+        if self._factor and items is None:
+            raise UnusableBundle(f"{K_FACTOR} {self._factor} needs the item embeddings: export the bundle again")
         if self._search:
             try:
                 self._parameters()
@@ -47,24 +56,25 @@ class FaissIndex:
                 ) from error
 
     @classmethod
-    def open(cls, path: Path, factory: str, search: Mapping[str, int]) -> FaissIndex:
+    def open(cls, path: Path, search: Mapping[str, int], items: Matrix | None = None) -> FaissIndex:
         """Open an index file, mapped where FAISS can, so that several processes share its pages.
 
         Args:
             path: The file.
-            factory: FAISS factory string it was made with.
-            search: Search parameters for every query.
+            search: How to ask it.
+            items: The item embeddings, shape (N, d).
 
         Raises:
             TruncatedIndex: The file is not a whole FAISS index.
             UnusableBundle: The index does not take the parameters.
         """
         try:
-            index = faiss.read_index(str(path), _io_flags(factory))
+            # Not IO_FLAG_MMAP: its inverted lists start threads in every query, which takes a hundred times as long.
+            index = faiss.read_index(str(path), int(faiss.IO_FLAG_MMAP_IFC))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1][:200]
             raise TruncatedIndex(f"{path}: FAISS cannot read it ({reason}): export the bundle again") from error
-        return cls(index, search)
+        return cls(index, search, items)
 
     @property
     def num_items(self) -> int:
@@ -86,8 +96,9 @@ class FaissIndex:
         Returns:
             Scores (B, k), falling, and rows (B, k), -1 where it found fewer.
         """
-        scores, rows = self._index.search(vectors, k, params=self._parameters())
-        return scores, rows
+        wanted = min(k * self._factor, self.num_items) if self._factor else k
+        scores, rows = self._index.search(vectors, wanted, params=self._parameters())
+        return rescore(self._items, vectors, rows, k) if self._factor and self._items is not None else (scores, rows)
 
     def _parameters(self) -> Any:
         # One object per call: a shared one, or a setting on the index, would be a race between requests.
@@ -100,11 +111,3 @@ def _parameters_for(index: faiss.Index) -> type[Any]:
     if isinstance(index, faiss.IndexIVF):
         return faiss.SearchParametersIVF
     return faiss.SearchParameters
-
-
-def _io_flags(factory: str) -> int:
-    if factory.startswith("IVF"):
-        return int(faiss.IO_FLAG_MMAP)
-    if factory.startswith(("Flat", "HNSW")):
-        return int(faiss.IO_FLAG_MMAP_IFC)
-    return 0

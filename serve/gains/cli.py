@@ -32,6 +32,9 @@ from serve.gains.report import render
     help="Also the teacher cut by SVD and product-quantised, at the student's bytes an item.",
 )
 @click.option(
+    "--answer-tables", is_flag=True, help="Also compare bundles that have an answer table; the report says so."
+)
+@click.option(
     "--out",
     default=Path("gains"),
     show_default=True,
@@ -43,7 +46,17 @@ from serve.gains.report import render
 @click.option("--users", default="uniform", show_default=True, type=click.Choice(["uniform", "zipf"]), help="Who asks.")
 @click.option("--seed", default=0, show_default=True, help="Of the draw of users.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def gains(repository: Path, teacher: str, student: str, *, rivals: bool, out: Path, as_json: bool, **load: Any) -> None:
+def gains(
+    repository: Path,
+    teacher: str,
+    student: str,
+    *,
+    rivals: bool,
+    answer_tables: bool,
+    out: Path,
+    as_json: bool,
+    **load: Any,
+) -> None:
     """Serve teacher, student and rivals in turn; print what distillation won and what it lost.
 
     Example: lowpass gains --repository models --teacher teacher --student student
@@ -52,7 +65,9 @@ def gains(repository: Path, teacher: str, student: str, *, rivals: bool, out: Pa
         raise click.UsageError(f"--teacher and --student are both '{teacher}': name two models")
     options, cores = LoadOptions(**load), plan_cores()
     with _children_ending_on_sigterm():
-        contestants, notes = find_contestants(ModelRepository(repository), teacher, student, rivals=rivals)
+        contestants, notes = find_contestants(
+            ModelRepository(repository), teacher, student, rivals=rivals, answer_tables=answer_tables
+        )
         measurements = _measure(repository, contestants, options, cores)
     content = {
         "load": vars(options),

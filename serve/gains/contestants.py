@@ -41,7 +41,7 @@ class Contestant:
 
 
 def find_contestants(
-    repository: ModelRepository, teacher: str, student: str, *, rivals: bool
+    repository: ModelRepository, teacher: str, student: str, *, rivals: bool, answer_tables: bool = False
 ) -> tuple[list[Contestant], list[str]]:
     """Open the manifests of all that are compared; rivals that are missing or out of date are built.
 
@@ -50,12 +50,13 @@ def find_contestants(
         teacher: Model name.
         student: Model name.
         rivals: Whether to compare with the teacher's SVD and PQ as well.
+        answer_tables: Whether to compare bundles with an answer table, whose speed says nothing of the model.
 
     Returns:
         The contestants, teacher first and student second, and notes for the reader.
 
     Raises:
-        GainsError: The models are of different data, or the rivals could not be built.
+        GainsError: The models are of different data, one has an answer table, or the rivals could not be built.
         RepositoryError: A model is not there.
         BundleError: A manifest is unreadable.
     """
@@ -65,6 +66,14 @@ def find_contestants(
             f"{second.path}: data.fingerprint is not that of {first.path}; export both models from the same data"
         )
     contestants, notes = [first, second], []
+    tables = {model.name: model.manifest.answer_table for model in contestants if model.manifest.answer_table}
+    if tables and not answer_tables:
+        raise GainsError(
+            f"{', '.join(tables)}: answers from a table made at export, which says nothing of the model; export without"
+            " --answer-table, or give --answer-tables to compare it so"
+        )
+    if tables:
+        notes.append(f"Answered from tables made at export, without a search: {', '.join(tables)}.")
     if rivals and second.manifest.model.dim < first.manifest.model.dim:
         contestants += _find_rivals(repository, first, second.manifest.model.dim)
     elif rivals:

@@ -31,6 +31,7 @@ class Measurement:
         bundle_bytes: All files of the bundle.
         index: FAISS factory string.
         ann_recall: Share of the exact top list that the index finds.
+        answer_table: Ready answers a user; 0 where the model answers.
         quality: From the manifest: "recall@20", "ndcg@20", "kept_recall", "convention", …
         memory: "rss" and "anonymous" memory of the process after the load, medians; empty where unknown.
         levels: Requests in flight → "p50_ms", "p95_ms", "p99_ms" (milliseconds, as the caller sees them),
@@ -50,6 +51,7 @@ class Measurement:
     bundle_bytes: int
     index: str
     ann_recall: float
+    answer_table: int
     quality: Mapping[str, Any]
     memory: Mapping[str, float]
     levels: Mapping[str, Mapping[str, Measured | None]]
@@ -107,6 +109,7 @@ def build_measurement(contestant: Contestant, rounds: Sequence[Round]) -> Measur
         bundle_bytes=manifest.total_bytes,
         index=manifest.index.factory,
         ann_recall=manifest.index.ann_recall,
+        answer_table=manifest.answer_table,
         quality=manifest.quality,
         memory={part: median(visit["memory"][part] for visit in rounds) for part in rounds[0]["memory"]},
         levels={level: _level_figures(rounds, level) for level in rounds[0]["levels"]},

@@ -58,6 +58,7 @@ ROWS: tuple[Row, ...] = (
     ("load generator's core busy meanwhile", _level(32, "load_busy"), _share),
     ("answers/s that a server core can give", _per_core, _whole),
     ("search stage on the server, 1 in flight", _level(1, "search_us"), _microseconds),
+    ("ready answers a user, looked up instead", lambda m: m.answer_table, _whole),
     ("index finds of its exact top list", lambda m: m.ann_recall, _share),
     ("Recall@20", lambda m: m.quality.get("recall@20"), lambda value: f"{value:.4f}"),
     ("NDCG@20", lambda m: m.quality.get("ndcg@20"), lambda value: f"{value:.4f}"),

@@ -8,71 +8,78 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from export.ann import build_index, choose_index, measure_recall, open_index, set_search, write_index
+from export.ann import ask, build_index, list_centroids, open_index, set_search, write_index
 from export.errors import RowOutOfRange, TruncatedIndex
 from tests.kits.index_kit import IndexKit, Search
 
 
-class TestFlat(IndexKit):
+class AskedKit(IndexKit):
+    factory: str
+    search: dict[str, int]
+
     def build(self, items: npt.NDArray[np.float32]) -> Search:
-        index = build_index("Flat", items)
-        search: Search = index.search
-        return search
+        index = build_index(self.factory, items)
+        set_search(index, self.search)
+        return lambda vectors, k: ask(index, self.search, items, vectors, k)
 
 
-class TestHNSW(IndexKit):
+class TestFlat(AskedKit):
+    factory, search = "Flat", {}
+
+
+class TestHNSW(AskedKit):
     minimum_recall = 0.95
+    factory, search = "HNSW32", {"efSearch": 128}
 
-    def build(self, items: npt.NDArray[np.float32]) -> Search:
-        index = build_index("HNSW32", items)
-        set_search(index, {"efSearch": 128})
-        search: Search = index.search
-        return search
+
+class TestHNSWOfBytes(AskedKit):
+    minimum_recall = 0.95
+    factory, search = "HNSW16_SQ8", {"efSearch": 128, "k_factor": 2}
+
+
+class TestIVF(AskedKit):
+    factory, search = "IVF4,Flat", {"nprobe": 4}
+
+
+class TestBytes(AskedKit):
+    minimum_recall = 0.99
+    factory, search = "SQ8", {"k_factor": 2}
+
+
+class TestFastScan(AskedKit):
+    minimum_recall = 0.95
+    fewest_items = 16
+    factory, search = "PQ8x4fs", {"k_factor": 8}
+
+
+class TestIVFFastScan(AskedKit):
+    minimum_recall = 0.95
+    fewest_items = 16
+    factory, search = "IVF4,PQ8x4fs", {"nprobe": 4, "k_factor": 8}
+
+
+del AskedKit  # pytest would collect it as well
 
 
 def vectors(count: int, seed: int, dim: int = 8) -> npt.NDArray[np.float32]:
     return np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
 
 
-def test_the_choice_is_the_fastest_that_reaches_the_recall() -> None:
-    items, users = vectors(500, 0), vectors(50, 1)
-    index, card = choose_index(items, users, 0.9, np.random.default_rng(0))
-    good = [row for row in card.candidates if row["ann_recall"] >= 0.9]
-    assert min(row["median_us"] for row in good) == next(
-        row["median_us"] for row in card.candidates if (row["factory"], row["search"]) == (card.factory, card.search)
-    )
-    assert (index.ntotal, index.d, card.ann_recall_k) == (500, 8, 20)
-    assert card.bytes_per_item == 32.0
-
-
-def test_what_the_card_says_is_what_the_index_finds() -> None:
-    items, users = vectors(500, 0), vectors(50, 1)
-    index, card = choose_index(items, users, 0.0, np.random.default_rng(0))
-    exact = np.argsort(-(users @ items.T), axis=1)[:, :20]
-    assert card.ann_recall == pytest.approx(measure_recall(index.search(users, 20)[1], exact), abs=1e-6)
-
-
-def test_an_unreachable_recall_leaves_exact_search() -> None:
-    # The longest vectors hide the others from a graph built on inner products.
-    items = vectors(500, 0) * np.random.default_rng(2).gamma(0.3, size=(500, 1)).astype(np.float32)
-    _, card = choose_index(items, vectors(50, 1), 1.0, np.random.default_rng(0))
-    assert card.ann_recall >= 1.0 - 1e-9
-
-
-def test_a_catalogue_shorter_than_the_list() -> None:
-    _, card = choose_index(vectors(3, 0), vectors(5, 1), 0.99, np.random.default_rng(0))
-    assert card.ann_recall_k == 3
-    assert card.ann_recall == 1.0
-
-
-def test_recall_counts_missing_rows_as_missing() -> None:
-    assert measure_recall(np.array([[0, -1], [2, 3]]), np.array([[0, 1], [3, 2]])) == 0.75
-
-
-def test_the_same_items_give_the_same_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("factory", ["HNSW16", "HNSW16_SQ8", "IVF8,Flat", "IVF8,PQ8x4fs", "SQ8", "PQ4x4fs"])
+def test_the_same_items_give_the_same_bytes(tmp_path: Path, factory: str) -> None:
     for name in ("a", "b"):
-        write_index(build_index("HNSW16", vectors(300, 0)), tmp_path / name)
+        write_index(build_index(factory, vectors(400, 0)), tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_known_centroids_are_taken_over(tmp_path: Path) -> None:
+    items = vectors(400, 0)
+    first = build_index("IVF8,Flat", items)
+    coarse = list_centroids(first)
+    assert coarse is not None
+    again = build_index("IVF8,Flat", items, coarse=coarse)
+    assert faiss.serialize_index(again).tolist() == faiss.serialize_index(first).tolist()
+    assert list_centroids(build_index("Flat", items)) is None
 
 
 def test_a_written_index_opens_with_its_search_setting(tmp_path: Path) -> None:

@@ -341,3 +341,58 @@ def test_ids_that_are_not_unique(toy: Path) -> None:
     replace_array(toy, "item_ids.bytes.npy", np.frombuffer(b"i0i1i2i2", np.uint8))
     with pytest.raises(DuplicateIds, match="'i2'"):
         open_bundle(toy)
+
+
+def with_answers() -> BundleContents:
+    rows = np.array([[0, 2, 3], [1, 0, 3], [2, 0, -1]])
+    return replace(toy_contents(), answer_rows=rows, answer_scores=np.array([[1, 0, 0]] * 3, dtype=np.float32))
+
+
+@pytest.fixture
+def answered(tmp_path: Path) -> Path:
+    """The toy bundle with an answer table, to be spoilt."""
+    write_toy(tmp_path / "answered", with_answers())
+    return tmp_path / "answered"
+
+
+def test_an_answer_table_is_read_and_counted(answered: Path, toy: Path) -> None:
+    bundle = open_bundle(answered)
+    assert bundle.answer_rows is not None
+    assert bundle.answer_scores is not None
+    assert bundle.answer_rows.tolist() == [[0, 2, 3], [1, 0, 3], [2, 0, -1]]
+    assert bundle.answer_scores[:, 0].tolist() == [1, 1, 1]
+    assert bundle.manifest.answer_table == 3
+    assert bundle.manifest.files["answer_rows.npy"].shape == (3, 3)
+    plain = open_bundle(toy)
+    assert (plain.answer_rows, plain.answer_scores, plain.manifest.answer_table) == (None, None, 0)
+
+
+@pytest.mark.parametrize("name", ["answer_rows.npy", "answer_scores.npy"])
+def test_half_an_answer_table(answered: Path, name: str) -> None:
+    files = json.loads((answered / "manifest.json").read_bytes())["files"]
+    del files[name]
+    edit_manifest(answered, files=files)
+    with pytest.raises(MissingFile, match=name):
+        open_bundle(answered, verify=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "error"),
+    [
+        ("answer_rows.npy", np.zeros((3, 3), np.int64), DtypeMismatch),
+        ("answer_scores.npy", np.zeros((3, 3), np.float16), DtypeMismatch),
+        ("answer_rows.npy", np.zeros((2, 3), np.int32), ShapeMismatch),
+        ("answer_rows.npy", np.zeros((3, 0), np.int32), ShapeMismatch),
+        ("answer_rows.npy", np.zeros(3, np.int32), ShapeMismatch),
+        ("answer_scores.npy", np.zeros((3, 2), np.float32), ShapeMismatch),
+        ("answer_rows.npy", np.full((3, 3), 4, np.int32), RowOutOfRange),
+        ("answer_rows.npy", np.full((3, 3), -2, np.int32), RowOutOfRange),
+        ("answer_rows.npy", np.array([[0, -1, 3]] * 3, np.int32), MalformedArray),
+        ("answer_scores.npy", np.array([[0, 0, 1]] * 3, np.float32), MalformedArray),
+        ("answer_scores.npy", np.full((3, 3), np.nan, np.float32), MalformedArray),
+    ],
+)
+def test_an_answer_table_that_is_wrong(answered: Path, name: str, values: Array, error: type[BundleError]) -> None:
+    replace_array(answered, name, values)
+    with pytest.raises(error, match="answer_"):
+        open_bundle(answered)

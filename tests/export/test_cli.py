@@ -48,11 +48,43 @@ def test_for_people(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "student version 1" in shown
     assert "item_embeddings.npy" in shown
     assert "kept_recall" in shown
+    assert "recall  median µs  bytes/item" in shown
+    assert "* Flat " in shown
+    assert "HNSW16_SQ8 efSearch=32 k_factor=2" in shown
+    assert "ready for every user" not in shown
     assert "good" in run(capsys, "bundle", "verify", path)
     assert run(capsys, "label", "show", "--repository", workplace / "models").splitlines() == [
         "student: versions 1; no labels",
         "teacher: versions 1; no labels",
     ]
+
+
+def test_an_older_manifest_and_a_skipped_index_are_shown(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(workplace / "models" / "student" / "1", old)
+    document = json.loads((old / "manifest.json").read_bytes())
+    document["index"]["candidates"] = [
+        {"factory": "Flat", "search": {}, "ann_recall": 1.0, "median_us": 7.5},
+        {"factory": "HNSW32", "search": {}, "skipped": "would take 900 s to build"},
+    ]
+    (old / "manifest.json").write_text(json.dumps(document))
+    shown = run(capsys, "bundle", "inspect", old).splitlines()
+    assert [line.split() for line in shown if "Flat  " in line or "HNSW32" in line] == [
+        ["Flat", "1.0000", "7.5"],
+        ["HNSW32", "not", "built:", "would", "take", "900", "s", "to", "build"],
+    ]
+
+
+def test_bounds_and_tables_are_options(workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ("--data", workplace / "data", "--repository", tmp_path, "--model", "student", "--label", "")
+    command = ["export", workplace / "student", *where, "--max-index-bytes-per-item"]
+    assert lowpass.main([str(word) for word in (*command, "0.5")]) == 2
+    assert "max_index_bytes_per_item 0.5" in capsys.readouterr().err
+    made = as_json(capsys, *command, "1000", "--answer-table", 7)
+    assert made["files"]["answer_rows.npy"]["shape"][1] == 7
+    assert "7 items ready for every user" in run(capsys, "bundle", "inspect", made["path"])
 
 
 def test_a_bad_bundle_is_the_users_fault_in_one_line(

@@ -12,8 +12,9 @@ from distill.errors import RunError
 from distill.evaluation import Protocol, evaluate
 from distill.run import open_run
 from export.bundle import ExportError, open_bundle
-from export.pipeline import ExportOptions, export_run
+from export.pipeline import ExportOptions, Seen, export_run
 from export.repository import ModelRepository
+from export.verify import verify_bundle
 from tests.export.toy import toy_interactions, toy_run
 
 
@@ -108,3 +109,26 @@ def test_embeddings_that_half_precision_cannot_hold(data: Interactions, tmp_path
 def test_a_recall_that_is_no_share(ann_recall: float) -> None:
     with pytest.raises(ExportError, match="ann_recall"):
         ExportOptions(ann_recall=ann_recall)
+
+
+@pytest.mark.parametrize("seen", ["train+validation", "all"])
+def test_ready_answers_leave_out_what_is_served_as_seen(
+    workplace: Path, data: Interactions, tmp_path: Path, seen: Seen
+) -> None:
+    options = ExportOptions(answer_table=500, seen=seen)
+    path = export_run(open_run(workplace / "student"), data, ModelRepository(tmp_path), "student", options)
+    bundle = open_bundle(path)
+    assert bundle.answer_rows is not None
+    assert bundle.answer_scores is not None
+    assert bundle.answer_rows.shape == (data.num_users, data.num_items)
+    for user in range(data.num_users):
+        there = bundle.answer_rows[user][bundle.answer_rows[user] >= 0]
+        assert sorted([*there, *bundle.seen(user)]) == list(range(data.num_items))
+    scores = bundle.item_embeddings[bundle.answer_rows[3][:5]] @ bundle.user_embeddings[3]
+    np.testing.assert_allclose(bundle.answer_scores[3][:5], scores, rtol=1e-5)
+    assert verify_bundle(path)["answers_largest_difference"] < 1e-4
+
+
+def test_a_table_of_a_negative_length() -> None:
+    with pytest.raises(ExportError, match="answer_table"):
+        ExportOptions(answer_table=-1)

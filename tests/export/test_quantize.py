@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.ann import Vectors
+from export.ann import Vectors, code_size
 from export.errors import ExportError
-from export.quantize import code_size, codebook_size, quantize_items
+from export.quantize import codebook_size, quantize_items
 
 
 def factors(num_users: int, num_items: int, dim: int, seed: int = 0) -> tuple[Vectors, Vectors]:

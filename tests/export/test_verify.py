@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from export.ann import build_index, write_index
-from export.bundle import BundleContents, MalformedManifest, TruncatedIndex, WrongAnswer, open_bundle, write_bundle
+from export.bundle import (
+    BundleContents,
+    IndexCard,
+    MalformedManifest,
+    TruncatedIndex,
+    WrongAnswer,
+    open_bundle,
+    write_bundle,
+)
 from export.fold_in import FoldInWeights, build_whitening
 from export.onnx_graphs import write_fold_in_graph, write_recommend_graph
 from export.verify import verify_bundle
@@ -17,9 +25,16 @@ from tests.export.toy import toy_contents, toy_manifest, write_toy
 WEIGHTS = FoldInWeights(0.5, 0.1)
 
 
-def write_with(target: Path, *, wrong: str = "", broken: str = "", fold_in: dict[str, object] | None = None) -> Path:
+def write_with(
+    target: Path,
+    *,
+    wrong: str = "",
+    broken: str = "",
+    fold_in: dict[str, object] | None = None,
+    contents: BundleContents | None = None,
+) -> Path:
     """A toy bundle with real index and graphs, one of them of other embeddings or no graph at all."""
-    contents: BundleContents = toy_contents()
+    contents = contents or toy_contents()
     items = contents.item_embeddings
 
     def write(draft: Path) -> None:
@@ -87,3 +102,54 @@ def test_what_is_no_index(tmp_path: Path) -> None:
     write_toy(tmp_path / "1")
     with pytest.raises(TruncatedIndex):
         verify_bundle(tmp_path / "1")
+
+
+def test_an_index_of_other_items_whose_finds_are_scored_anew(tmp_path: Path) -> None:
+    items = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    contents = replace(
+        toy_contents(),
+        item_ids=[f"i{row}" for row in range(200)],
+        item_embeddings=items,
+        popularity=np.arange(200),
+        item_titles=None,
+        item_categories=None,
+    )
+    card = IndexCard("Flat", {"k_factor": 1}, 1.0, 20, 16.0, [])
+    for sign, path in ((1, tmp_path / "1"), (-1, tmp_path / "2")):
+
+        def write(draft: Path, sign: int = sign) -> None:
+            write_index(build_index("Flat", items * sign), draft / "index.faiss")
+            write_recommend_graph(draft)
+            write_fold_in_graph(draft, build_whitening(items, WEIGHTS))
+
+        fold_in = {"relative_ridge": WEIGHTS.relative_ridge, "gram_weight": WEIGHTS.gram_weight}
+        write_bundle(path, replace(toy_manifest(), index=card, fold_in=fold_in), contents, write)
+    assert verify_bundle(tmp_path / "1")["index_largest_difference"] < 1e-5
+    with pytest.raises(WrongAnswer, match=r"finds 0\.0% of the exact top 20"):
+        verify_bundle(tmp_path / "2")
+
+
+ANSWERS = np.array([[0, 2, 3], [1, 0, 3], [2, 0, 1]]), np.array([[1, 0, 0]] * 3, dtype=np.float32)
+
+
+def test_ready_answers_that_are_the_exact_ones(tmp_path: Path) -> None:
+    contents = replace(toy_contents(), answer_rows=ANSWERS[0], answer_scores=ANSWERS[1])
+    report = verify_bundle(write_with(tmp_path / "1", contents=contents))
+    assert report["answers_largest_difference"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("row", "scores"),
+    [
+        ([0, 1, 2], [1, 0, 0]),  # seen
+        ([0, 2, -1], [1, 0, 0]),  # ends too early
+        ([0, 2, 3], [2, 0, 0]),  # another score
+        ([2, 3, 0], [0, 0, 0]),  # not the best
+    ],
+)
+def test_ready_answers_that_are_not(tmp_path: Path, row: list[int], scores: list[float]) -> None:
+    rows, values = ANSWERS[0].copy(), ANSWERS[1].copy()
+    rows[0], values[0] = row, scores
+    contents = replace(toy_contents(), answer_rows=rows, answer_scores=values)
+    with pytest.raises(WrongAnswer, match="answer_rows"):
+        verify_bundle(write_with(tmp_path / "1", contents=contents))

@@ -27,6 +27,8 @@ class IndexKit:
 
     minimum_recall = 1.0
     num_items, dim, num_queries = 300, 8, 20
+    fewest_items = 4
+    """As many as it can be built of: codebooks need some to be trained on."""
 
     def build(self, items: npt.NDArray[np.float32]) -> Search:
         raise NotImplementedError
@@ -67,6 +69,6 @@ class IndexKit:
 
     def test_asking_for_more_than_there_is_gives_each_item_at_most_once(self) -> None:
         items, queries = self.vectors()
-        _, rows = self.build(items[:4])(queries[:1], 9)
+        _, rows = self.build(items[: self.fewest_items])(queries[:1], self.fewest_items + 5)
         found = [row for row in rows[0].tolist() if row >= 0]
-        assert sorted(found) == [0, 1, 2, 3]
+        assert sorted(found) == list(range(self.fewest_items))

@@ -58,9 +58,10 @@ def publish(
     *,
     seed: int = 0,
     dtype: str = "float32",
+    made: BundleContents | None = None,
 ) -> Path:
     """Publish one bundle; returns its directory."""
-    made = contents(seed, dtype)
+    made = made or contents(seed, dtype)
 
     def write_graphs(directory: Path) -> None:
         items = np.ascontiguousarray(made.item_embeddings, dtype=np.float32)

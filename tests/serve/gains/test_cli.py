@@ -17,16 +17,16 @@ from serve.gains.errors import GainsError
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A teacher of 16 numbers and a student of 8, exported from random embeddings."""
+    """A teacher of 16 numbers and students of 8, one with an answer table, exported from random embeddings."""
     root = tmp_path_factory.mktemp("gains")
     data = synthesize(SyntheticOptions(num_users=80, num_items=300, num_clusters=8, mean_interactions=12))
     rng = np.random.default_rng(0)
-    for name, dim in (("big", 16), ("small", 8)):
+    for name, dim, answer_table in (("big", 16, 0), ("small", 8, 0), ("ready", 8, 20)):
         users, items = (rng.normal(size=(n, dim)).astype(np.float32) for n in (data.num_users, data.num_items))
         config = {"backbone": "bprmf", "method": "freqd", "data": {"fingerprint": data.fingerprint}}
         write_run(root / "runs" / name, config, users, items, {})
         run = Run(root / "runs" / name, config, users, items, {})
-        export_run(run, data, ModelRepository(root / "models"), name, ExportOptions())
+        export_run(run, data, ModelRepository(root / "models"), name, ExportOptions(answer_table=answer_table))
     return root / "models"
 
 
@@ -56,6 +56,21 @@ def test_models_that_cannot_be_compared(
     assert lowpass.main(command) == 2
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_ready_answers_are_compared_only_when_asked_for(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["gains", "--repository", str(models), "--teacher", "big", "--student", "ready", "--no-rivals"]
+    command += ["--out", str(tmp_path), "--requests", "20", "--rounds", "1"]
+    assert lowpass.main(command) == 2
+    assert "ready: answers from a table made at export" in capsys.readouterr().err
+    assert lowpass.main([*command, "--answer-tables", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert [model["answer_table"] for model in content["models"]] == [0, 20]
+    report = (tmp_path / "gains.md").read_text()
+    assert "| ready answers a user, looked up instead | 0 | 20 |" in report
+    assert "Answered from tables made at export, without a search: ready." in report
 
 
 def test_a_server_that_cannot_start_gives_its_last_words(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ TEACHER = Measurement(
     bundle_bytes=20 * 2**20,
     index="Flat",
     ann_recall=1.0,
+    answer_table=0,
     quality={"recall@20": 0.05, "ndcg@20": 0.02, "convention": "toy"},
     memory={"rss": 200 * 2**20, "anonymous": 50 * 2**20},
     levels={"1": level(2.0, 500, 1800, 1500), "32": level(40.0, 600, 1500, 1500)},
