@@ -39,6 +39,8 @@ from serve.transport.native_stream import send_parts
 
 LOG = logging.getLogger("lowpass.serve")
 BATCH_AT_MOST = 64
+QUICK = 250e-6
+"""While a call takes less, in seconds, the thread that received goes on receiving: handing over would cost as much."""
 FLUSH = 0.05
 """Before closing, so that answers given last leave the process, in seconds."""
 
@@ -79,6 +81,7 @@ class NativeServer:
         self._state = threading.Lock()
         self._backlog: deque[_Pending] = deque()
         self._working = 0
+        self._seconds_a_call = QUICK
         self._active: set[int] = set()
         self._threads: list[threading.Thread] = []
 
@@ -138,6 +141,11 @@ class NativeServer:
         while True:
             with self._receiving:
                 batch = self._next_batch()
+                while batch and self._keeps_receiving(batch):
+                    self._work(batch)
+                    with self._state:
+                        self._working -= 1
+                    batch = self._next_batch()
             if batch is None:
                 return
             while batch:
@@ -147,20 +155,27 @@ class NativeServer:
                     if not batch:
                         self._working -= 1
 
+    def _keeps_receiving(self, batch: Sequence[_Pending]) -> bool:
+        return self._answers_many(batch[0].method) and self._seconds_a_call < QUICK
+
     def _next_batch(self) -> list[_Pending] | None:
         """Receive until there is a batch and a worker for it; None at the end."""
+        # What came meanwhile is counted or refused before anything is worked on.
+        timeout_ms: int | None = 0
         while True:
-            with self._state:
-                if self._working < self._settings.workers and (batch := self._take()):
-                    self._working += 1
-                    return batch
-            events = self._front.recv_batch_details(BATCH_AT_MOST)
+            events = self._front.recv_batch_details(BATCH_AT_MOST, timeout_ms)
             if events is None:
                 return None
             arrival = perf_counter_ns()
             admitted = [pending for event in events if (pending := self._admit(event, arrival)) is not None]
             with self._state:
                 self._backlog.extend(admitted)
+                if len(events) == BATCH_AT_MOST:
+                    continue
+                if self._working < self._settings.workers and (batch := self._take()):
+                    self._working += 1
+                    return batch
+            timeout_ms = None
 
     def _take(self) -> list[_Pending]:
         """The next calls to work on together: as many as share a method that answers many, else one."""
@@ -168,11 +183,14 @@ class NativeServer:
             return []
         batch = [self._backlog.popleft()]
         first = batch[0].method
-        method = self._methods[first][1]
-        if isinstance(method, Method) and method.handle_many is not None:
+        if self._answers_many(first):
             while self._backlog and self._backlog[0].method == first and len(batch) < BATCH_AT_MOST:
                 batch.append(self._backlog.popleft())
         return batch
+
+    def _answers_many(self, number: int) -> bool:
+        method = self._methods[number][1]
+        return isinstance(method, Method) and method.handle_many is not None
 
     def _admit(self, event: Any, arrival: int) -> _Pending | None:
         """Count a call in, or end it here; a defect ends the call, not the thread."""
@@ -221,6 +239,7 @@ class NativeServer:
 
     def _work(self, batch: Sequence[_Pending]) -> None:
         """Answer calls of one method, and count them out; a defect ends them, not the thread."""
+        started = perf_counter_ns()
         try:
             self._take_up(batch)
         except Exception:
@@ -228,6 +247,8 @@ class NativeServer:
             for pending in batch:
                 self._give_up(pending)
         finally:
+            if self._answers_many(batch[0].method):
+                self._seconds_a_call = (perf_counter_ns() - started) * 1e-9 / len(batch)
             for pending in batch:
                 self._active.discard(pending.call_id)
                 self._settings.admission.leave()

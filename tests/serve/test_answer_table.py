@@ -63,7 +63,7 @@ def with_table(answers: AnswerTable) -> Recommender:
 def shown(answers: Answers) -> list[tuple[Any, ...]]:
     outcomes = [outcome for outcome in answers.outcomes if isinstance(outcome, Recommendation)]
     assert len(outcomes) == len(answers.outcomes)
-    return [(each.item_ids, each.scores.tolist(), each.shortfall, each.source) for each in outcomes]
+    return [(each.item_ids, each.scores, each.shortfall, each.source) for each in outcomes]
 
 
 plain = st.builds(

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 WARM_UP = 500
+CONNECTIONS = 8
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,39 @@ def _number(pattern: str, text: str) -> float:
     found = re.search(pattern, text)
     assert found is not None, text
     return float(found.group(1))
+
+
+def flood(address: str, method: str, message: bytes, *, rate: float, seconds: float, core: int) -> None:
+    """Send one message at a rate over several connections, whether or not earlier ones are answered.
+
+    Args:
+        address: Of the server.
+        method: /package.Service/Method.
+        message: Serialized request.
+        rate: Requests a second in all.
+        seconds: How long.
+        core: The load's.
+    """
+    with tempfile.TemporaryDirectory(prefix="lowpass-h2load-") as folder:
+        body = Path(folder) / "body"
+        body.write_bytes(b"\0" + struct.pack(">I", len(message)) + message)
+        command = [
+            "taskset",
+            "-c",
+            str(core),
+            "h2load",
+            "-c",
+            str(CONNECTIONS),
+            "-t",
+            "1",
+            "-m",
+            "1000",
+            "-d",
+            str(body),
+        ]
+        command += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+        command += [f"--rps={rate / CONNECTIONS:.1f}", "-D", f"{seconds:g}", f"http://{address}{method}"]
+        subprocess.run(command, capture_output=True, check=True)
 
 
 def median_of(loads: list[Load]) -> Load:

@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 
+from export.bundle import Bundle
 from serve.loadtest.closed_loop import METHOD
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from tests.serve.processes import ServerProcess, serving
@@ -149,6 +151,12 @@ def call_once(address: str, method: str, message: bytes) -> bytes:
     with grpc.insecure_channel(address) as channel:
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
         return call(message, timeout=10)
+
+
+def typical_user(bundle: Bundle) -> str:
+    """A user with the median number of seen items."""
+    counts = np.diff(bundle.seen_indptr)
+    return bundle.user_ids.get(int(np.argsort(counts, kind="stable")[len(counts) // 2]))
 
 
 def question(user_id: str, k: int = 20, model: str = "") -> bytes:

@@ -16,11 +16,9 @@ import click
 import numpy as np
 import pytest
 
-from export.bundle import Bundle, open_bundle
-from tests.benchmarks.measuring import load_real
+from export.bundle import Bundle
 from tests.benchmarks.serving import servers
-from tests.benchmarks.serving.catalogue import publish_pair
-from tests.benchmarks.serving.h2load import Load, ask, median_of, require_h2load
+from tests.benchmarks.serving.h2load import Load, ask, median_of
 
 ROUNDS, REQUESTS, SINGLY = 5, 12_000, 3_000
 OF_ECHO, TIMES_MLSERVER, NATIVE_TIMES_MLSERVER, ABOVE_ECHO_US = 0.8, 4.0, 10.0, 60.0
@@ -36,28 +34,10 @@ class Target:
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    require_h2load()
-    servers.two_cores()
-    return publish_pair(load_real("citeulike-t"), tmp_path_factory.mktemp("pair")).root
-
-
-@pytest.fixture(scope="module")
-def student(repository: Path) -> Bundle:
-    return open_bundle(repository / "student" / "1")
-
-
-def typical_user(bundle: Bundle) -> str:
-    """A user with the median number of seen items."""
-    counts = np.diff(bundle.seen_indptr)
-    return bundle.user_ids.get(int(np.argsort(counts, kind="stable")[len(counts) // 2]))
-
-
-@pytest.fixture(scope="module")
 def targets(repository: Path, student: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Target]]:
     core, _ = servers.two_cores()
     folder = tmp_path_factory.mktemp("servers")
-    user = typical_user(student)
+    user = servers.typical_user(student)
     with ExitStack() as stack:
         found: dict[str, Target] = {}
         for transport in ("grpcio", "native"):
