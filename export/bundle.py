@@ -58,6 +58,7 @@ from __future__ import annotations
 from export.errors import (
     BundleError,
     BundleExists,
+    CannotWriteBundle,
     ChecksumMismatch,
     DtypeMismatch,
     DuplicateIds,
@@ -105,6 +106,7 @@ __all__ = [
     "BundleContents",
     "BundleError",
     "BundleExists",
+    "CannotWriteBundle",
     "ChecksumMismatch",
     "DtypeMismatch",
     "DuplicateIds",

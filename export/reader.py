@@ -24,7 +24,7 @@ from export.manifest import MANIFEST_FILE, MAXIMUM_MANIFEST_BYTES, FileEntry, Ma
 
 @dataclass(frozen=True)
 class Bundle:
-    """An open bundle; arrays are read-only memory maps.
+    """An open bundle; arrays are read-only, memory maps or in memory.
 
     Attributes:
         path: The bundle's directory.
@@ -42,6 +42,7 @@ class Bundle:
         category_indices: int32, rows of `category_names`.
         heldout_indptr: int64, shape (U + 1,), or None; None together with the next.
         heldout_indices: int32, item rows.
+        in_memory: Whether the arrays were read, so that the files are not needed any more.
     """
 
     path: Path
@@ -59,6 +60,7 @@ class Bundle:
     category_indices: npt.NDArray[np.int32] | None = None
     heldout_indptr: npt.NDArray[np.int64] | None = None
     heldout_indices: npt.NDArray[np.int32] | None = None
+    in_memory: bool = False
 
     def seen(self, user_index: int) -> npt.NDArray[np.int32]:
         """Item rows the user already has, int32 of shape (n,).
@@ -106,12 +108,13 @@ def open_manifest(path: Path) -> Manifest:
     return parse_manifest(manifest_path.read_bytes(), str(manifest_path))
 
 
-def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
+def open_bundle(path: Path, *, verify: bool = True, copy_up_to: int = 0) -> Bundle:
     """Open a bundle, checking it as the text in `export/bundle.py` demands.
 
     Args:
         path: The bundle's directory.
         verify: Also read every byte: checksums, unique ids, finite embeddings.
+        copy_up_to: A bundle of at most so many bytes is read into memory; a larger one is mapped.
 
     Raises:
         BundleError: Its leaf says what is wrong.
@@ -119,7 +122,8 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
     manifest = open_manifest(path)
     for name, entry in manifest.files.items():
         _check_file(path / name, entry, verify=verify)
-    arrays = map_arrays(path, manifest)
+    in_memory = sum(entry.bytes for entry in manifest.files.values()) <= copy_up_to
+    arrays = map_arrays(path, manifest, in_memory=in_memory)
     check_values(path, manifest, arrays)
     bundle = Bundle(
         path=path,
@@ -137,6 +141,7 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
         category_indices=arrays.get("item_categories_indices.npy"),
         heldout_indptr=arrays.get("heldout_indptr.npy"),
         heldout_indices=arrays.get("heldout_indices.npy"),
+        in_memory=in_memory,
     )
     if verify:
         verify_values(path, arrays)

@@ -47,20 +47,21 @@ class FaissIndex:
                 ) from error
 
     @classmethod
-    def open(cls, path: Path, factory: str, search: Mapping[str, int]) -> FaissIndex:
+    def open(cls, path: Path, factory: str, search: Mapping[str, int], *, in_memory: bool = False) -> FaissIndex:
         """Open an index file, mapped where FAISS can, so that several processes share its pages.
 
         Args:
             path: The file.
             factory: FAISS factory string it was made with.
             search: Search parameters for every query.
+            in_memory: Read it whole instead of mapping it.
 
         Raises:
             TruncatedIndex: The file is not a whole FAISS index.
             UnusableBundle: The index does not take the parameters.
         """
         try:
-            index = faiss.read_index(str(path), _io_flags(factory))
+            index = faiss.read_index(str(path), 0 if in_memory else _io_flags(factory))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1][:200]
             raise TruncatedIndex(f"{path}: FAISS cannot read it ({reason}): export the bundle again") from error

@@ -341,3 +341,16 @@ def test_ids_that_are_not_unique(toy: Path) -> None:
     replace_array(toy, "item_ids.bytes.npy", np.frombuffer(b"i0i1i2i2", np.uint8))
     with pytest.raises(DuplicateIds, match="'i2'"):
         open_bundle(toy)
+
+
+def test_a_small_bundle_may_be_read_into_memory(toy: Path) -> None:
+    size = sum(entry.bytes for entry in open_bundle(toy).manifest.files.values())
+    mapped, copied = open_bundle(toy, copy_up_to=size - 1), open_bundle(toy, copy_up_to=size)
+    assert (mapped.in_memory, copied.in_memory) == (False, True)
+    assert isinstance(mapped.user_embeddings, np.memmap)
+    assert not isinstance(copied.user_embeddings, np.memmap)
+    assert not copied.user_embeddings.flags.writeable
+    assert copied.user_embeddings.tolist() == mapped.user_embeddings.tolist()
+    assert [copied.item_ids.get(row) for row in range(len(copied.item_ids))] == [
+        mapped.item_ids.get(row) for row in range(len(mapped.item_ids))
+    ]
