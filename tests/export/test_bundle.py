@@ -18,6 +18,7 @@ from export.bundle import (
     BundleContents,
     BundleError,
     BundleExists,
+    CannotWriteBundle,
     ChecksumMismatch,
     DtypeMismatch,
     DuplicateIds,
@@ -135,7 +136,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     def fail(draft: Path) -> None:
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(CannotWriteBundle, match="disk full"):
         write_bundle(tmp_path / "m" / "1", toy_manifest(), toy_contents(), fail)
     assert list((tmp_path / "m").iterdir()) == []
 
