@@ -118,8 +118,15 @@ def one_thread() -> Iterator[None]:
 
 
 def write_index(index: faiss.Index, path: Path) -> None:
-    """Write the index file."""
-    faiss.write_index(index, str(path))
+    """Write the index file.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    try:
+        faiss.write_index(index, str(path))
+    except RuntimeError as error:
+        raise OSError(f"FAISS: {str(error).strip().splitlines()[-1]}") from error
 
 
 def open_index(path: Path, expected_items: int, dim: int) -> faiss.Index:

@@ -69,7 +69,7 @@ def _product(shape: tuple[int, ...]) -> int:
     return total
 
 
-def map_array(path: Path, dtype: str, shape: tuple[int, ...]) -> Array:
+def map_array(path: Path, dtype: str, shape: tuple[int, ...], *, in_memory: bool = False) -> Array:
     """Memory-map an array file read-only after checking its header.
 
     Args:
@@ -77,8 +77,10 @@ def map_array(path: Path, dtype: str, shape: tuple[int, ...]) -> Array:
         dtype: Element type the manifest declares.
         shape: Shape the manifest declares.
 
+        in_memory: Read it instead of mapping it: then nothing that happens to the file later can harm.
+
     Returns:
-        Read-only `np.memmap` of that shape.
+        Read-only array of that shape.
 
     Raises:
         MalformedArray: Not an array file.
@@ -91,7 +93,13 @@ def map_array(path: Path, dtype: str, shape: tuple[int, ...]) -> Array:
         raise DtypeMismatch(f"{path}: dtype {found_dtype.name}, manifest says {dtype}; export the bundle again")
     if found_shape != shape:
         raise ShapeMismatch(f"{path}: shape {found_shape}, manifest says {shape}; export the bundle again")
-    return np.memmap(path, dtype=found_dtype, mode="r", offset=offset, shape=found_shape)
+    if not in_memory:
+        return np.memmap(path, dtype=found_dtype, mode="r", offset=offset, shape=found_shape)
+    values = np.fromfile(path, dtype=found_dtype, offset=offset)
+    if values.size != _product(found_shape):
+        raise SizeMismatch(f"{path}: was cut while it was read; export the bundle again")
+    values.flags.writeable = False
+    return values.reshape(found_shape)
 
 
 def sha256_of(path: Path) -> str:

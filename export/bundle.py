@@ -66,6 +66,7 @@ from __future__ import annotations
 from export.errors import (
     BundleError,
     BundleExists,
+    CannotWriteBundle,
     ChecksumMismatch,
     DtypeMismatch,
     DuplicateIds,
@@ -118,6 +119,7 @@ __all__ = [
     "BundleContents",
     "BundleError",
     "BundleExists",
+    "CannotWriteBundle",
     "ChecksumMismatch",
     "DtypeMismatch",
     "DuplicateIds",

@@ -3,6 +3,7 @@
     BundleError
     ├── NotABundle            the path is not a directory with a manifest.json
     ├── BundleExists          a bundle is immutable: the target is taken
+    ├── CannotWriteBundle     the disk is full, or may not be written; nothing is left of what was begun
     ├── MalformedManifest     manifest.json is not JSON, or a field of it has the wrong type or value
     ├── UnsupportedSchema     written for another schema_version
     ├── MissingFile           a required or declared file is absent or not a regular file
@@ -43,6 +44,10 @@ class NotABundle(BundleError):
 
 class BundleExists(BundleError):
     """A bundle is immutable: the target is taken."""
+
+
+class CannotWriteBundle(BundleError):
+    """The disk is full, or may not be written; nothing is left of what was begun."""
 
 
 class MalformedManifest(BundleError):

@@ -60,15 +60,16 @@ def _rules(manifest: Manifest) -> dict[str, _Rule]:
     return rules
 
 
-def map_arrays(path: Path, manifest: Manifest) -> dict[str, Array]:
+def map_arrays(path: Path, manifest: Manifest, *, in_memory: bool = False) -> dict[str, Array]:
     """Map every array of the schema that the manifest lists.
 
     Args:
         path: The bundle's directory.
         manifest: Its manifest.
+        in_memory: Read them instead of mapping them.
 
     Returns:
-        Read-only maps by file name.
+        Read-only arrays by file name.
 
     Raises:
         MissingFile: A required file, or a part of an optional group, is not listed.
@@ -85,7 +86,7 @@ def map_arrays(path: Path, manifest: Manifest) -> dict[str, Array]:
     arrays = {}
     for name in required:
         dtype, shape = _declared(path, name, manifest.files[name], rules[name])
-        arrays[name] = map_array(path / name, dtype, shape)
+        arrays[name] = map_array(path / name, dtype, shape, in_memory=in_memory)
     return arrays
 
 

@@ -33,7 +33,7 @@ from export.manifest import MANIFEST_FILE, MAXIMUM_MANIFEST_BYTES, FileEntry, Ma
 
 @dataclass(frozen=True)
 class Bundle:
-    """An open bundle; arrays are read-only memory maps.
+    """An open bundle; arrays are read-only, memory maps or in memory.
 
     Attributes:
         path: The bundle's directory.
@@ -54,6 +54,7 @@ class Bundle:
         answer_rows: int32, shape (U, N): the best items each user does not have, -1 where none is left; or None,
             together with the next.
         answer_scores: float32, shape (U, N).
+        in_memory: Whether the arrays were read, so that the files are not needed any more.
     """
 
     path: Path
@@ -73,6 +74,7 @@ class Bundle:
     heldout_indices: npt.NDArray[np.int32] | None = None
     answer_rows: npt.NDArray[np.int32] | None = None
     answer_scores: npt.NDArray[np.float32] | None = None
+    in_memory: bool = False
 
     def seen(self, user_index: int) -> npt.NDArray[np.int32]:
         """Item rows the user already has, int32 of shape (n,).
@@ -120,12 +122,13 @@ def open_manifest(path: Path) -> Manifest:
     return parse_manifest(manifest_path.read_bytes(), str(manifest_path))
 
 
-def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
+def open_bundle(path: Path, *, verify: bool = True, copy_up_to: int = 0) -> Bundle:
     """Open a bundle, checking it as the text in `export/bundle.py` demands.
 
     Args:
         path: The bundle's directory.
         verify: Also read every byte: checksums, unique ids, finite embeddings.
+        copy_up_to: A bundle of at most so many bytes is read into memory; a larger one is mapped.
 
     Raises:
         BundleError: Its leaf says what is wrong.
@@ -133,7 +136,8 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
     manifest = open_manifest(path)
     for name, entry in manifest.files.items():
         _check_file(path / name, entry, verify=verify)
-    arrays = map_arrays(path, manifest)
+    in_memory = sum(entry.bytes for entry in manifest.files.values()) <= copy_up_to
+    arrays = map_arrays(path, manifest, in_memory=in_memory)
     check_values(path, manifest, arrays)
     bundle = Bundle(
         path=path,
@@ -153,6 +157,7 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
         heldout_indices=arrays.get("heldout_indices.npy"),
         answer_rows=arrays.get(ANSWER_ROWS_FILE),
         answer_scores=arrays.get(ANSWER_SCORES_FILE),
+        in_memory=in_memory,
     )
     if verify:
         verify_values(path, arrays)

@@ -146,7 +146,14 @@ class ModelRepository:
             if label == STABLE and before not in (None, path.name):
                 labels[PREVIOUS] = str(before)
             labels[label] = path.name
-            write_file(directory / LABELS_FILE, (json.dumps(labels, indent=2, sort_keys=True) + "\n").encode())
+            text = json.dumps(labels, indent=2, sort_keys=True) + "\n"
+            try:
+                write_file(directory / LABELS_FILE, text.encode())
+            except OSError as error:
+                raise RepositoryError(
+                    f"{directory / LABELS_FILE}: cannot be written ({error.strerror}) and stays as it was;"
+                    " free space there and try again"
+                ) from error
 
     def reserve(self, model: str, version: str = "") -> Path:
         """Where a new bundle may stand; ask before long work, so that a bad name or version is refused at once.

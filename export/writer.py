@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.arrays import Array, read_header, save_array, sha256_of
-from export.errors import BundleExists
+from export.errors import BundleExists, CannotWriteBundle
 from export.idtable import write_id_table, write_string_column
 from export.layout import ANSWER_ROWS_FILE, ANSWER_SCORES_FILE
 from export.manifest import MANIFEST_FILE, SCHEMA_VERSION, FileEntry, Manifest, compute_bundle_id
@@ -75,10 +76,23 @@ def write_bundle(
 
     Raises:
         BundleExists: `target` is there already.
+        CannotWriteBundle: The disk is full, or may not be written.
         BundleError: What is to be written would not open.
     """
     if target.exists():
         raise BundleExists(f"{target}: exists and bundles are immutable; give another version")
+    try:
+        return _write(target, manifest, contents, write_graphs)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CannotWriteBundle(
+            f"{target}: cannot be written ({reason}) and nothing is left of it; free space there and try again"
+        ) from error
+
+
+def _write(
+    target: Path, manifest: Manifest, contents: BundleContents, write_graphs: Callable[[Path], None]
+) -> Manifest:
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
@@ -92,6 +106,8 @@ def write_bundle(
         try:
             draft.rename(target)
         except OSError as error:
+            if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
+                raise
             raise BundleExists(f"{target}: exists and bundles are immutable; give another version") from error
         _flush([target.parent])
     except BaseException:

@@ -133,6 +133,14 @@ def read_shares(
 @click.option("--reflection/--no-reflection", default=True, help="Offer gRPC server reflection.")
 @click.option("--verify/--no-verify", default=True, help="Read every byte of a bundle before serving it.")
 @click.option(
+    "--copy-up-to",
+    type=click.IntRange(0),
+    default=64,
+    show_default=True,
+    metavar="MIB",
+    help="Read bundles of at most so many MiB into memory, where nothing done to their files harms; map larger ones.",
+)
+@click.option(
     "--ready-file", type=click.Path(path_type=Path, dir_okay=False), help="Write the addresses here once ready."
 )
 def serve(
@@ -168,6 +176,7 @@ def serve(
     from serve.options import ServerOptions
     from serve.server import run
 
+    options["copy_up_to"] <<= 20
     options["tls"] = _read_tls(tls_cert, tls_key, tls_client_ca)
     options |= {"splits": _read_splits(splits), "shadows": _read_shadows(shadows), "ready_file": ready_file}
     return run(ServerOptions(repository=repository, models=models, limits=limits(), **options))

@@ -66,13 +66,16 @@ def choose_models(repository: ModelRepository, wanted: Sequence[str]) -> list[Mo
     return list(dict.fromkeys(choices))
 
 
-def load_model(name: str, path: Path, *, verify: bool = True, recorded: Sequence[Query] = ()) -> ServedModel:
+def load_model(
+    name: str, path: Path, *, verify: bool = True, copy_up_to: int = 0, recorded: Sequence[Query] = ()
+) -> ServedModel:
     """Open, verify, build and warm one model.
 
     Args:
         name: Of the model.
         path: Of its bundle.
         verify: Also read every byte of it.
+        copy_up_to: A bundle of at most so many bytes is read into memory; a larger one is mapped.
         recorded: Questions that callers really asked, to warm it with.
 
     Raises:
@@ -80,7 +83,7 @@ def load_model(name: str, path: Path, *, verify: bool = True, recorded: Sequence
         UnusableBundle: It opened but cannot answer.
     """
     started = perf_counter()
-    bundle = open_bundle(path, verify=verify)
+    bundle = open_bundle(path, verify=verify, copy_up_to=copy_up_to)
     summary = summarise(bundle.manifest, name, path.name, bundle.index_path)
     recommender = build_recommender(bundle, name)
     warm_up(recommender, path, recorded)
@@ -93,6 +96,7 @@ class BackgroundLoader:
     Args:
         metrics: Where loads are counted.
         verify: Read every byte of a bundle before serving it.
+        copy_up_to: A bundle of at most so many bytes is read into memory; a larger one is mapped.
         prepare_thread: Called once in the loading thread.
 
     Attributes:
@@ -100,11 +104,16 @@ class BackgroundLoader:
     """
 
     def __init__(
-        self, metrics: Metrics, *, verify: bool = True, prepare_thread: Callable[[], None] | None = None
+        self,
+        metrics: Metrics,
+        *,
+        verify: bool = True,
+        copy_up_to: int = 0,
+        prepare_thread: Callable[[], None] | None = None,
     ) -> None:
         self.errors: dict[tuple[str, str], str] = {}
         self._metrics = metrics
-        self._verify = verify
+        self._options: dict[str, Any] = {"verify": verify, "copy_up_to": copy_up_to}
         self._prepare_thread = prepare_thread
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lowpass-load", initializer=self._begin)
 
@@ -117,7 +126,7 @@ class BackgroundLoader:
         """
         which = {"model": name, "version": path.name}
         try:
-            model = self._thread.submit(load_model, name, path, verify=self._verify, recorded=recorded).result()
+            model = self._thread.submit(load_model, name, path, recorded=recorded, **self._options).result()
         except Exception as error:
             self.errors[name, path.name] = str(error)
             self._metrics.load_failed(name)
@@ -154,7 +163,7 @@ def build_recommender(bundle: Bundle, name: str) -> Recommender:
     card = bundle.manifest.index
     # A plain view of the mapped memory: indexing a np.memmap costs a Python call each time.
     items = np.asarray(bundle.item_embeddings)
-    index = FaissIndex.open(bundle.index_path, card.search, items)
+    index = FaissIndex.open(bundle.index_path, card.search, items, in_memory=bundle.in_memory)
     if (index.num_items, index.dim) != items.shape:
         raise UnusableBundle(
             f"{bundle.index_path}: {index.num_items} vectors of {index.dim} for {items.shape[0]} items of"
@@ -179,7 +188,7 @@ def build_recommender(bundle: Bundle, name: str) -> Recommender:
         index=index,
         exact=ExactIndex(items),
         cosine=ExactIndex.by_cosine(items),
-        fold_in=OnnxFoldIn(bundle.fold_in_onnx_path),
+        fold_in=OnnxFoldIn(bundle.fold_in_onnx_path, items if bundle.in_memory else None),
         answers=_answer_table(bundle),
     )
 

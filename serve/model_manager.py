@@ -42,6 +42,7 @@ class ModelManager:
         store: What is changed.
         metrics: Where loads are counted.
         verify: Read every byte of a bundle before serving it.
+        copy_up_to: A bundle of at most so many bytes is read into memory; a larger one is mapped.
         prepare_thread: Called once in the loading thread.
         backoff: Says when `refresh` tries again what failed.
     """
@@ -54,6 +55,7 @@ class ModelManager:
         metrics: Metrics,
         *,
         verify: bool = True,
+        copy_up_to: int = 0,
         prepare_thread: Callable[[], None] | None = None,
         backoff: LoadBackoff | None = None,
     ) -> None:
@@ -63,7 +65,7 @@ class ModelManager:
         self._metrics = metrics
         self._verify = verify
         self._backoff = backoff or LoadBackoff()
-        self._loader = BackgroundLoader(metrics, verify=verify, prepare_thread=prepare_thread)
+        self._loader = BackgroundLoader(metrics, verify=verify, copy_up_to=copy_up_to, prepare_thread=prepare_thread)
         self._changing = threading.RLock()
         self._live: dict[str, list[str | None]] = {}
         self._stopping = threading.Event()

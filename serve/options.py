@@ -37,6 +37,7 @@ class ServerOptions:
         limits: What is accepted.
         reflection: Whether to offer server reflection.
         verify: Whether to read every byte of a bundle before serving it.
+        copy_up_to: A bundle of at most so many bytes is read into memory; a larger one is mapped.
         access_log: Share of the requests that leave a line in the log.
         trace_endpoint: OTLP receiver of traces, `http://HOST:PORT`; empty for none.
         trace_share: Share of the requests without a caller's trace that leave one.
@@ -63,6 +64,7 @@ class ServerOptions:
     limits: Limits = field(default_factory=Limits)
     reflection: bool = True
     verify: bool = True
+    copy_up_to: int = 64 << 20
     access_log: float = 0.0
     trace_endpoint: str = ""
     trace_share: float = 0.01

@@ -114,6 +114,7 @@ class Server:
             self.store,
             self.metrics,
             verify=self._options.verify,
+            copy_up_to=self._options.copy_up_to,
             prepare_thread=limit_native_threads,
         )
 

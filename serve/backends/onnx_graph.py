@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from serve.errors import UnusableBundle
+from serve.ports import Matrix
 
 
 class OnnxFoldIn:
@@ -16,13 +17,18 @@ class OnnxFoldIn:
 
     Args:
         path: The graph.
+        item_embeddings: Shape (N, d), in memory; None lets ONNX Runtime map the bundle's file.
 
     Raises:
         UnusableBundle: The graph cannot be read, or has other inputs or outputs.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, item_embeddings: Matrix | None = None) -> None:
         options = onnxruntime.SessionOptions()
+        if item_embeddings is not None:
+            # The session keeps no reference of its own.
+            self._items = onnxruntime.OrtValue.ortvalue_from_numpy(item_embeddings)
+            options.add_external_initializers(["item_embeddings"], [self._items])
         # One thread makes no pool; the arena would keep the largest request's memory for ever.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1

@@ -14,6 +14,9 @@ from serve.metrics import Metrics
 from serve.rpc.services import AnyMethod
 from serve.tracing import Tracing
 
+UNREADABLE = "the message cannot be read"
+"""What is said of bytes that are not the method's request, with INTERNAL, as gRPC's own libraries do."""
+
 
 @dataclass(frozen=True)
 class TransportSettings:

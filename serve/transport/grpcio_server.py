@@ -15,6 +15,7 @@ from time import monotonic, perf_counter_ns, sleep
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 
 from serve.access_log import HEADER, request_id_of
@@ -27,7 +28,7 @@ from serve.rpc.call import Call, Refusal
 from serve.rpc.interceptors import Guarded, GuardedStream, guard, guard_stream, refuse
 from serve.rpc.services import AnyMethod, StreamMethod
 from serve.transport import reflection
-from serve.transport.base import TransportSettings
+from serve.transport.base import UNREADABLE, TransportSettings
 from serve.transport.health import Readiness
 
 REFUSALS_QUEUED = 1024
@@ -131,7 +132,7 @@ class GrpcioServer:
                 make_handler = grpc.unary_unary_rpc_method_handler
             turn_away = _refuser(method.name, settings.metrics)
             turn_away.experimental_thread_pool = self._side  # type: ignore[attr-defined]  # read by grpcio
-            codec = (method.request.FromString, method.response.SerializeToString)
+            codec = (_reader(method.request), method.response.SerializeToString)
             handlers[method.name] = make_handler(serve, *codec)
             refusing = make_handler(turn_away, bytes, method.response.SerializeToString)
             self._arrivals.refusing[f"/{service}/{method.name}"] = refusing
@@ -227,7 +228,7 @@ class _Arrivals(grpc.ServerInterceptor):
 
 def _adapt(guarded: Guarded, max_deadline: float, workers: _WorkerPool) -> Callable[[Any, Any], Any]:
     def serve(request: Any, context: Any) -> Any:
-        call = _take_up(context, max_deadline, workers)
+        call = _take_up(request, context, max_deadline, workers)
         try:
             return guarded(request, call)
         except Refusal as refusal:
@@ -250,12 +251,24 @@ def _adapt_stream(guarded: GuardedStream, max_deadline: float, workers: _WorkerP
             stop.cancel()
 
     def serve(request: Any, context: Any) -> Iterator[Any]:
-        return parts(request, context, _take_up(context, max_deadline, workers))
+        return parts(request, context, _take_up(request, context, max_deadline, workers))
 
     return serve
 
 
-def _take_up(context: Any, max_deadline: float, workers: _WorkerPool) -> Call:
+def _reader(message: type[Message]) -> Callable[[bytes], Message | DecodeError]:
+    """What reads a request. One that it raises for, grpcio ends without ever freeing its place on the connection."""
+
+    def read(payload: bytes) -> Message | DecodeError:
+        try:
+            return message.FromString(payload)
+        except DecodeError as error:
+            return error
+
+    return read
+
+
+def _take_up(request: Any, context: Any, max_deadline: float, workers: _WorkerPool) -> Call:
     workers.taken_up()
     (arrival, _), now = _ARRIVAL.get(), perf_counter_ns()
     arrived_at = monotonic() - (now - arrival) * 1e-9
@@ -263,6 +276,8 @@ def _take_up(context: Any, max_deadline: float, workers: _WorkerPool) -> Call:
     metadata = context.invocation_metadata()
     request_id = request_id_of(metadata)
     context.set_trailing_metadata(((HEADER, request_id),))
+    if isinstance(request, DecodeError):
+        context.abort(grpc.StatusCode.INTERNAL, UNREADABLE)
     return Call(arrival, deadline, context.is_active, now, request_id=request_id, metadata=metadata)
 
 

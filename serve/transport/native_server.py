@@ -1,8 +1,9 @@
 """The fast transport: HTTP/2 and gRPC in Rust threads outside the GIL (pygrpc-native), batches as they come.
 
-One of `workers` + 1 threads always receives. What it receives it admits or refuses at once; then it hands the receiving
-over and works, unless all workers are at work: then what it received waits in a queue. So whatever has queued while
-workers were busy is the next batch, without a timer, and a full server still says quickly that it is full.
+One of `workers` + 1 threads receives. What it receives it admits or refuses at once; then it works, and goes on
+receiving while calls are quick. Where they are not it first hands the receiving over, unless all workers are at work:
+then what it received waits in a queue. So whatever has queued while workers were busy is the next batch, without a
+timer, and a full server still says quickly that it is full.
 
 What it cannot do: TLS, closing connections by age, and the trailer `grpc-retry-pushback-ms` (RetryInfo in the details
 says the same). Reflection is answered by a grpcio server on a socket beside it.
@@ -12,10 +13,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic, perf_counter_ns, sleep
 from typing import Any
@@ -32,27 +31,19 @@ from serve.rpc.call import Call, Refusal
 from serve.rpc.interceptors import GuardedMany, GuardedStream, guard_many, guard_stream, refuse
 from serve.rpc.services import AnyMethod, Method, StreamMethod
 from serve.rpc.status import INTERNAL
-from serve.transport.base import TransportSettings
+from serve.transport.base import UNREADABLE, TransportSettings
+from serve.transport.native_backlog import BATCH_AT_MOST, Backlog, Pending
 from serve.transport.native_health import NativeHealth
 from serve.transport.native_reflection import ReflectionServer
 from serve.transport.native_stream import send_parts
 
 LOG = logging.getLogger("lowpass.serve")
-BATCH_AT_MOST = 64
+RECEIVED_AT_MOST = 1024
+"""Calls counted or refused between two batches: a flood must not keep those that were admitted from their answers."""
 QUICK = 250e-6
 """While a call takes less, in seconds, the thread that received goes on receiving: handing over would cost as much."""
 FLUSH = 0.05
 """Before closing, so that answers given last leave the process, in seconds."""
-
-
-@dataclass(slots=True)
-class _Pending:
-    """An admitted call."""
-
-    call_id: int
-    method: int
-    payload: bytes
-    call: Call
 
 
 class NativeServer:
@@ -78,9 +69,7 @@ class NativeServer:
         self._front: Any = None
         self._fallback: ReflectionServer | None = None
         self._receiving = threading.Lock()
-        self._state = threading.Lock()
-        self._backlog: deque[_Pending] = deque()
-        self._working = 0
+        self._backlog = Backlog(settings.workers, self._answers_many)
         self._seconds_a_call = QUICK
         self._active: set[int] = set()
         self._threads: list[threading.Thread] = []
@@ -143,56 +132,44 @@ class NativeServer:
                 batch = self._next_batch()
                 while batch and self._keeps_receiving(batch):
                     self._work(batch)
-                    with self._state:
-                        self._working -= 1
+                    self._backlog.end()
                     batch = self._next_batch()
             if batch is None:
                 return
             while batch:
                 self._work(batch)
-                with self._state:
-                    batch = self._take()
-                    if not batch:
-                        self._working -= 1
+                batch = self._backlog.go_on()
 
-    def _keeps_receiving(self, batch: Sequence[_Pending]) -> bool:
+    def _keeps_receiving(self, batch: Sequence[Pending]) -> bool:
         return self._answers_many(batch[0].method) and self._seconds_a_call < QUICK
 
-    def _next_batch(self) -> list[_Pending] | None:
+    def _next_batch(self) -> list[Pending] | None:
         """Receive until there is a batch and a worker for it; None at the end."""
         # What came meanwhile is counted or refused before anything is worked on.
-        timeout_ms: int | None = 0
-        while True:
-            events = self._front.recv_batch_details(BATCH_AT_MOST, timeout_ms)
-            if events is None:
-                return None
-            arrival = perf_counter_ns()
-            admitted = [pending for event in events if (pending := self._admit(event, arrival)) is not None]
-            with self._state:
-                self._backlog.extend(admitted)
-                if len(events) == BATCH_AT_MOST:
-                    continue
-                if self._working < self._settings.workers and (batch := self._take()):
-                    self._working += 1
-                    return batch
-            timeout_ms = None
+        for _ in range(RECEIVED_AT_MOST // BATCH_AT_MOST):
+            received = self._receive(0)
+            if received < BATCH_AT_MOST:
+                break
+        while received >= 0:
+            if batch := self._backlog.begin():
+                return batch
+            received = self._receive(None)
+        return None
 
-    def _take(self) -> list[_Pending]:
-        """The next calls to work on together: as many as share a method that answers many, else one."""
-        if not self._backlog:
-            return []
-        batch = [self._backlog.popleft()]
-        first = batch[0].method
-        if self._answers_many(first):
-            while self._backlog and self._backlog[0].method == first and len(batch) < BATCH_AT_MOST:
-                batch.append(self._backlog.popleft())
-        return batch
+    def _receive(self, timeout_ms: int | None) -> int:
+        """Count in or refuse what has come; returns how many events, -1 at the end."""
+        events = self._front.recv_batch_details(BATCH_AT_MOST, timeout_ms)
+        if events is None:
+            return -1
+        arrival = perf_counter_ns()
+        self._backlog.add([pending for event in events if (pending := self._admit(event, arrival)) is not None])
+        return len(events)
 
     def _answers_many(self, number: int) -> bool:
         method = self._methods[number][1]
         return isinstance(method, Method) and method.handle_many is not None
 
-    def _admit(self, event: Any, arrival: int) -> _Pending | None:
+    def _admit(self, event: Any, arrival: int) -> Pending | None:
         """Count a call in, or end it here; a defect ends the call, not the thread."""
         try:
             return self._count_in(event, arrival)
@@ -201,7 +178,7 @@ class NativeServer:
             self._front.fail(event[1], code_pb2.INTERNAL, INTERNAL.message)
             return None
 
-    def _count_in(self, event: Any, arrival: int) -> _Pending | None:
+    def _count_in(self, event: Any, arrival: int) -> Pending | None:
         kind, call_id, method, payload, _, details = event
         if kind != EVENT_CALL:
             self._active.discard(call_id)
@@ -230,14 +207,14 @@ class NativeServer:
         deadline = Deadline.of(monotonic(), longest, remaining)
         is_active = partial(self._active.__contains__, call_id)
         call = Call(arrival, deadline, is_active, arrival, request_id=request_id_of(metadata), metadata=metadata)
-        return _Pending(call_id, method, payload, call)
+        return Pending(call_id, method, payload, call)
 
     def _fail(self, call_id: int, refusal: Refusal, request_id: str) -> None:
         status: Any = rpc_status.to_status(refusal.status)
         trailers = (*status.trailing_metadata, (HEADER, request_id))
         self._front.fail(call_id, refusal.status.code, refusal.status.message, trailers)
 
-    def _work(self, batch: Sequence[_Pending]) -> None:
+    def _work(self, batch: Sequence[Pending]) -> None:
         """Answer calls of one method, and count them out; a defect ends them, not the thread."""
         started = perf_counter_ns()
         try:
@@ -253,7 +230,7 @@ class NativeServer:
                 self._active.discard(pending.call_id)
                 self._settings.admission.leave()
 
-    def _take_up(self, batch: Sequence[_Pending]) -> None:
+    def _take_up(self, batch: Sequence[Pending]) -> None:
         method = self._methods[batch[0].method][1]
         taken_up = perf_counter_ns()
         requests, answered = [], []
@@ -266,22 +243,22 @@ class NativeServer:
                 requests.append(method.request.FromString(pending.payload))
                 answered.append(pending)
             except DecodeError:
-                self._front.fail(pending.call_id, code_pb2.INTERNAL, "the message cannot be read")
+                self._front.fail(pending.call_id, code_pb2.INTERNAL, UNREADABLE)
         if answered:
             self._answers[batch[0].method](answered, requests)
 
-    def _give_up(self, pending: _Pending) -> None:
+    def _give_up(self, pending: Pending) -> None:
         # What has been answered already is left as it is by the front.
         with suppress(Exception):
             self._front.fail(pending.call_id, code_pb2.INTERNAL, INTERNAL.message)
 
-    def _answerer(self, method: AnyMethod) -> Callable[[Sequence[_Pending], Sequence[Message]], None]:
+    def _answerer(self, method: AnyMethod) -> Callable[[Sequence[Pending], Sequence[Message]], None]:
         around = (self._settings.metrics, self._settings.access_log, self._settings.tracing)
         if isinstance(method, StreamMethod):
             return partial(self._answer_in_parts, guard_stream(method, *around))
         return partial(self._answer, guard_many(method, *around))
 
-    def _answer(self, guarded: GuardedMany, answered: Sequence[_Pending], requests: Sequence[Message]) -> None:
+    def _answer(self, guarded: GuardedMany, answered: Sequence[Pending], requests: Sequence[Message]) -> None:
         found = guarded(requests, [pending.call for pending in answered])
         for pending, outcome in zip(answered, found, strict=True):
             try:
@@ -291,7 +268,7 @@ class NativeServer:
                 self._give_up(pending)
 
     def _answer_in_parts(
-        self, guarded: GuardedStream, answered: Sequence[_Pending], requests: Sequence[Message]
+        self, guarded: GuardedStream, answered: Sequence[Pending], requests: Sequence[Message]
     ) -> None:
         for pending, request in zip(answered, requests, strict=True):
             try:
@@ -299,7 +276,7 @@ class NativeServer:
             except Refusal as refusal:
                 self._fail(pending.call_id, refusal, pending.call.request_id)
 
-    def _end(self, pending: _Pending, outcome: Message | Refusal) -> None:
+    def _end(self, pending: Pending, outcome: Message | Refusal) -> None:
         request_id = pending.call.request_id
         if isinstance(outcome, Refusal):
             self._fail(pending.call_id, outcome, request_id)

@@ -18,6 +18,7 @@ from export.bundle import (
     BundleContents,
     BundleError,
     BundleExists,
+    CannotWriteBundle,
     ChecksumMismatch,
     DtypeMismatch,
     DuplicateIds,
@@ -135,7 +136,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     def fail(draft: Path) -> None:
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(CannotWriteBundle, match="disk full"):
         write_bundle(tmp_path / "m" / "1", toy_manifest(), toy_contents(), fail)
     assert list((tmp_path / "m").iterdir()) == []
 
@@ -396,3 +397,16 @@ def test_an_answer_table_that_is_wrong(answered: Path, name: str, values: Array,
     replace_array(answered, name, values)
     with pytest.raises(error, match="answer_"):
         open_bundle(answered)
+
+
+def test_a_small_bundle_may_be_read_into_memory(toy: Path) -> None:
+    size = sum(entry.bytes for entry in open_bundle(toy).manifest.files.values())
+    mapped, copied = open_bundle(toy, copy_up_to=size - 1), open_bundle(toy, copy_up_to=size)
+    assert (mapped.in_memory, copied.in_memory) == (False, True)
+    assert isinstance(mapped.user_embeddings, np.memmap)
+    assert not isinstance(copied.user_embeddings, np.memmap)
+    assert not copied.user_embeddings.flags.writeable
+    assert copied.user_embeddings.tolist() == mapped.user_embeddings.tolist()
+    assert [copied.item_ids.get(row) for row in range(len(copied.item_ids))] == [
+        mapped.item_ids.get(row) for row in range(len(mapped.item_ids))
+    ]

@@ -7,6 +7,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
+from export.ann import write_index
 from export.bundle import BundleContents, IndexCard, Manifest, ModelCard
 from export.fold_in import FoldInWeights, build_whitening
 from export.onnx_graphs import write_fold_in_graph, write_recommend_graph
@@ -67,7 +68,7 @@ def publish(
         items = np.ascontiguousarray(made.item_embeddings, dtype=np.float32)
         index = faiss.index_factory(DIM, factory, faiss.METRIC_INNER_PRODUCT)
         index.add(items)
-        faiss.write_index(index, str(directory / "index.faiss"))
+        write_index(index, directory / "index.faiss")
         write_recommend_graph(directory)
         write_fold_in_graph(directory, build_whitening(items, FoldInWeights()))
 
