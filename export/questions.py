@@ -16,12 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from export.ann import Vectors, ask, one_thread, search_exactly, set_search
+from export.ann import RECALL_K, Vectors, ask, one_thread, search_exactly, set_search
 
 Rows = npt.NDArray[np.int64]
 
-RECALL_K = 20
-"""List length at which recall is measured."""
 MAX_OVER_FETCH = 1024
 """A server asks an approximate index for no more: it scores every item instead."""
 
