@@ -30,7 +30,9 @@ REPOSITORY_OPTION = click.option("--repository", required=True, type=DIRECTORY, 
 @click.option("--label", default="stable", show_default=True, help="Label to point to it; '' for none.")
 @click.option("--ann-recall", default=0.99, show_default=True, help="What the index must find of the exact top 20.")
 @click.option(
-    "--max-index-bytes-per-item", type=click.FloatRange(0, min_open=True), help="Largest index file.  [default: any]"
+    "--max-index-bytes-per-item",
+    type=click.FloatRange(0, min_open=True),
+    help="Bound on the index file.  [default: none]",
 )
 @click.option(
     "--answer-table", default=0, type=click.IntRange(0), help="Store the best N items of every user.  [default: none]"
@@ -230,14 +232,15 @@ def _tabulate(index: IndexCard) -> list[str]:
     if not index.candidates:
         return []
     lines = [
-        f"  {'index, * where no other beats it':<42}{'recall':>8}{'median µs':>11}{'bytes/item':>12}{'built in s':>12}"
+        f"  {'index, * where no other beats it':<42}{'recall':>10}{'median µs':>11}{'bytes/item':>12}{'built in s':>12}"
     ]
     for row in index.candidates:
-        name = f"{'*' if row.get('pareto') else ' '} {row['factory']}"
+        name = f"{'*' if row.get('pareto') else ' '} {row.get('factory')}"
         name += "".join(f" {key}={value}" for key, value in row.get("search", {}).items())
         if "skipped" in row:
             lines.append(f"  {name:<42}  not built: {row['skipped']}")
             continue
-        sizes = [f"{row[key]:,}" if key in row else "" for key in ("median_us", "bytes_per_item", "build_seconds")]
-        lines.append(f"  {name:<42}{row['ann_recall']:>8.4f}{sizes[0]:>11}{sizes[1]:>12}{sizes[2]:>12}".rstrip())
+        numbers = [row.get(key, "") for key in ("ann_recall", "median_us", "bytes_per_item", "build_seconds")]
+        cells = (f"{number:>{width}}" for number, width in zip(numbers, (10, 11, 12, 12), strict=True))
+        lines.append(f"  {name:<42}{''.join(cells)}".rstrip())
     return lines

@@ -7,6 +7,8 @@ Time is bounded for large catalogues. A ladder of settings is climbed no further
 Lists are clustered once for all indexes over them. A graph over more than 50,000 items is first built over that many:
 there it finds more and is quicker than over all, so what does not find enough on the sample, or is slower than the
 best index over all items, cannot win and is not built; nor is what would take all graphs beyond three minutes.
+
+Times are of one processor, so that a machine that does something else as well does not change the choice.
 """
 
 from __future__ import annotations
@@ -110,9 +112,9 @@ class _Contest:
         if skipped is not None:
             self.rows.append({"factory": candidate.factory, "search": {}, "skipped": skipped})
             return
-        started = time.perf_counter()
+        started = time.process_time()
         index = build_index(candidate.factory, self.items, coarse=self.coarse)
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         if candidate.is_graph:
             self.graph_seconds += seconds
         if self.coarse is None:
@@ -132,9 +134,9 @@ class _Contest:
         """Why a graph over all items cannot win, or None."""
         sample = np.ascontiguousarray(self.items[self.trial])
         questions = self.questions.of_other_items()
-        started = time.perf_counter()
+        started = time.process_time()
         index = build_index(candidate.factory, sample, ef_construction=suit_ef_construction(len(self.items)))
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         rows = climb(index, candidate, sample, questions, questions.answer_exactly(sample), self.ann_recall)
         enough = [row for row in rows if _is_enough(row, self.ann_recall)]
         if not enough:

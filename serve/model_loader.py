@@ -213,7 +213,9 @@ def warm_up(recommender: Recommender, path: Path, recorded: Sequence[Query] = ()
     catalogue = recommender.catalogue
     users, item = len(catalogue.user_ids), catalogue.item_ids.get(0)
     rows = np.unique(np.linspace(0, users - 1, num=min(users, 64), dtype=np.int64))
-    queries = [Query(catalogue.user_ids.get(int(row))) for row in rows]
+    ids = [catalogue.user_ids.get(int(row)) for row in rows]
+    # With an answer table the plain question does not reach the index.
+    queries = [Query(user_id, include_seen=include_seen) for user_id in ids for include_seen in (False, True)]
     queries += [Query(history=[item]), Query(history=[item], exact=True), Query("", allow_fallback=True)]
     try:
         answers = [recommender.recommend([query]) for query in queries]

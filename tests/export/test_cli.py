@@ -72,7 +72,7 @@ def test_an_older_manifest_and_a_skipped_index_are_shown(
     (old / "manifest.json").write_text(json.dumps(document))
     shown = run(capsys, "bundle", "inspect", old).splitlines()
     assert [line.split() for line in shown if "Flat  " in line or "HNSW32" in line] == [
-        ["Flat", "1.0000", "7.5"],
+        ["Flat", "1.0", "7.5"],
         ["HNSW32", "not", "built:", "would", "take", "900", "s", "to", "build"],
     ]
 

@@ -129,6 +129,20 @@ def test_an_index_of_other_items_whose_finds_are_scored_anew(tmp_path: Path) -> 
         verify_bundle(tmp_path / "2")
 
 
+def test_items_that_all_score_the_same_are_all_the_right_ones(tmp_path: Path) -> None:
+    card = IndexCard("Flat", {"k_factor": 1}, 1.0, 2, 16.0, [])
+    contents = replace(toy_contents(), user_embeddings=np.zeros((3, 4), dtype=np.float32))
+    path = write_with(tmp_path / "1", contents=contents)
+    again = tmp_path / "2"
+
+    def write(draft: Path) -> None:
+        for name in ("index.faiss", "recommend.onnx", "fold_in.onnx"):
+            shutil.copy(path / name, draft / name)
+
+    write_bundle(again, replace(open_bundle(path).manifest, index=card), contents, write)
+    assert verify_bundle(again)["index_largest_difference"] == 0.0
+
+
 ANSWERS = np.array([[0, 2, 3], [1, 0, 3], [2, 0, 1]]), np.array([[1, 0, 0]] * 3, dtype=np.float32)
 
 
