@@ -37,8 +37,6 @@ SETTLED_AFTER, SETTLE_AT_MOST = 0.05, 1.0
 """Before stopping: this long without an arrival, in seconds, waited for at most so long."""
 
 OPTIONS = (
-    # Without this a second server on the port would silently take half of the connections.
-    ("grpc.so_reuseport", 0),
     ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -64,10 +62,15 @@ class GrpcioServer:
         self._reflecting = ThreadPoolExecutor(2, thread_name_prefix="lowpass-reflection")
         self._readiness = Readiness(settings.services, self._side)
         self._arrivals = _Arrivals(settings)
+        own_options = (
+            # Unless told otherwise, a second server on the port would silently take half of the connections.
+            ("grpc.so_reuseport", int(settings.shares_port)),
+            ("grpc.max_receive_message_length", settings.limits.max_message_bytes),
+        )
         self._server = grpc.server(
             self._workers,
             interceptors=[self._arrivals],
-            options=[*OPTIONS, ("grpc.max_receive_message_length", settings.limits.max_message_bytes)],
+            options=[*OPTIONS, *own_options],
             maximum_concurrent_rpcs=settings.limits.max_in_flight + REFUSALS_QUEUED,
         )
         for service, methods in settings.services.items():

@@ -11,14 +11,13 @@ says the same). Reflection is answered by a grpcio server on a socket beside it.
 from __future__ import annotations
 
 import logging
-import tempfile
+import secrets
 import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from time import monotonic, perf_counter_ns, sleep
 from typing import Any
 
@@ -89,7 +88,9 @@ class NativeServer:
         """Take the address; see `Transport`."""
         methods = [(path, False) for path, _ in self._methods] + self._health.methods
         try:
-            self._front = NativeGrpcFront(address, methods, io_threads=1, call_details=True)
+            self._front = NativeGrpcFront(
+                address, methods, io_threads=1, call_details=True, reuse_port=self._settings.shares_port
+            )
             port = self._front.bound_port
         except (RuntimeError, ValueError, OSError) as error:
             raise AddressUnavailable(
@@ -249,18 +250,18 @@ class _ReflectionServer:
     """A grpcio server on a Unix socket that speaks reflection and nothing else."""
 
     def __init__(self, services: Any, authorize: Authorize | None) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="lowpass-")
-        self.path = str(Path(self._folder.name) / "reflection.sock")
+        # Linux's abstract names leave no file behind, however the process ends.
+        name = f"lowpass-{secrets.token_hex(16)}"
+        self.path = f"\0{name}"
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="lowpass-reflection")
         self._server = grpc.server(self._pool, interceptors=[_Door(authorize)] if authorize is not None else [])
         self._server.add_generic_rpc_handlers((reflection.reflection_handler(services, self._pool),))
-        self._server.add_insecure_port(f"unix:{self.path}")
+        self._server.add_insecure_port(f"unix-abstract:{name}")
         self._server.start()
 
     def stop(self) -> None:
         self._server.stop(0.0).wait()
         self._pool.shutdown()
-        self._folder.cleanup()
 
 
 class _Door(grpc.ServerInterceptor):
