@@ -123,7 +123,7 @@ def read_shares(
     type=click.FloatRange(0),
     default=1.0,
     show_default=True,
-    help="Longest expected wait for a worker in seconds; who would wait longer is refused. 0: no bound.",
+    help="Longest expected wait for a thread in seconds; who would wait longer is refused. 0: no bound.",
 )
 @click.option(
     "--drain-wait",

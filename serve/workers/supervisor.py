@@ -165,7 +165,7 @@ class Supervisor:
             within: Whoever is not done after so long is killed, in seconds.
 
         Returns:
-            Whether all were done in time, with nothing cut off.
+            Whether all were done in time, with nothing cut off; one that was not ready yet had nothing to do.
         """
         left = {number: place.worker for number, place in enumerate(self._places) if place.worker is not None}
         for worker in left.values():
@@ -182,7 +182,8 @@ class Supervisor:
             if isinstance(event, Ended):
                 worker = left.pop(event.number)
                 ended = _how_ended(worker.reap())
-                in_order = in_order and ended == {"exit_code": 0}
+                was_ready = self._places[event.number].ready_since is not None
+                in_order = in_order and (ended == {"exit_code": 0} or not was_ready)
                 LOG.info("worker ended", extra={"fields": {"worker": event.number, "pid": worker.pid, **ended}})
         return in_order
 
@@ -226,7 +227,8 @@ def run(options: ServerOptions) -> int:
         options: How; `processes` says how many.
 
     Raises:
-        StartupError: An address is unusable, an option is for a single process, or a worker cannot start.
+        StartupError: An address is unusable, or an option is for a single process.
+        WorkerFailed: A worker cannot start.
     """
     log_to_stderr()
     if options.admin_address:

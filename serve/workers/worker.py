@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -56,21 +56,34 @@ def work(options: ServerOptions, number: int, supervisor: Connection) -> None:
         accepting.set()
         server.start()
     except Exception as error:
-        supervisor.send_bytes(json.dumps(_failure(error)).encode())
+        _tell(supervisor, _failure(error))
         raise SystemExit(1) from error
     models = [f"{model.summary.name}:{model.summary.version}" for model in server.store.models]
-    with suppress(OSError):
-        supervisor.send_bytes(json.dumps({"models": models, "transport": server.transport_name}).encode())
+    _tell(supervisor, {"models": models, "transport": server.transport_name})
     raise SystemExit(stop_in_order(server, stops.get()))
+
+
+def _tell(supervisor: Connection, content: Mapping[str, object]) -> None:
+    # Where nobody listens any more, `_answer` hears of it.
+    with suppress(OSError):
+        supervisor.send_bytes(json.dumps(content).encode())
 
 
 def _answer(supervisor: Connection, server: Server, stop: Callable[[str], None]) -> None:
     try:
         while True:
             supervisor.recv_bytes()
-            supervisor.send_bytes(generate_latest(server.metrics.registry))
+            supervisor.send_bytes(_series(server))
     except (EOFError, OSError):
         stop(SUPERVISOR_GONE)
+
+
+def _series(server: Server) -> bytes:
+    try:
+        return generate_latest(server.metrics.registry)
+    except Exception:
+        LOG.exception("defect in the series")
+        return b""
 
 
 def _failure(error: Exception) -> dict[str, object]:

@@ -77,6 +77,8 @@ def test_a_signal_while_starting_stops_the_start() -> None:
     stage = Stage(2, do_nothing)
     stage.supervisor.tell("SIGTERM")
     assert stage.supervisor.bring_up() == "SIGTERM"
+    stage.started[0].exit_code = -15
+    assert stage.supervisor.end(within=60.0) is True, "who was not ready had nothing to lose"
 
 
 def test_a_worker_that_dies_at_once_is_started_ever_more_seldom_and_the_other_left_alone() -> None:
