@@ -93,12 +93,21 @@ def read_shares(
     help="native is faster and speaks no TLS (pip install 'lowpass[native]'); auto takes it where it can do all asked.",
 )
 @click.option(
+    "--workers",
+    "processes",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Processes that share the port and the memory of the models; one that dies is started again. A connection"
+    " stays with one of them. With several, models change by 'lowpass label set' and --watch, not by --admin-address.",
+)
+@click.option(
     "--threads",
     "workers",
     type=click.IntRange(1, 64),
     default=4,
     show_default=True,
-    help="Threads that work on requests.",
+    help="Threads that work on requests, in each worker.",
 )
 @click.option(
     "--access-log",
@@ -155,6 +164,7 @@ def serve(
     tls_key: Path | None,
     tls_client_ca: Path | None,
     ready_file: Path | None,
+    processes: int,
     **options: Any,
 ) -> int:
     """Answer top-k queries over gRPC, with Prometheus metrics, until SIGTERM.
@@ -174,12 +184,15 @@ def serve(
     # One more series per child of a histogram, which no query needs; read when prometheus_client is imported.
     os.environ.setdefault("PROMETHEUS_DISABLE_CREATED_SERIES", "True")
     from serve.options import ServerOptions
-    from serve.server import run
 
+    if processes > 1:
+        from serve.workers.supervisor import run
+    else:
+        from serve.server import run
     options["copy_up_to"] <<= 20
     options["tls"] = _read_tls(tls_cert, tls_key, tls_client_ca)
     options |= {"splits": _read_splits(splits), "shadows": _read_shadows(shadows), "ready_file": ready_file}
-    return run(ServerOptions(repository=repository, models=models, limits=limits(), **options))
+    return run(ServerOptions(repository=repository, models=models, limits=limits(), processes=processes, **options))
 
 
 def _read_tls(certificate: Path | None, key: Path | None, client_authority: Path | None) -> TlsFiles | None:

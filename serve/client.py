@@ -39,8 +39,9 @@ SERVICE_CONFIG = json.dumps(
                 },
             }
         ],
-        # Stops retrying when most calls fail, so that clients do not keep a struggling server down.
-        "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.5},
+        # Stops retrying when most calls fail, so that clients do not keep a struggling server down; as high as gRPC
+        # allows, because a worker that dies fails at once all that one connection has in flight.
+        "retryThrottling": {"maxTokens": 1000, "tokenRatio": 0.5},
     }
 )
 CHANNEL_OPTIONS = (
@@ -50,6 +51,8 @@ CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
+    # Not longer than the retries above last: who reconnects to a worker that is just dying tries again in time.
+    ("grpc.initial_reconnect_backoff_ms", 100),
 )
 
 

@@ -17,14 +17,14 @@ _OPTIONS = (
         type=click.IntRange(1, 100_000),
         default=256,
         show_default=True,
-        help="Requests in work or waiting; more are refused.",
+        help="Requests in work or waiting, in each worker; more are refused.",
     ),
     click.option(
         "--max-wait",
         type=click.FloatRange(0),
         default=1.0,
         show_default=True,
-        help="Longest expected wait for a worker in seconds; who would wait longer is refused. 0: no bound.",
+        help="Longest expected wait for a thread in seconds; who would wait longer is refused. 0: no bound.",
     ),
     click.option(
         "--max-deadline",

@@ -22,7 +22,7 @@ class ServerOptions:
         repository: Root of a model repository; None serves the fake model.
         models: `NAME` or `NAME:VERSION-OR-LABEL`, the default first; empty for every model.
         address: For gRPC.
-        metrics_address: For Prometheus.
+        metrics_address: For Prometheus; empty for nowhere.
         admin_address: For changing what is served; empty for none.
         watch: Seconds between looks at the repository for moved labels; 0 for never.
         splits: Model → label → share of its requests.
@@ -33,7 +33,8 @@ class ServerOptions:
         api_keys: File of the keys that may ask; None lets everybody.
         admin_api_keys: File of the keys that may change what is served; None lets everybody.
         transport: "grpcio", "native" (faster, no TLS), or "auto".
-        workers: Threads that work on requests.
+        workers: Threads that work on requests, in each process.
+        processes: That serve on the same addresses; with one, nobody else can take them.
         limits: What is accepted.
         reflection: Whether to offer server reflection.
         verify: Whether to read every byte of a bundle before serving it.
@@ -61,6 +62,7 @@ class ServerOptions:
     admin_api_keys: Path | None = None
     transport: TransportName = "grpcio"
     workers: int = 4
+    processes: int = 1
     limits: Limits = field(default_factory=Limits)
     reflection: bool = True
     verify: bool = True

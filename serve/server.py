@@ -7,9 +7,7 @@ Changes of models stop first, so that nothing is loaded for callers who are leav
 
 from __future__ import annotations
 
-import json
 import logging
-import signal
 import time
 from dataclasses import replace
 from importlib import metadata
@@ -18,9 +16,10 @@ from queue import SimpleQueue
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
-from export.repository import STABLE, ModelRepository, write_file
+from export.repository import STABLE, ModelRepository
 from serve.access_log import AccessLog
 from serve.admission import Admission
+from serve.announcement import ADDRESSES, announce, stop_signals
 from serve.backends.faiss_index import limit_native_threads
 from serve.backends.fake import fake_model
 from serve.credentials import ApiKeys, Authorize
@@ -30,7 +29,7 @@ from serve.logs import log_to_stderr
 from serve.metrics import Metrics, MetricsEndpoint
 from serve.model_manager import ModelManager
 from serve.model_store import ModelStore, ServedModel
-from serve.options import ServerOptions, is_loopback, split_address
+from serve.options import ServerOptions, split_address
 from serve.rpc.admin import ADMIN_SERVICE, ModelAdminService
 from serve.rpc.services import SERVICE, RecommenderService
 from serve.shadow import Shadow
@@ -66,7 +65,7 @@ class Server:
         self.http_address, self.is_serving = "", False
         self.store = ModelStore()
         self.metrics = Metrics(CollectorRegistry())
-        limits = options.limits
+        limits, shares_port = options.limits, options.processes > 1
         self.admission = Admission(limits.max_in_flight, max_wait=limits.max_wait, workers=options.workers)
         self.metrics.watch_in_flight(lambda: self.admission.in_flight)
         self._options = options
@@ -81,6 +80,7 @@ class Server:
                 limits=options.limits,
                 metrics=self.metrics,
                 workers=options.workers,
+                shares_port=shares_port,
                 reflection=options.reflection,
                 prepare_thread=limit_native_threads,
                 authorize=_authorize(options.api_keys),
@@ -145,7 +145,8 @@ class Server:
             AccessLog(options.access_log),
             self._tracing,
         )
-        return HttpServer(gateway, options.limits.max_message_bytes, options.tls)
+        tls, shares_port = options.tls, options.processes > 1
+        return HttpServer(gateway, options.limits.max_message_bytes, tls, shares_port=shares_port)
 
     def _health_settings(self) -> TransportSettings:
         return TransportSettings(
@@ -154,6 +155,7 @@ class Server:
             limits=self._options.limits,
             metrics=self.metrics,
             workers=1,
+            shares_port=self._options.processes > 1,
             reflection=False,
         )
 
@@ -164,33 +166,47 @@ class Server:
             StartupError: An address, the repository or a bundle is unusable.
             BundleError: A bundle is wrong.
         """
-        options = self._options
         try:
-            host, port = split_address("--metrics-address", options.metrics_address)
-            split_address("--address", options.address)
-            self.address = self._transport.bind(options.address)
-            self._endpoint = MetricsEndpoint.start(host, port, self.metrics.registry)
-            self.metrics_address = self._endpoint.address
-            if self._admin is not None:
-                split_address("--admin-address", options.admin_address)
-                self.admin_address = self._admin.bind(options.admin_address)
-            if self._health is not None:
-                split_address("--health-address", options.health_address)
-                self.health_address = self._health.bind(options.health_address)
-                self._health.start()
-            if self._http is not None:
-                self.http_address = self._http.bind(options.http_address)
-                self._http.start()
-            self._transport.start()
-            self._load()
+            self._accept()
+            self.prepare()
             if self._admin is not None:
                 self._admin.start()
                 self._admin.set_serving(True)
         except BaseException:
             self._close(grace=0.0)
             raise
-        self.admission.open()
-        self._set_serving(True)
+
+    def prepare(self) -> None:
+        """Load and admit, unless that is done; called before `start` where only who can answer may accept.
+
+        Raises:
+            StartupError: The repository or a bundle is unusable.
+            BundleError: A bundle is wrong.
+        """
+        if not self.is_serving:
+            self._load()
+            self.admission.open()
+            self._set_serving(True)
+
+    def _accept(self) -> None:
+        options = self._options
+        split_address("--address", options.address)
+        self.address = self._transport.bind(options.address)
+        if options.metrics_address:
+            host, port = split_address("--metrics-address", options.metrics_address)
+            self._endpoint = MetricsEndpoint.start(host, port, self.metrics.registry)
+            self.metrics_address = self._endpoint.address
+        if self._admin is not None:
+            split_address("--admin-address", options.admin_address)
+            self.admin_address = self._admin.bind(options.admin_address)
+        if self._health is not None:
+            split_address("--health-address", options.health_address)
+            self.health_address = self._health.bind(options.health_address)
+            self._health.start()
+        if self._http is not None:
+            self.http_address = self._http.bind(options.http_address)
+            self._http.start()
+        self._transport.start()
 
     def _set_serving(self, serving: bool) -> None:
         self.is_serving = serving
@@ -258,36 +274,22 @@ def run(options: ServerOptions) -> int:
     disable_created_metrics()  # type: ignore[no-untyped-call]  # not annotated there
     server = Server(options)
     server.start()
-    # SimpleQueue.put may interrupt any code of the same thread; Event.set may not.
-    stops: SimpleQueue[int] = SimpleQueue()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    previous = {number: signal.signal(number, lambda got, _: stops.put(got)) for number in signals}
-    try:
-        _announce(options, server)
-        reason = signal.Signals(stops.get()).name
-        LOG.info("stopping", extra={"fields": {"signal": reason, "in_flight": server.admission.in_flight}})
-        drained = server.stop()
-        LOG.info("stopped", extra={"fields": {"drained": drained, "handled": server.metrics.handled()}})
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    stops: SimpleQueue[str] = SimpleQueue()
+    with stop_signals(stops.put):
+        addresses = {name: getattr(server, name) for name in ADDRESSES}
+        models = [f"{model.summary.name}:{model.summary.version}" for model in server.store.models]
+        announce(options, {**addresses, "models": models, "transport": server.transport_name})
+        return stop_in_order(server, stops.get())
+
+
+def stop_in_order(server: Server, reason: str) -> int:
+    """Stop, with a line in the log before and after; returns the exit code.
+
+    Args:
+        server: Started.
+        reason: Why it stops.
+    """
+    LOG.info("stopping", extra={"fields": {"signal": reason, "in_flight": server.admission.in_flight}})
+    drained = server.stop()
+    LOG.info("stopped", extra={"fields": {"drained": drained, "handled": server.metrics.handled()}})
     return 0 if drained else 1
-
-
-def _announce(options: ServerOptions, server: Server) -> None:
-    if options.tls is None:
-        what = {server.address: "read requests and answers", server.admin_address: "change what is served"}
-        what[server.http_address] = what[server.address]
-        for address, harm in what.items():
-            if address and not is_loopback(split_address("--address", address)[0]):
-                warning = f"OPEN WITHOUT TLS: anyone who reaches this address can {harm}"
-                LOG.warning(warning, extra={"fields": {"address": address}})
-    models = [f"{model.summary.name}:{model.summary.version}" for model in server.store.models]
-    ready = {"address": server.address, "metrics_address": server.metrics_address, "models": models}
-    more = {"admin_address": server.admin_address, "health_address": server.health_address}
-    more["http_address"] = server.http_address
-    more["transport"] = server.transport_name
-    ready |= {name: address for name, address in more.items() if address}
-    LOG.info("ready", extra={"fields": ready})
-    if options.ready_file is not None:
-        write_file(options.ready_file, (json.dumps(ready) + "\n").encode())

@@ -55,12 +55,16 @@ class HttpServer:
         application: What answers.
         max_body_bytes: Largest request body.
         tls: Certificates; None for plain text. Files that change are used from the next connection.
+        shares_port: Whether other processes of ours listen on the address too.
     """
 
-    def __init__(self, application: Any, max_body_bytes: int, tls: TlsFiles | None = None) -> None:
+    def __init__(
+        self, application: Any, max_body_bytes: int, tls: TlsFiles | None = None, *, shares_port: bool = False
+    ) -> None:
         self._application = application
         self._max_body_bytes = max_body_bytes
         self._tls = tls
+        self._shares_port = shares_port
         self._server: Any = None
         self._thread: threading.Thread | None = None
 
@@ -72,7 +76,7 @@ class HttpServer:
             UnusableCredentials: The certificates are missing or wrong.
         """
         host, port = split_address("--http-address", address)
-        server = _Server((host, port), self._application, numthreads=THREADS, server_name="lowpass")
+        server = _Server((host, port), self._application, THREADS, server_name="lowpass", reuse_port=self._shares_port)
         server.max_request_header_size = MAX_HEADER_BYTES
         server.max_request_body_size = self._max_body_bytes
         server.timeout = SLOW_CALLER

@@ -28,6 +28,7 @@ class TransportSettings:
         limits: What is accepted.
         metrics: Where requests are counted.
         workers: Threads that work on requests.
+        shares_port: Whether other processes of ours listen on the address too; without it, a second one is refused.
         reflection: Whether to offer server reflection.
         prepare_thread: Called once in each of these threads.
         authorize: Says of a call's metadata why it may not call; None lets everybody. Health needs no key.
@@ -41,6 +42,7 @@ class TransportSettings:
     limits: Limits
     metrics: Metrics
     workers: int = 4
+    shares_port: bool = False
     reflection: bool = True
     prepare_thread: Callable[[], None] | None = None
     authorize: Authorize | None = None

@@ -41,8 +41,6 @@ SETTLED_AFTER, SETTLE_AT_MOST = 0.05, 1.0
 """Before stopping: this long without an arrival, in seconds, waited for at most so long."""
 
 OPTIONS = (
-    # Without this a second server on the port would silently take half of the connections.
-    ("grpc.so_reuseport", 0),
     ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -68,10 +66,11 @@ class GrpcioServer:
         self._reflecting = ThreadPoolExecutor(2, thread_name_prefix="lowpass-reflection")
         self._readiness = Readiness(settings.services, self._side)
         self._arrivals = _Arrivals(settings)
+        # Unless told otherwise, a second server on the port would silently take half of the connections.
         self._server = grpc.server(
             self._workers,
             interceptors=[self._arrivals],
-            options=[*OPTIONS, *_bounds(settings.limits)],
+            options=[*OPTIONS, *_bounds(settings.limits), ("grpc.so_reuseport", int(settings.shares_port))],
             maximum_concurrent_rpcs=settings.limits.max_in_flight + REFUSALS_QUEUED,
         )
         for service, methods in settings.services.items():

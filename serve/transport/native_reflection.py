@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
+import secrets
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -27,19 +26,19 @@ class ReflectionServer:
     """
 
     def __init__(self, services: Iterable[str], authorize: Authorize | None) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="lowpass-")
-        self.path = str(Path(self._folder.name) / "reflection.sock")
+        # Linux's abstract names leave no file behind, however the process ends.
+        name = f"lowpass-{secrets.token_hex(16)}"
+        self.path = f"\0{name}"
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="lowpass-reflection")
         self._server = grpc.server(self._pool, interceptors=[_Door(authorize)] if authorize is not None else [])
         self._server.add_generic_rpc_handlers((reflection.reflection_handler(services, self._pool),))
-        self._server.add_insecure_port(f"unix:{self.path}")
+        self._server.add_insecure_port(f"unix-abstract:{name}")
         self._server.start()
 
     def stop(self) -> None:
-        """Close, and remove the socket."""
+        """Close."""
         self._server.stop(0.0).wait()
         self._pool.shutdown()
-        self._folder.cleanup()
 
 
 class _Door(grpc.ServerInterceptor):

@@ -84,6 +84,7 @@ class NativeServer:
                 io_threads=1,
                 call_details=True,
                 max_concurrent_streams=self._settings.limits.max_concurrent_streams,
+                reuse_port=self._settings.shares_port,
             )
             port = self._front.bound_port
         except (RuntimeError, ValueError, OSError) as error:

@@ -41,6 +41,7 @@ class Bench:
         tls: Certificates of the server.
         credentials: Of the channel.
         access_log: Where requests leave a line.
+        shares_port: Whether others may bind the address too.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Bench:
         tls: TlsFiles | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         access_log: AccessLog = NO_LOG,
+        shares_port: bool = False,
     ) -> None:
         self.release, self.entered = threading.Event(), threading.Semaphore(0)
         self.behaviour: Callable[[pb.RecommendRequest, Call], pb.RecommendResponse] = self.echo
@@ -72,6 +74,7 @@ class Bench:
                 limits=limits,
                 metrics=Metrics(self.registry),
                 workers=workers,
+                shares_port=shares_port,
                 reflection=reflection,
                 prepare_thread=lambda: self.prepared.append(threading.current_thread().name),
                 authorize=authorize,

@@ -343,6 +343,19 @@ class TransportKit(StreamKit, ConnectionKit):
         with pytest.raises(AddressUnavailable, match="--address"):
             Bench(self.transport, Limits(), address=bench.address)
 
+    def test_an_address_is_shared_among_those_who_all_ask_for_it(self) -> None:
+        with self.running(shares_port=True) as one, self.running(shares_port=True, address=one.address) as other:
+            with pytest.raises(AddressUnavailable):
+                Bench(self.transport, Limits(), address=one.address)
+            for number in range(40):
+                with one.connect(None) as channel:
+                    ask: Any = channel.unary_unary(
+                        RECOMMEND, pb.RecommendRequest.SerializeToString, pb.RecommendResponse.FromString
+                    )
+                    assert ask(pb.RecommendRequest(user_id=str(number)), timeout=WAIT).item_ids == [str(number)]
+            eventually(lambda: one.count("OK") + other.count("OK") == 40)
+            assert min(one.count("OK"), other.count("OK")) >= 4
+
     def test_a_hundred_clients_at_once(self, bench: Bench) -> None:
         def client(number: int) -> list[str]:
             own = [("grpc.use_local_subchannel_pool", 1)]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-READY_WITHIN = 30.0
+READY_WITHIN = 90.0
 
 
 @dataclass
@@ -29,6 +29,7 @@ class ServerProcess:
     admin_address: str = ""
     health_address: str = ""
     http_address: str = ""
+    workers: tuple[int, ...] = ()
 
     def scrape(self) -> str:
         with urllib.request.urlopen(f"http://{self.metrics_address}/metrics", timeout=5) as answer:
@@ -60,7 +61,8 @@ def serving(folder: Path, *arguments: str) -> Iterator[ServerProcess]:
                 time.sleep(0.02)
             addresses = json.loads(ready.read_text())
             names = ("address", "metrics_address", "admin_address", "health_address", "http_address")
-            yield ServerProcess(process, log, *(addresses.get(name, "") for name in names))
+            known = {name: addresses.get(name, "") for name in names}
+            yield ServerProcess(process, log, **known, workers=tuple(addresses.get("workers", ())))
         finally:
             if process.poll() is None:
                 process.kill()
