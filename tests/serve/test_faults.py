@@ -63,7 +63,7 @@ def test_ten_thousand_malformed_messages(server: ServerProcess) -> None:
             for each in calls:
                 codes["OK" if each.exception() is None else each.code().name] += 1
     assert sum(codes.values()) == 10_000
-    assert set(codes) <= {"OK", "INTERNAL", "INVALID_ARGUMENT", "NOT_FOUND"}, codes
+    assert set(codes) <= {"OK", "INTERNAL", "INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED"}, codes
     assert codes["INTERNAL"] > 5000
     still_answers(server)
     assert not [event for event in server.events() if event["event"] == "defect in a method"]
@@ -90,7 +90,8 @@ def garbage(rng: np.random.Generator, kind: int) -> bytes:
 def test_http2_garbage_and_half_open_connections_under_load(server: ServerProcess) -> None:
     rng = np.random.default_rng(1)
     host, port = server.address.split(":")
-    still_answers(server)
+    with load(server.address, clients=8):
+        time.sleep(1.0)  # every thread of every pool is there
     before = resources(server)
     with load(server.address, clients=2) as counts:
         half_open = [socket.create_connection((host, int(port))) for _ in range(50)]
@@ -100,7 +101,7 @@ def test_http2_garbage_and_half_open_connections_under_load(server: ServerProces
         for each in half_open:
             each.close()
     assert set(counts) == {"version 1"}, "callers beside it notice nothing"
-    assert counts["version 1"] > 50
+    assert counts["version 1"] > 10
     still_answers(server)
     give_up = time.monotonic() + 20
     while (after := resources(server))[2] > before[2] + 2 and time.monotonic() < give_up:

@@ -13,6 +13,7 @@ from serve.errors import AddressUnavailable
 from serve.limits import Limits
 from serve.rpc.call import Call
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
+from serve.transport.native_backlog import Pending
 from tests.kits.authority import Authority
 from tests.kits.transport_bench import Bench, eventually
 from tests.kits.transport_kit import TransportKit
@@ -75,7 +76,7 @@ def test_a_defect_of_one_answer_spares_the_others_of_its_batch() -> None:
         now = perf_counter_ns()
         call = [Call(now, Deadline(monotonic() + 10), lambda: True, now, request_id=str(n)) for n in range(3)]
         message = pb.RecommendRequest(user_id="u").SerializeToString()
-        batch = [native._Pending(number, 0, message, call[number]) for number in range(3)]
+        batch = [Pending(number, 0, message, call[number]) for number in range(3)]
         for pending in batch:
             transport._active.add(pending.call_id)
             bench.admission.enter()
