@@ -93,6 +93,12 @@ def read_shares(
     help="native is faster and speaks no TLS (pip install 'lowpass[native]'); auto takes it where it can do all asked.",
 )
 @click.option(
+    "--batch-wait-ms",
+    type=click.FloatRange(0, 1000),
+    default=0.0,
+    help="How long native waits for more requests before it works on those that came.  [default: it does not]",
+)
+@click.option(
     "--workers",
     "processes",
     type=click.IntRange(1, 256),
@@ -190,6 +196,7 @@ def serve(
     else:
         from serve.server import run
     options["copy_up_to"] <<= 20
+    options["batch_wait"] = options.pop("batch_wait_ms") / 1000
     options["tls"] = _read_tls(tls_cert, tls_key, tls_client_ca)
     options |= {"splits": _read_splits(splits), "shadows": _read_shadows(shadows), "ready_file": ready_file}
     return run(ServerOptions(repository=repository, models=models, limits=limits(), processes=processes, **options))

@@ -33,6 +33,7 @@ class ServerOptions:
         api_keys: File of the keys that may ask; None lets everybody.
         admin_api_keys: File of the keys that may change what is served; None lets everybody.
         transport: "grpcio", "native" (faster, no TLS), or "auto".
+        batch_wait: How long `native` waits for more requests before it works on those that came, in seconds.
         workers: Threads that work on requests, in each process.
         processes: That serve on the same addresses; with one, nobody else can take them.
         limits: What is accepted.
@@ -61,6 +62,7 @@ class ServerOptions:
     api_keys: Path | None = None
     admin_api_keys: Path | None = None
     transport: TransportName = "grpcio"
+    batch_wait: float = 0.0
     workers: int = 4
     processes: int = 1
     limits: Limits = field(default_factory=Limits)

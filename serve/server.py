@@ -80,6 +80,7 @@ class Server:
                 limits=options.limits,
                 metrics=self.metrics,
                 workers=options.workers,
+                batch_wait=options.batch_wait,
                 shares_port=shares_port,
                 reflection=options.reflection,
                 prepare_thread=limit_native_threads,

@@ -28,6 +28,7 @@ class TransportSettings:
         limits: What is accepted.
         metrics: Where requests are counted.
         workers: Threads that work on requests.
+        batch_wait: How long to wait for more before a batch, in seconds; 0 batches what is there.
         shares_port: Whether other processes of ours listen on the address too; without it, a second one is refused.
         reflection: Whether to offer server reflection.
         prepare_thread: Called once in each of these threads.
@@ -42,6 +43,7 @@ class TransportSettings:
     limits: Limits
     metrics: Metrics
     workers: int = 4
+    batch_wait: float = 0.0
     shares_port: bool = False
     reflection: bool = True
     prepare_thread: Callable[[], None] | None = None

@@ -60,6 +60,8 @@ class GrpcioServer:
     """
 
     def __init__(self, settings: TransportSettings) -> None:
+        if settings.batch_wait:
+            raise AddressUnavailable("--transport grpcio: works on one request a thread; --batch-wait-ms needs native")
         self._settings = settings
         self._workers = _WorkerPool(settings)
         self._side = ThreadPoolExecutor(2, thread_name_prefix="lowpass-side")

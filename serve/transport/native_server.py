@@ -155,6 +155,9 @@ class NativeServer:
             if batch := self._backlog.begin():
                 return batch
             received = self._receive(None)
+            if received > 0 and self._settings.batch_wait:
+                sleep(self._settings.batch_wait)
+                received = self._receive(0)
         return None
 
     def _receive(self, timeout_ms: int | None) -> int:

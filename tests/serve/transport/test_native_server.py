@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic, perf_counter_ns
 from typing import Any, cast
@@ -13,6 +14,9 @@ from serve.errors import AddressUnavailable
 from serve.limits import Limits
 from serve.rpc.call import Call
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
+from serve.rpc.services import SERVICE, Method
+from serve.transport.base import TransportSettings
+from serve.transport.grpcio_server import GrpcioServer
 from serve.transport.native_backlog import Pending
 from tests.kits.authority import Authority
 from tests.kits.transport_bench import Bench, eventually
@@ -105,3 +109,42 @@ class Front:
     def fail(self, call_id: int, code: int, message: str, trailers: Any = ()) -> bool:
         self.failed.append(call_id)
         return True
+
+
+@pytest.mark.parametrize(("wait", "batches"), [(0.3, [4]), (0.0, None)])
+def test_a_batch_may_wait_for_more(wait: float, batches: list[int] | None) -> None:
+    """Tried: four requests one soon after the other; with a wait they are one batch, without one none is held back."""
+    sizes: list[int] = []
+
+    def answer_many(requests: Any, _calls: Any) -> list[pb.RecommendResponse]:
+        sizes.append(len(requests))
+        return [pb.RecommendResponse(item_ids=[request.user_id]) for request in requests]
+
+    def make(settings: TransportSettings) -> Any:
+        method = Method(
+            "Recommend",
+            pb.RecommendRequest,
+            pb.RecommendResponse,
+            lambda request, call: answer_many([request], [call])[0],
+            answer_many,
+        )
+        services = {SERVICE: (method,)}
+        return native.NativeServer(replace(settings, batch_wait=wait, services=services))
+
+    bench = Bench(make, Limits())
+    bench.open()
+    try:
+        calls = []
+        for number in range(4):
+            calls.append(bench.ask_later(f"u{number}"))
+            if not wait:
+                assert calls[-1].result().item_ids == [f"u{number}"]
+        assert [call.result().item_ids[0] for call in calls] == ["u0", "u1", "u2", "u3"]
+    finally:
+        bench.close()
+    assert sizes == (batches or [1] * 4)
+
+
+def test_grpcio_does_not_wait_for_more() -> None:
+    with pytest.raises(AddressUnavailable, match="--batch-wait-ms needs native"):
+        Bench(lambda settings: GrpcioServer(replace(settings, batch_wait=0.1)), Limits())

@@ -1,0 +1,133 @@
+"""A million items, ten million users: how soon a server is ready, what memory is its own, how fast it answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from export.bundle import BundleContents, ModelCard
+from export.fold_in import FoldInWeights, build_whitening
+from export.index_choice import choose_index
+from export.pipeline import build_manifest, describe_fold_in, write_graphs
+from export.repository import ModelRepository
+from serve.loadtest.generator import Asking, Generator
+from serve.loadtest.workload import Workload
+from tests.benchmarks.serving import servers
+from tests.benchmarks.serving.catalogue import clustered
+
+USERS, ITEMS, DIM, SEEN = 10_000_000, 1_000_000, 32, 4
+SAMPLED = 5_000
+RECALL, P99_MS, READY_SECONDS, PRIVATE_MIB = 0.95, 5.0, 5.0, 150.0
+WINDOW, ROUNDS = 4.0, 5
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of a repository of one made-up model."""
+    servers.two_cores()
+    root = tmp_path_factory.mktemp("large")
+    rng = np.random.default_rng(0)
+    items = clustered(ITEMS, DIM, 2_000, rng)
+    users = clustered(USERS, DIM, 2_000, rng, centres=items[rng.choice(ITEMS, 2_000)])
+    seen = np.sort(rng.integers(0, ITEMS // SEEN, (USERS, SEEN), dtype=np.int32) + np.arange(SEEN) * (ITEMS // SEEN))
+    indptr = np.arange(USERS + 1, dtype=np.int64) * SEEN
+    part = sp.csr_matrix(
+        (np.ones(SAMPLED * SEEN, np.float32), seen[:SAMPLED].ravel(), indptr[: SAMPLED + 1]), shape=(SAMPLED, ITEMS)
+    )
+    started = time.perf_counter()
+    index, card = choose_index(items, users[:SAMPLED], part, RECALL, rng)
+    click.echo(
+        f"\n{ITEMS:,} items of {DIM}: {card.factory} {card.search} finds {card.ann_recall:.4f},"
+        f" {card.bytes_per_item:g} bytes an item; chosen in {time.perf_counter() - started:.0f} s"
+    )
+    weights = FoldInWeights()
+    manifest = build_manifest(
+        ModelCard("large", "", "made-up", "scratch", DIM, (USERS + ITEMS) * DIM, None),
+        {"convention": "none: made up"},
+        {"name": "made-up", "fingerprint": "0" * 64},
+        card,
+        describe_fold_in(weights, items, {}),
+    )
+    contents = BundleContents(
+        user_ids=[f"user-{row}" for row in range(USERS)],
+        item_ids=[f"item-{row}" for row in range(ITEMS)],
+        user_embeddings=users,
+        item_embeddings=items,
+        seen_indptr=indptr,
+        seen_indices=seen.ravel(),
+        popularity=np.argsort(-np.bincount(seen.ravel(), minlength=ITEMS), kind="stable"),
+    )
+    path = ModelRepository(root).publish(manifest, contents, write_graphs(index, build_whitening(items, weights)))
+    click.echo(f"bundle of {sum(file.stat().st_size for file in path.iterdir()) / 2**30:.2f} GiB")
+    return root
+
+
+def memory_mib(pid: int) -> dict[str, float]:
+    """Memory of a process, MiB: "Rss" resident, "Anonymous" its part that no file backs (proc(5), smaps_rollup)."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    return {line.split(":")[0]: int(line.split()[1]) / 1024 for line in text.splitlines() if line.endswith(" kB")}
+
+
+@pytest.fixture
+def arguments(large: Path) -> tuple[str, ...]:
+    return "--repository", str(large), "--model", "large"
+
+
+@pytest.mark.parametrize("verify", ["--verify", "--no-verify"])
+def test_ready_soon(arguments: tuple[str, ...], verify: str, tmp_path: Path) -> None:
+    core, _ = servers.two_cores()
+    started = time.perf_counter()
+    with servers.lowpass(tmp_path / "server", core, *arguments, verify):
+        seconds = time.perf_counter() - started
+    click.echo(f"\n{verify}: ready {seconds:.1f} s after its start (bar {READY_SECONDS:g})")
+    assert seconds <= READY_SECONDS
+
+
+def test_memory_of_its_own(arguments: tuple[str, ...], large: Path, tmp_path: Path) -> None:
+    core, other = servers.two_cores()
+    with servers.lowpass(tmp_path / "server", core, *arguments, "--workers", "2", "--no-verify") as server:
+        with generator(server.address, large, other) as load:
+            load.run(Asking(WINDOW, in_flight=8))
+        ready = next(event for event in server.events() if event["event"] == "ready")
+        memory = [memory_mib(worker) for worker in ready["workers"]]
+    own, resident = [each["Anonymous"] for each in memory], [each["Rss"] for each in memory]
+    click.echo(
+        f"\nworkers' own memory {', '.join(f'{mib:.0f}' for mib in own)} MiB (bar {PRIVATE_MIB:g}),"
+        f" resident {', '.join(f'{mib:.0f}' for mib in resident)} MiB"
+    )
+    assert len(own) == 2
+    assert max(own) <= PRIVATE_MIB
+
+
+def generator(address: str, root: Path, core: int) -> Generator:
+    with servers.pinned(core):
+        return Generator(address, root / "large" / "1", Workload(k=20))
+
+
+@pytest.fixture(params=["grpcio", "native"])
+def loaded(
+    request: pytest.FixtureRequest, arguments: tuple[str, ...], large: Path, tmp_path: Path
+) -> Iterator[tuple[str, Generator]]:
+    core, other = servers.two_cores()
+    with (
+        servers.lowpass(tmp_path / "server", core, *arguments, "--no-verify", "--transport", request.param) as server,
+        generator(server.address, large, other) as load,
+    ):
+        yield request.param, load
+
+
+def test_p99_at_seven_tenths_of_the_peak(loaded: tuple[str, Generator]) -> None:
+    transport, load = loaded
+    load.run(Asking(WINDOW, in_flight=32))
+    peak = load.run(Asking(WINDOW, in_flight=32)).throughput
+    windows = [load.run(Asking(WINDOW, rate=0.7 * peak, seed=number)) for number in range(ROUNDS)]
+    p99 = float(np.median([window.at(99) for window in windows]))
+    click.echo(f"\n{transport}: peak {peak:,.0f}/s; at 70 % p99 {p99:.2f} ms (bar {P99_MS:g})")
+    assert not any(window.errors for window in windows)
+    assert p99 <= P99_MS
