@@ -26,6 +26,8 @@ SAMPLED = 5_000
 RECALL, P99_MS, READY_SECONDS, PRIVATE_MIB = 0.95, 5.0, 5.0, 150.0
 WINDOW, ROUNDS = 4.0, 5
 
+pytestmark = pytest.mark.timeout(3600)
+
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -22,6 +22,8 @@ from tests.benchmarks.serving import servers
 ROUNDS, SECONDS = 7, 4.0
 SHADOW_SHARE, SHADOW_P99, RELOAD_P99 = 0.1, 1.05, 2.0
 
+pytestmark = pytest.mark.timeout(1800)
+
 
 @dataclass
 class Loaded:

@@ -26,6 +26,8 @@ ROUNDS, SECONDS, REQUESTS = 3, 6.0, 12_000
 KEPT_GOODPUT, MAX_WAIT = 0.9, 1.0
 DURATION = "lowpass_request_duration_seconds"
 
+pytestmark = pytest.mark.timeout(1800)
+
 
 @dataclass
 class Seen:

@@ -23,6 +23,8 @@ from tests.benchmarks.serving.h2load import Load, ask, median_of
 ROUNDS, REQUESTS, SINGLY = 5, 12_000, 3_000
 OF_ECHO, TIMES_MLSERVER, NATIVE_TIMES_MLSERVER, ABOVE_ECHO_US = 0.8, 4.0, 10.0, 60.0
 
+pytestmark = pytest.mark.timeout(1800)
+
 
 @dataclass
 class Target:

@@ -111,7 +111,7 @@ class Front:
         return True
 
 
-@pytest.mark.parametrize(("wait", "batches"), [(0.3, [4]), (0.0, None)])
+@pytest.mark.parametrize(("wait", "batches"), [(1.0, [4]), (0.0, None)])
 def test_a_batch_may_wait_for_more(wait: float, batches: list[int] | None) -> None:
     """Tried: four requests one soon after the other; with a wait they are one batch, without one none is held back."""
     sizes: list[int] = []
