@@ -21,6 +21,8 @@ class Backbone(nn.Module, ABC):
     Attributes:
         Settings: Frozen dataclass of what can be set.
         training_defaults: Training options that suit it better than the general ones.
+        score_temperature: τ of a softmax over its scores, 1 for inner products. Cosines end at 1, so their softmax over
+            a catalogue stays flat without a small one.
         num_users: |U|.
         num_items: |I|.
         dim: d.
@@ -28,6 +30,7 @@ class Backbone(nn.Module, ABC):
 
     Settings: ClassVar[type[Any]] = NoSettings
     training_defaults: ClassVar[Mapping[str, float]] = {}
+    score_temperature: ClassVar[float] = 1.0
 
     def __init__(self, num_users: int, num_items: int, dim: int) -> None:
         """Remember the sizes; parameters are the subclass's."""

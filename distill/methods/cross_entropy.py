@@ -21,7 +21,7 @@ from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.base import Method, Step, Teacher, require_teacher
 from distill.methods.catalogue_softmax import HIDDEN_SCORE, ItemSets, TopTarget, catalogue_divergence
-from distill.methods.response import TRAINING_DEFAULTS, ResponseSettings, smooth_teacher
+from distill.methods.response import TRAINING_DEFAULTS, ResponseSettings, smooth_teacher, suit_temperature
 from distill.ranking import rank_items
 
 CHUNK_USERS = 256
@@ -86,7 +86,8 @@ class CrossEntropy(Method):
             SettingError: There is no teacher.
         """
         hidden = data.train if settings.hide_train else sp.csr_matrix(data.train.shape, dtype=np.float32)
-        return cls(settings, smooth_teacher(require_teacher(teacher, "ce"), data, settings.alpha), hidden)
+        smoothed = smooth_teacher(require_teacher(teacher, "ce"), data, settings.alpha)
+        return cls(suit_temperature(settings, student), smoothed, hidden)
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
         """The weighted cross-entropy, less the teacher's entropy, summed over the batch's users: a scalar."""

@@ -15,7 +15,7 @@ from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.methods.base import Method, Step, Teacher, require_teacher
 from distill.methods.catalogue_softmax import TeacherTarget, catalogue_divergence
-from distill.methods.response import TRAINING_DEFAULTS, ResponseSettings, smooth_teacher
+from distill.methods.response import TRAINING_DEFAULTS, ResponseSettings, smooth_teacher, suit_temperature
 
 
 class KullbackLeibler(Method):
@@ -50,7 +50,9 @@ class KullbackLeibler(Method):
         Raises:
             SettingError: There is no teacher.
         """
-        return cls(settings, smooth_teacher(require_teacher(teacher, "kl"), data, settings.alpha))
+        return cls(
+            suit_temperature(settings, student), smooth_teacher(require_teacher(teacher, "kl"), data, settings.alpha)
+        )
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
         """The weighted divergence, summed over the batch's users: a scalar."""

@@ -37,6 +37,7 @@ from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.base import Method, Step, Teacher, require_not_negative, require_teacher
 from distill.methods.candidate_draws import Lists, draw_positions, find_positions, rank_unseen
+from distill.methods.response import suit_temperature
 from distill.methods.selected_scores import selected_scores
 from distill.methods.student_ranking import StudentRanking
 
@@ -47,7 +48,7 @@ class RCEKDSettings:
 
     Attributes:
         distillation_weight: Factor of the loss, a sum over the batch's users.
-        temperature: τ of teacher and student.
+        temperature: τ of teacher and student, in units of the backbone's `score_temperature`.
         num_top: K, the length of Q^T and Q^S.
         num_sampled: L, the size of A; at most C.
         num_candidates: C, the length of the student's list that A is drawn from; at least K.
@@ -129,7 +130,7 @@ class RejuvenatedCrossEntropy(Method):
         Raises:
             SettingError: There is no teacher.
         """
-        return cls(settings, require_teacher(teacher, "rcekd"))
+        return cls(suit_temperature(settings, student), require_teacher(teacher, "rcekd"))
 
     def begin_epoch(self, student: Backbone, rng: np.random.Generator) -> None:
         """Let the student rank if it is time, and draw A for every user."""

@@ -6,18 +6,32 @@ The filter of FreqD applies to scores too: the scores of h(L) X_t are the teache
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
 
+from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.filters import GraphFilter, linear_coefficients
 from distill.graph import bipartite_adjacency, symmetric_normalization
 from distill.methods.base import Teacher, require_not_negative
 
+AnySettings = TypeVar("AnySettings", bound="HasTemperature")
 TRAINING_DEFAULTS = {"batch_size": 256, "learning_rate": 5e-3, "weight_decay": 0.0}
+
+
+class HasTemperature(Protocol):
+    """A frozen dataclass with a temperature."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def temperature(self) -> float:
+        """τ."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -26,7 +40,7 @@ class ResponseSettings:
 
     Attributes:
         distillation_weight: Factor of the loss, a sum over the batch's users.
-        temperature: τ of teacher and student.
+        temperature: τ of teacher and student, in units of the backbone's `score_temperature`.
         base_weight: Factor of the backbone's own loss beside it.
         alpha: α of the filter 1 − αλ on the user–item graph that smooths the teacher first; 0 leaves it as it is.
     """
@@ -42,6 +56,11 @@ class ResponseSettings:
             raise SettingError(f"temperature: {self.temperature} is not above 0")
         if not 0 <= self.alpha <= 1:
             raise SettingError(f"alpha: {self.alpha} is outside [0, 1]")
+
+
+def suit_temperature(settings: AnySettings, student: Backbone) -> AnySettings:
+    """The settings with τ in units of the student's scores."""
+    return replace(settings, temperature=settings.temperature * student.score_temperature)
 
 
 def smooth_teacher(teacher: Teacher, data: Interactions, alpha: float) -> Teacher:
