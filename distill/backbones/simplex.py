@@ -70,7 +70,7 @@ class SimpleX(Backbone):
     """One table of raw embeddings, the linear map V, and each user's training items."""
 
     Settings = SimpleXSettings
-    score_temperature = 0.1
+    score_temperature = 0.05
 
     def __init__(self, train: sp.csr_matrix, dim: int, settings: SimpleXSettings) -> None:
         """Take the users' training items and draw the parameters.
