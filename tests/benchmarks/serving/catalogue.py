@@ -46,7 +46,7 @@ def clustered(count: int, dim: int, clusters: int, rng: np.random.Generator, cen
     """
     if centres is None:
         centres = rng.normal(size=(clusters, dim)).astype(np.float32)
-    shares = rng.zipf(1.3, size=len(centres)).astype(np.float64)
+    shares = np.arange(1, len(centres) + 1) ** -0.5
     members = rng.choice(len(centres), size=count, p=shares / shares.sum())
     vectors = centres[members]
     for start in range(0, count, 1 << 18):
