@@ -37,6 +37,7 @@ class Admission:
     ) -> None:
         self._max_in_flight = max_in_flight
         self._retry_after = retry_after
+        self._full = Overloaded(retry_after)
         self._max_wait = max_wait
         self._workers = workers
         self._in_flight = 0
@@ -62,7 +63,7 @@ class Admission:
         """Why a request arriving now is not admitted, or None when it is."""
         if self._phase is _Phase.OPEN:
             if self._in_flight >= self._max_in_flight:
-                return Overloaded(self._retry_after)
+                return self._full
             excess = self.expected_wait - self._max_wait
             return Overloaded(max(self._retry_after, excess)) if self._max_wait and excess > 0 else None
         if self._phase is _Phase.LOADING:

@@ -72,6 +72,7 @@ class Metrics:
         )
         self._models = ModelSeries(registry)
         self.shadow = ShadowSeries(registry, BUCKETS)
+        self._rejected_children: dict[str, Counter] = {}
         self._answer_children: dict[tuple[str, Source], Counter] = {}
 
     def watch_in_flight(self, read: Callable[[], float]) -> None:
@@ -90,7 +91,10 @@ class Metrics:
 
     def rejected(self, reason: str) -> None:
         """Count one request that was not worked on."""
-        self._rejected.labels(reason).inc()
+        child = self._rejected_children.get(reason)
+        if child is None:
+            child = self._rejected_children.setdefault(reason, self._rejected.labels(reason))
+        child.inc()
 
     def answer(self, model: str, source: Source) -> None:
         """Count one list."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from time import perf_counter_ns
 
 from google.rpc import status_pb2
@@ -68,3 +69,8 @@ class Refusal(Exception):
         super().__init__(status.message)
         self.status = status
         self.trailers = trailers
+
+    @cached_property
+    def details(self) -> tuple[str, bytes]:
+        """The trailer that carries the whole status, as grpcio-status writes it."""
+        return "grpc-status-details-bin", self.status.SerializeToString()

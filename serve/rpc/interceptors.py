@@ -8,14 +8,13 @@ from time import perf_counter_ns
 from typing import Any
 
 from google.protobuf.message import Message
-from google.rpc import code_pb2
 
 from serve.access_log import NO_LOG, AccessLog, trace_of
 from serve.errors import DeadlineExpired, RequestError
 from serve.metrics import Metrics
 from serve.rpc.call import Call, Refusal
 from serve.rpc.services import AnyMethod, Method, Parts, StreamMethod, full_name
-from serve.rpc.status import CODES, INTERNAL, REJECTIONS, to_refusal
+from serve.rpc.status import CODE_NAMES, INTERNAL, REJECTIONS, to_refusal
 from serve.tracing import Tracing
 
 LOG = logging.getLogger("lowpass.serve")
@@ -204,4 +203,4 @@ def count_refusal(error: RequestError, metrics: Metrics) -> str:
     reason = REJECTIONS.get(type(error))
     if reason is not None:
         metrics.rejected(reason)
-    return str(code_pb2.Code.Name(CODES[type(error)]))
+    return CODE_NAMES[type(error)]

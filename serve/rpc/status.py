@@ -7,6 +7,7 @@ when trying again makes sense.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
@@ -38,6 +39,8 @@ CODES: dict[type[errors.RequestError], int] = {
     errors.NotReady: code_pb2.UNAVAILABLE,
     errors.ShuttingDown: code_pb2.UNAVAILABLE,
 }
+
+CODE_NAMES: dict[type[errors.RequestError], str] = {kind: code_pb2.Code.Name(code) for kind, code in CODES.items()}
 
 REJECTIONS: dict[type[errors.RequestError], str] = {
     errors.Unauthenticated: "unauthenticated",
@@ -78,10 +81,14 @@ def to_status(error: errors.RequestError) -> status_pb2.Status:
 
 def to_refusal(error: errors.RequestError) -> Refusal:
     """The end of a call that failed for `error`; tells gRPC's own retry logic when to come back, too."""
-    trailers: tuple[tuple[str, str], ...] = ()
-    if isinstance(error, errors.Overloaded):
-        trailers = (("grpc-retry-pushback-ms", str(retry_milliseconds(error))),)
-    return Refusal(to_status(error), trailers)
+    return _overloaded(retry_milliseconds(error)) if isinstance(error, errors.Overloaded) else Refusal(to_status(error))
+
+
+@lru_cache(maxsize=10_000)
+def _overloaded(milliseconds: int) -> Refusal:
+    # Kept: in a flood thousands a second are told the same.
+    pushback = (("grpc-retry-pushback-ms", str(milliseconds)),)
+    return Refusal(to_status(errors.Overloaded(milliseconds / 1000)), pushback)
 
 
 def retry_milliseconds(error: errors.Overloaded) -> int:

@@ -16,7 +16,6 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
-from grpc_status import rpc_status
 
 from serve.access_log import HEADER, request_id_of
 from serve.admission import Deadline
@@ -33,6 +32,8 @@ from serve.transport.health import Readiness
 
 REFUSALS_QUEUED = 1024
 """Beyond the admitted requests and these, grpcio itself refuses, without details: memory stays bounded."""
+
+STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 STREAM_CANCELLED_AFTER = 1.0
 """Beyond its deadline, a stream whose caller does not read is cancelled; one who reads is told before, in words."""
@@ -294,7 +295,6 @@ def _refuser(method: str, metrics: Metrics) -> Callable[[Any, Any], Any]:
 
 
 def _abort(context: Any, refusal: Refusal, request_id: str) -> None:
-    status = rpc_status.to_status(refusal.status)
     # abort_with_status would replace the other trailers.
-    context.set_trailing_metadata((*refusal.trailers, *status.trailing_metadata, (HEADER, request_id)))
-    context.abort(status.code, status.details)
+    context.set_trailing_metadata((*refusal.trailers, refusal.details, (HEADER, request_id)))
+    context.abort(STATUS_CODES[refusal.status.code], refusal.status.message)

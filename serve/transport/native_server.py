@@ -21,7 +21,6 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2
-from grpc_status import rpc_status
 from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
 from serve.access_log import HEADER, request_id_of
@@ -214,8 +213,7 @@ class NativeServer:
         return Pending(call_id, method, payload, call)
 
     def _fail(self, call_id: int, refusal: Refusal, request_id: str) -> None:
-        status: Any = rpc_status.to_status(refusal.status)
-        trailers = (*status.trailing_metadata, (HEADER, request_id))
+        trailers = (refusal.details, (HEADER, request_id))
         self._front.fail(call_id, refusal.status.code, refusal.status.message, trailers)
 
     def _work(self, batch: Sequence[Pending]) -> None:
