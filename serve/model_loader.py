@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from serve.answer_table import AnswerTable
 from serve.backends.exact_index import ExactIndex
 from serve.backends.faiss_index import FaissIndex
 from serve.backends.onnx_graph import OnnxFoldIn
+from serve.background import give_way, interrupted_often
 from serve.errors import NothingToServe, RequestError, UnusableBundle
 from serve.metrics import Metrics
 from serve.model_store import ServedModel
@@ -28,7 +27,6 @@ from serve.recommender import Recommender
 from serve.types import IndexSummary, ModelSummary, Query, SimilarQuery
 
 LOG = logging.getLogger("lowpass.serve")
-NICENESS = 10
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ class BackgroundLoader:
         """
         which = {"model": name, "version": path.name}
         try:
-            model = self._thread.submit(load_model, name, path, recorded=recorded, **self._options).result()
+            model = self._thread.submit(self._load, name, path, recorded).result()
         except Exception as error:
             self.errors[name, path.name] = str(error)
             self._metrics.load_failed(name)
@@ -142,9 +140,12 @@ class BackgroundLoader:
         """Load nothing more."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
+    def _load(self, name: str, path: Path, recorded: Sequence[Query]) -> ServedModel:
+        with interrupted_often():
+            return load_model(name, path, recorded=recorded, **self._options)
+
     def _begin(self) -> None:
-        # On Linux this is the niceness of the calling thread alone.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        give_way()
         if self._prepare_thread is not None:
             self._prepare_thread()
 

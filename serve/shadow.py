@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 
 from serve.agreement import overlap, rank_correlation
+from serve.background import give_way
 from serve.errors import FieldViolation, InvalidRequest, RequestError, VersionNotServed
 from serve.model_series import ShadowSeries
 from serve.model_store import ModelStore, ServedModel
@@ -136,6 +137,7 @@ class Shadow:
         return found
 
     def _work(self) -> None:
+        give_way()
         if self._prepare_thread is not None:
             self._prepare_thread()
         while (offer := self._offers.get()) is not None:

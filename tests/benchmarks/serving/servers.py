@@ -68,12 +68,12 @@ def echo(folder: Path, core: int, transport: str, answer: bytes) -> Iterator[str
     command = [sys.executable, "-m", "tests.benchmarks.serving.echo", "--answer", str(path), "--transport", transport]
     with pinned(core):
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield f"127.0.0.1:{int(process.stdout.readline())}"
-    finally:
-        process.kill()
-        process.wait()
+    with process:
+        try:
+            assert process.stdout is not None
+            yield f"127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.kill()
 
 
 @contextmanager
