@@ -5,7 +5,8 @@
     │   ├── NothingToServe      the repository holds no model, or none that was asked for
     │   ├── UnusableBundle      a bundle opened but cannot answer
     │   ├── AddressUnavailable  an address is malformed or cannot be bound
-    │   └── UnusableCredentials a file of keys or certificates is missing or wrong
+    │   ├── UnusableCredentials a file of keys or certificates is missing or wrong
+    │   └── ExtraMissing        an optional package is asked for and not installed
     └── RequestError            a request is refused; the server is well
         ├── InvalidRequest      fields of the request are wrong
         ├── NotFound            the request names something that is not there
