@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -30,6 +31,19 @@ def endless(request: pb.StreamRecommendRequest, call: Call) -> Parts[pb.StreamRe
         call.deadline.check()
         yield pb.StreamRecommendResponse(first_position=position, entries=[pb.BatchRecommendEntry(response=large)])
         position += 1
+
+
+def two_parts(
+    position: int, read: threading.Event
+) -> Callable[[pb.StreamRecommendRequest, Call], Parts[pb.StreamRecommendResponse]]:
+    """A part, and the next one once `read` is set."""
+
+    def parts(request: pb.StreamRecommendRequest, call: Call) -> Parts[pb.StreamRecommendResponse]:
+        yield pb.StreamRecommendResponse(first_position=position)
+        assert read.wait(WAIT)
+        yield pb.StreamRecommendResponse(first_position=position + 1)
+
+    return parts
 
 
 def ending(stream: Any) -> grpc.StatusCode:
@@ -59,13 +73,7 @@ class StreamKit:
     def test_the_first_part_comes_before_the_last_is_made(self) -> None:
         with self.running() as bench:
             read = threading.Event()
-
-            def wait_between(request: pb.StreamRecommendRequest, call: Call) -> Parts[pb.StreamRecommendResponse]:
-                yield pb.StreamRecommendResponse(first_position=7)
-                assert read.wait(WAIT)
-                yield pb.StreamRecommendResponse(first_position=8)
-
-            bench.parts = wait_between
+            bench.parts = two_parts(7, read)
             stream = bench.stream(1)
             assert next(stream).first_position == 7
             assert bench.admission.in_flight == 1
@@ -150,13 +158,7 @@ class StreamKit:
     def test_draining_lets_a_stream_end(self) -> None:
         with self.running() as bench:
             read = threading.Event()
-
-            def wait_between(request: pb.StreamRecommendRequest, call: Call) -> Parts[pb.StreamRecommendResponse]:
-                yield pb.StreamRecommendResponse(first_position=0)
-                assert read.wait(WAIT)
-                yield pb.StreamRecommendResponse(first_position=1)
-
-            bench.parts = wait_between
+            bench.parts = two_parts(0, read)
             stream = bench.stream(1)
             next(stream)
             bench.admission.close()

@@ -17,6 +17,15 @@ USERS, ITEMS, DIM = 60, 400, 8
 SEEN_EACH = 7
 
 
+def two_versions(root: Path) -> ModelRepository:
+    """A repository of versions 1 and 2 of "student"; `stable` is 1, and there is no other label."""
+    for seed in (1, 2):
+        publish(root, "student", factory="Flat", seed=seed)
+    made = ModelRepository(root)
+    made.set_label("student", "stable", "1")
+    return made
+
+
 def contents(seed: int = 0, dtype: str = "float32", users: int = USERS, items: int = ITEMS) -> BundleContents:
     rng = np.random.default_rng(seed)
     seen = np.concatenate([np.sort(rng.choice(items, SEEN_EACH, replace=False)) for _ in range(users)])

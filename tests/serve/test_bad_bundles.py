@@ -16,7 +16,7 @@ from serve.load_backoff import FIRST_PAUSE, LoadBackoff
 from serve.metrics import Metrics
 from serve.model_manager import ModelManager
 from serve.model_store import ModelStore
-from tests.serve.repositories import publish
+from tests.serve.repositories import publish, two_versions
 from tests.serve.test_model_manager import damage
 
 
@@ -30,10 +30,7 @@ class Clock:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> ModelRepository:
-    for seed in (1, 2):
-        publish(tmp_path, "student", factory="Flat", seed=seed)
-    made = ModelRepository(tmp_path)
-    made.set_label("student", "stable", "1")
+    made = two_versions(tmp_path)
     made.set_label("student", "canary", "2")
     return made
 

@@ -19,7 +19,7 @@ from serve.admin_client import AdminClient
 from serve.client import RecommenderClient
 from serve.client_errors import InvalidQuery, NotFoundByServer, NotPossible, RecommenderError
 from tests.serve.processes import ServerProcess, serving
-from tests.serve.repositories import publish
+from tests.serve.repositories import publish, two_versions
 
 SWAPS = 100
 
@@ -28,12 +28,8 @@ SWAPS = 100
 def disk(tmp_path: Path) -> ModelRepository:
     root = tmp_path / "models"
     root.mkdir()
-    for seed in (1, 2):
-        publish(root, "student", factory="Flat", seed=seed)
     publish(root, "teacher", factory="Flat", seed=3)
-    made = ModelRepository(root)
-    made.set_label("student", "stable", "1")
-    return made
+    return two_versions(root)
 
 
 @pytest.fixture

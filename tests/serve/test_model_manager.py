@@ -21,19 +21,14 @@ from serve.metrics import Metrics
 from serve.model_manager import ModelManager
 from serve.model_store import ModelStore
 from serve.types import Query
-from tests.serve.repositories import publish
+from tests.serve.repositories import publish, two_versions
 
 Make = Callable[..., ModelManager]
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> ModelRepository:
-    """student: versions 1 and 2, stable is 1; no other labels."""
-    for seed in (1, 2):
-        publish(tmp_path, "student", factory="Flat", seed=seed)
-    made = ModelRepository(tmp_path)
-    made.set_label("student", "stable", "1")
-    return made
+    return two_versions(tmp_path)
 
 
 @pytest.fixture

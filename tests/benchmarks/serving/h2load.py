@@ -8,6 +8,8 @@ import statistics
 import struct
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,16 +54,12 @@ def ask(address: str, method: str, message: bytes, *, in_flight: int, requests: 
         requests: How many in all, after a warm-up.
         core: The load's.
     """
-    with tempfile.TemporaryDirectory(prefix="lowpass-h2load-") as folder:
-        body, log = Path(folder) / "body", Path(folder) / "log"
-        body.write_bytes(b"\0" + struct.pack(">I", len(message)) + message)
-        command = ["taskset", "-c", str(core), "h2load", "-c", "1", "-t", "1", "-m", str(in_flight), "-d", str(body)]
-        command += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+    with _sending(message, core, "-c", "1", "-m", str(in_flight)) as (command, folder):
         target = f"http://{address}{method}"
         subprocess.run([*command, "-n", str(WARM_UP), target], capture_output=True, check=True)
-        command += ["-n", str(requests), f"--log-file={log}", target]
+        command += ["-n", str(requests), f"--log-file={folder / 'log'}", target]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        rows = np.loadtxt(log, dtype=np.int64, ndmin=2)
+        rows = np.loadtxt(folder / "log", dtype=np.int64, ndmin=2)
     assert f"{requests} succeeded" in said, said
     assert (rows[:, 1] == 200).all()
     return Load(
@@ -89,26 +87,19 @@ def flood(address: str, method: str, message: bytes, *, rate: float, seconds: fl
         seconds: How long.
         core: The load's.
     """
-    with tempfile.TemporaryDirectory(prefix="lowpass-h2load-") as folder:
-        body = Path(folder) / "body"
-        body.write_bytes(b"\0" + struct.pack(">I", len(message)) + message)
-        command = [
-            "taskset",
-            "-c",
-            str(core),
-            "h2load",
-            "-c",
-            str(CONNECTIONS),
-            "-t",
-            "1",
-            "-m",
-            "1000",
-            "-d",
-            str(body),
-        ]
-        command += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+    with _sending(message, core, "-c", str(CONNECTIONS), "-m", "1000") as (command, _):
         command += [f"--rps={rate / CONNECTIONS:.1f}", "-D", f"{seconds:g}", f"http://{address}{method}"]
         subprocess.run(command, capture_output=True, check=True)
+
+
+@contextmanager
+def _sending(message: bytes, core: int, *options: str) -> Iterator[tuple[list[str], Path]]:
+    """The beginning of a command that sends a gRPC message, and a folder that is there meanwhile."""
+    with tempfile.TemporaryDirectory(prefix="lowpass-h2load-") as name:
+        folder = Path(name)
+        (folder / "body").write_bytes(b"\0" + struct.pack(">I", len(message)) + message)
+        command = ["taskset", "-c", str(core), "h2load", "-t", "1", *options, "-d", str(folder / "body")]
+        yield [*command, "-H", "content-type: application/grpc", "-H", "te: trailers"], folder
 
 
 def median_of(loads: list[Load]) -> Load:

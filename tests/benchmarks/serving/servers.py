@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import grpc
@@ -24,6 +24,7 @@ from tests.serve.processes import ServerProcess, serving
 ROOT = Path(__file__).resolve().parents[3]
 RUNTIME = Path(__file__).with_name("mlserver_runtime.py")
 MLSERVER = os.environ.get("LOWPASS_MLSERVER_PYTHON", "")
+RECOMMEND = METHOD
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 START_WITHIN = 60.0
 
@@ -51,13 +52,10 @@ def pinned(core: int) -> Iterator[None]:
 def lowpass(folder: Path, core: int, *arguments: str) -> Iterator[ServerProcess]:
     """`lowpass serve` on one core."""
     folder.mkdir()
-    with pinned(core):
-        server = serving(folder, "--drain-wait", "0", *arguments)
-        started = server.__enter__()
-    try:
-        yield started
-    finally:
-        server.__exit__(None, None, None)
+    with ExitStack() as stack:
+        with pinned(core):
+            server = stack.enter_context(serving(folder, "--drain-wait", "0", *arguments))
+        yield server
 
 
 @contextmanager
@@ -162,6 +160,3 @@ def typical_user(bundle: Bundle) -> str:
 def question(user_id: str, k: int = 20, model: str = "") -> bytes:
     """A serialized request of a known user."""
     return pb.RecommendRequest(user_id=user_id, k=k, model=pb.ModelSelector(name=model)).SerializeToString()
-
-
-RECOMMEND = METHOD

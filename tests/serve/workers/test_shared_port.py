@@ -64,7 +64,9 @@ def test_a_port_whose_old_connections_linger_can_be_taken_again(port: SharedPort
     port.close()
     for caller in callers:
         caller.close()
-    SharedPort("--address", port.address).close()
+    again = SharedPort("--address", port.address)
+    again.close()
+    assert again.address == port.address
 
 
 def test_a_name_stands_for_all_its_addresses() -> None:

@@ -27,7 +27,7 @@ from export.repository import ModelRepository
 from serve.client import RecommenderClient
 from serve.client_errors import RecommenderError
 from tests.serve.processes import ServerProcess, serving
-from tests.serve.repositories import publish
+from tests.serve.repositories import two_versions
 from tests.serve.test_faults import TRANSPORTS
 
 OWN = [("grpc.use_local_subchannel_pool", 1)]
@@ -39,11 +39,7 @@ WITHIN = 60.0
 def disk(tmp_path: Path) -> ModelRepository:
     root = tmp_path / "models"
     root.mkdir()
-    for seed in (1, 2):
-        publish(root, "student", factory="Flat", seed=seed)
-    made = ModelRepository(root)
-    made.set_label("student", "stable", "1")
-    return made
+    return two_versions(root)
 
 
 @contextmanager
