@@ -11,71 +11,62 @@ import click
 if TYPE_CHECKING:
     from serve.limits import Limits
 
-_OPTIONS = (
-    click.option(
+_OPTIONS = {
+    "max_in_flight": click.option(
         "--max-in-flight",
         type=click.IntRange(1, 100_000),
         default=256,
         show_default=True,
         help="Requests in work or waiting, in each worker; more are refused.",
     ),
-    click.option(
+    "max_wait": click.option(
         "--max-wait",
         type=click.FloatRange(0),
         default=1.0,
         show_default=True,
         help="Longest expected wait for a thread in seconds; who would wait longer is refused. 0: no bound.",
     ),
-    click.option(
+    "max_deadline": click.option(
         "--max-deadline",
         type=click.FloatRange(0.001, 3600),
         default=10.0,
         show_default=True,
         help="Longest time of a request in seconds, whatever its own deadline.",
     ),
-    click.option("--max-k", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Largest k."),
-    click.option(
+    "max_k": click.option(
+        "--max-k", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Largest k."
+    ),
+    "max_batch": click.option(
         "--max-batch", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Requests in a batch."
     ),
-    click.option(
+    "max_stream": click.option(
         "--max-stream",
         type=click.IntRange(1, 10_000_000),
         default=100_000,
         show_default=True,
         help="Requests in a streamed batch; --max-message-bytes bounds them too.",
     ),
-    click.option(
+    "max_message_bytes": click.option(
         "--max-message-bytes",
         type=click.IntRange(1024, 1 << 30),
         default=1 << 20,
         show_default=True,
         help="Largest request message.",
     ),
-    click.option(
+    "max_connection_age": click.option(
         "--max-connection-age",
         type=click.FloatRange(0),
         default=0.0,
         help="Ask callers to connect anew after so many seconds, so that they spread over servers. 0: never.",
     ),
-    click.option(
+    "max_concurrent_streams": click.option(
         "--max-concurrent-streams",
         type=click.IntRange(1, 1_000_000),
         default=1024,
         show_default=True,
         help="Requests in flight on one connection; a client holds back more.",
     ),
-)
-_NAMES = (
-    "max_in_flight",
-    "max_wait",
-    "max_deadline",
-    "max_k",
-    "max_batch",
-    "max_stream",
-    "max_message_bytes",
-    "max_connection_age",
-    "max_concurrent_streams",
-)
+}
 
 
 def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -86,10 +77,10 @@ def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def gather(**rest: Any) -> Any:
-        given = {name: rest.pop(name) for name in _NAMES}
+        given = {name: rest.pop(name) for name in _OPTIONS}
         return command(limits=functools.partial(_make, given), **rest)
 
-    for option in reversed(_OPTIONS):
+    for option in reversed(_OPTIONS.values()):
         gather = option(gather)
     return gather
 

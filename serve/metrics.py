@@ -72,8 +72,7 @@ class Metrics:
         )
         self._models = ModelSeries(registry)
         self.shadow = ShadowSeries(registry, BUCKETS)
-        self._rejected_children: dict[str, Counter] = {}
-        self._answer_children: dict[tuple[str, Source], Counter] = {}
+        self._children: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
 
     def watch_in_flight(self, read: Callable[[], float]) -> None:
         """Read the gauge of requests in flight from `read` when scraped."""
@@ -91,17 +90,17 @@ class Metrics:
 
     def rejected(self, reason: str) -> None:
         """Count one request that was not worked on."""
-        child = self._rejected_children.get(reason)
-        if child is None:
-            child = self._rejected_children.setdefault(reason, self._rejected.labels(reason))
-        child.inc()
+        self._count(self._rejected, reason)
 
     def answer(self, model: str, source: Source) -> None:
         """Count one list."""
-        child = self._answer_children.get((model, source))
+        self._count(self._answers, model, source.value)
+
+    def _count(self, counter: Counter, *labels: str) -> None:
+        # Kept, because labels() alone costs as much as counting.
+        child = self._children.get((counter, labels))
         if child is None:
-            made = self._answers.labels(model, source.value)
-            child = self._answer_children.setdefault((model, source), made)
+            child = self._children.setdefault((counter, labels), counter.labels(*labels))
         child.inc()
 
     def model_loaded(self, summary: ModelSummary, load_seconds: float) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from time import perf_counter_ns
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from google.protobuf.message import Message
 
@@ -44,24 +45,14 @@ def guard(method: Method, metrics: Metrics, access_log: AccessLog = NO_LOG, trac
     record = _recorder(method, metrics, access_log, tracing)
 
     def call_method(request: Any, call: Call) -> Message:
-        code = "OK"
-        try:
+        with _Ending(method.name, metrics, record, call) as ending:
             call.deadline.check()
             response = method.handle(request, call)
             if call.deadline.expired:
                 raise DeadlineExpired("the answer came after the deadline")
-            if not call.is_active():
-                code = "CANCELLED"
+            if call.is_active():
+                ending.code = "OK"
             return response
-        except RequestError as error:
-            code = count_refusal(error, metrics)
-            raise to_refusal(error) from error
-        except Exception as error:
-            code = "INTERNAL"
-            _log_defect(method.name, call)
-            raise Refusal(INTERNAL) from error
-        finally:
-            record(call, code)
 
     return call_method
 
@@ -83,28 +74,40 @@ def guard_stream(
     record = _recorder(method, metrics, access_log, tracing)
 
     def stream(request: Any, call: Call) -> Parts[Message]:
-        code = "CANCELLED"
-        try:
+        with _Ending(method.name, metrics, record, call) as ending:
             call.deadline.check()
             yield from method.stream(request, call)
             if call.is_active():
-                code = "OK"
-        except RequestError as error:
-            code = count_refusal(error, metrics)
-            raise to_refusal(error) from error
-        except Exception as error:
-            code = "INTERNAL"
-            _log_defect(method.name, call)
-            raise Refusal(INTERNAL) from error
-        finally:
-            record(call, code)
+                ending.code = "OK"
 
     return stream
 
 
-def _log_defect(method: str, call: Call) -> None:
-    which = {"method": method, "model": call.model, "request_id": call.request_id, **trace_of(call)}
-    LOG.exception("defect in a method", extra={"fields": which})
+class _Ending:
+    """Counts a call when it ends, and lets nothing out but a `Refusal`; `code` is what it ended with."""
+
+    def __init__(self, method: str, metrics: Metrics, record: Callable[[Call, str], None], call: Call) -> None:
+        self.code = "CANCELLED"
+        self._method, self._metrics, self._record, self._call = method, metrics, record, call
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        call = self._call
+        try:
+            if isinstance(error, RequestError):
+                self.code = count_refusal(error, self._metrics)
+                raise to_refusal(error) from error
+            if isinstance(error, Exception):
+                self.code = "INTERNAL"
+                which = {"method": self._method, "model": call.model, "request_id": call.request_id, **trace_of(call)}
+                LOG.error("defect in a method", exc_info=error, extra={"fields": which})
+                raise Refusal(INTERNAL) from error
+        finally:
+            self._record(call, self.code)
 
 
 def guard_many(
