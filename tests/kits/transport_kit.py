@@ -156,7 +156,11 @@ class TransportKit(StreamKit, ConnectionKit):
     def test_a_request_that_outwaits_its_deadline_is_not_worked_on(self) -> None:
         with self.running(workers=1) as bench:
             (held,) = bench.hold_workers(1)
-            assert bench.refused(timeout=0.2).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            late = bench.ask_later("late", timeout=1.0)
+            eventually(lambda: bench.admission.in_flight == 2)
+            assert late.exception().code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            # The server's deadline began when the call reached it, a little after the caller's.
+            time.sleep(0.2)
             bench.release.set()
             assert held.result().item_ids == ["held-0"]
             eventually(lambda: bench.rejected("abandoned") + bench.rejected("deadline") == 1)
