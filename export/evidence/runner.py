@@ -19,11 +19,12 @@ from tqdm import tqdm
 from distill.checkpoint import STATE_FILE
 from distill.data.cli import prepare
 from distill.data.interactions import Interactions, load_interactions
+from distill.errors import RunError
 from distill.job import Job, run_job, training_options
 from distill.methods.composition import build_method_settings
 from distill.run import METRICS_FILE, Run, open_run
 from distill.trainer import TrainingOptions
-from export.evidence.cells import TEACHER, Cell, describe_run, winning_trial, write_cell
+from export.evidence.cells import TEACHER, Cell, describe_run, read_cell, winning_trial, write_cell
 from export.evidence.plan import Plan, Study, num_trials
 from export.evidence.untrained import build_untrained, rank_decoded
 
@@ -87,7 +88,22 @@ def run_plan(plan: Plan, folders: Folders, *, only: str = "*", jobs: int = 1) ->
             missing = [cell for cell in cells if fnmatch(cell.name, only) and not cell.path(folders.results).is_file()]
             if missing:
                 prepare_data(plan, study.data, folders)
+                if missing[0].contestant != TEACHER:
+                    _restore_teacher(plan, study, folders)
                 _run_side_by_side(plan, missing, folders, jobs)
+
+
+def _restore_teacher(plan: Plan, study: Study, folders: Folders) -> None:
+    """Train the teacher again where only its cell is left, as in a fresh clone; the cell stays as it is."""
+    cell = Cell(study, TEACHER)
+    if not (folders.run(cell) / METRICS_FILE).exists():
+        _run_side_by_side(plan, [cell], folders, jobs=1)
+    recorded = read_cell(cell, folders.results)
+    if recorded is not None and open_run(folders.run(cell)).metrics["test"] != recorded["metrics"]["test"]:
+        raise RunError(
+            f"{folders.run(cell)}: is not the teacher of {cell.path(folders.results)}: "
+            "give another --work or --results, or delete that study's cells"
+        )
 
 
 def _run_side_by_side(plan: Plan, cells: list[Cell], folders: Folders, jobs: int) -> None:
@@ -118,6 +134,8 @@ def run_cell(plan: Plan, cell: Cell, folders: Folders) -> None:
         write_cell(cell, folders.results, asdict(built))
         return
     run = _train(plan, cell, data, folders)
+    if cell.path(folders.results).is_file():
+        return
     content = describe_run(run)
     if cell.contestant != TEACHER:
         content["int8"] = rank_decoded(run, "int8", data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,28 @@ def test_a_cell_that_is_there_is_not_run_again_and_only_picks_cells(folder: Path
     assert path.exists()
     after = {file: file.stat().st_mtime_ns for file in (folder / "results").rglob("*.json")}
     assert {file for file in before if before[file] != after[file]} == {path}
+
+
+def test_where_only_the_cells_are_left_the_teacher_is_trained_again(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("plan.toml", "toy.csv"):
+        shutil.copy(folder / name, tmp_path / name)
+    shutil.copytree(folder / "results", tmp_path / "results")
+    shutil.copytree(folder / "readings", tmp_path / "readings")
+    teacher, student = (tmp_path / f"results/toy/bprmf/{name}.json" for name in ("teacher", "scratch-d4-t0-s7"))
+    recorded, wanted = teacher.read_bytes(), json.loads(student.read_bytes())
+    student.unlink()
+    assert run(tmp_path) == 0
+    assert json.loads(student.read_bytes())["config"] == wanted["config"], "of the same teacher, to the last bit"
+    assert teacher.read_bytes() == recorded
+    student.unlink()
+    other = json.loads(recorded)
+    other["metrics"]["test"]["Recall@20"] += 0.1
+    teacher.write_text(json.dumps(other))
+    assert run(tmp_path) == 2
+    assert "is not the teacher of" in capsys.readouterr().err
+    assert not student.exists()
 
 
 def test_missing_cells_are_listed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
