@@ -7,7 +7,8 @@ gate for users and others for items. T falls geometrically over the epochs from 
 
 Cost of a step. The rows with a share in an expert pass through it: `distill.experts` has the count. While T is near 1
 that is all K of them, 6 B K h (d_s + d_t) operations with h = (d_s + d_t) / 2; once T is below about 0.01 it is
-nearly one, a K-th of that. The teacher's rows are read once forward and once backward.
+nearly one, a K-th of that. The teacher's rows are read once forward and once backward. `max_rows` bounds B: on a
+processor the whole batch of the public codes takes hundreds of bare steps.
 
 Where this is not the public codes: T falls over 100 epochs, not over the 1,000 that trainings end long before, so that
 the gate comes to choose and a step to its lower cost; an item that is both positive and negative draws its noise once,
@@ -46,18 +47,23 @@ class DistillationExpertsSettings(PreferenceSettings):
         temperature: T of the first epoch.
         end_temperature: T of epoch `anneal_epochs` and all after it.
         anneal_epochs: Epochs over which T falls.
+        max_rows: Bound on the entities compared in a step, half of them users, half items; what is drawn from the
+            batch stands for the rest, so that the expected loss is the same. None compares all.
     """
 
     num_experts: int = 30
     temperature: float = 1.0
     end_temperature: float = 1e-10
     anneal_epochs: int = 100
+    max_rows: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("num_experts", "anneal_epochs"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name}: {getattr(self, name)} is below 1")
+        if self.max_rows is not None and self.max_rows < 2:
+            raise SettingError(f"max_rows: {self.max_rows} is below 2, a user and an item")
         if not 0 < self.end_temperature <= self.temperature:
             raise SettingError(
                 f"end_temperature: {self.end_temperature} is not above 0 and at most temperature ({self.temperature})"
@@ -120,11 +126,24 @@ class DistillationExperts(Method):
     def distillation_loss(self, step: Step) -> torch.Tensor:
         """The weighted sum over the batch's entities: a scalar."""
         entities, weights, count = batch_entities(step.batch, self.num_users, len(step.features))
-        loss = weights[:count] @ self._distances(self.user_experts, entities[:count], step)
-        loss = loss + weights[count:] @ self._distances(self.item_experts, entities[count:], step)
+        kinds = ((self.user_experts, slice(None, count)), (self.item_experts, slice(count, None)))
+        loss = step.features.new_zeros(())
+        for experts, part in kinds:
+            rows, shares = self._draw(entities[part], weights[part], step.generator)
+            loss = loss + shares @ self._distances(experts, rows, step)
         if self.preference is not None:
             loss = loss + self.preference.loss(step, partial(self._project_pair, step.generator))
         return self.settings.distillation_weight * loss
+
+    def _draw(
+        self, entities: torch.Tensor, weights: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Entities of one kind that are compared, and their weights: all, or at most half of `max_rows`."""
+        most = len(entities) if self.settings.max_rows is None else self.settings.max_rows // 2
+        if len(entities) <= most:
+            return entities, weights
+        drawn = torch.randperm(len(entities), generator=generator, device=entities.device)[:most]
+        return entities[drawn], weights[drawn] * (len(entities) / most)
 
     def _distances(self, experts: SelectedExperts, entities: torch.Tensor, step: Step) -> torch.Tensor:
         """‖t − Σ z E(s)‖² of each entity, shape (B,)."""

@@ -96,6 +96,22 @@ def test_a_batch_of_one_user_and_duplicate_rows_count_once(
     assert bool(torch.isfinite(loss))
 
 
+def test_what_is_drawn_of_a_batch_stands_for_the_rest(rng: np.random.Generator) -> None:
+    data = build_random(rng)
+    batch = Batch(torch.tensor([3, 5, 7, 0]), torch.tensor([0, 2, 3, 9]), torch.tensor([2, 5, 6, 9]))
+    losses = {}
+    for most in (None, 4, 100):
+        settings = DistillationExpertsSettings(num_experts=1, distillation_weight=1.0, max_rows=most)
+        method, student, _ = build(data, settings)
+        draws = 400 if most == 4 else 1
+        losses[most] = torch.stack(
+            [method.distillation_loss(build_step(batch, student, seed)) for seed in range(draws)]
+        )
+    torch.testing.assert_close(losses[100], losses[None])
+    assert len(set(losses[4].tolist())) > 20, "other rows in other steps"
+    assert losses[4].mean().item() == pytest.approx(losses[None].item(), rel=0.05)
+
+
 def test_experts_are_half_way_between_the_dimensions(rng: np.random.Generator) -> None:
     method, _, _ = build(build_random(rng), DistillationExpertsSettings(num_experts=7))
     for selected in (method.user_experts, method.item_experts):
@@ -125,6 +141,7 @@ def test_temperature_falls_geometrically_and_a_checkpoint_keeps_its_place(rng: n
         ({"distillation_weight": -0.1}, "distillation_weight"),
         ({"num_experts": 0}, "num_experts"),
         ({"anneal_epochs": 0}, "anneal_epochs"),
+        ({"max_rows": 1}, "max_rows"),
         ({"end_temperature": 0.0}, "end_temperature"),
         ({"temperature": 0.1, "end_temperature": 0.2}, "end_temperature"),
         ({"preference_weight": -1.0}, "preference_weight"),
