@@ -28,6 +28,8 @@ from export.errors import DuplicateIds, MalformedArray, RowOutOfRange
 
 OFFSETS, BYTES, SLOTS = ".offsets.npy", ".bytes.npy", ".slots.npy"
 MINIMUM_SLOTS = 4
+KEPT_STRINGS = 1 << 16
+"""Most strings that a column keeps decoded: a few are asked for again and again, and decoding takes the longest."""
 
 
 class StringColumn:
@@ -51,6 +53,7 @@ class StringColumn:
         # Indexing a memoryview gives a plain int in a third of the time of a NumPy scalar.
         self._offsets = offsets.data
         self._data = data.data
+        self._kept: dict[int, str] = {}
 
     @classmethod
     def from_arrays(cls, path: Path, arrays: Mapping[str, Array]) -> Self:
@@ -75,13 +78,19 @@ class StringColumn:
     def take(self, rows: Iterable[int]) -> list[str]:
         """The strings at `rows`, in that order; raises what `get` raises."""
         wanted: list[int] = rows.tolist() if isinstance(rows, np.ndarray) else list(rows)
-        if not wanted or min(wanted) < 0:
-            return [self.get(row) for row in wanted]
-        offsets, data = self._offsets, self._data
         try:
-            return [str(data[offsets[row] : offsets[row + 1]], "utf-8") for row in wanted]
-        except (IndexError, UnicodeDecodeError):
-            return [self.get(row) for row in wanted]
+            return list(map(self._kept.__getitem__, wanted))
+        except KeyError:
+            return [self._keep(row) for row in wanted]
+
+    def _keep(self, row: int) -> str:
+        text = self._kept.get(row)
+        if text is None:
+            text = self.get(row)
+            if len(self._kept) >= KEPT_STRINGS:
+                self._kept.clear()
+            self._kept[row] = text
+        return text
 
     def _encoded(self, row: int) -> bytes:
         if not 0 <= row < self._count:

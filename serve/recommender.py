@@ -238,8 +238,9 @@ class Recommender:
             else:
                 fetch = self._over_fetch(task)
                 scan = task.exact or (fetch > self._max_over_fetch and not index.is_exact)
-                # Requests of like size share a search; one alone asks for exactly what it needs.
-                size = fetch if len(tasks) == 1 else min(1 << (fetch - 1).bit_length(), self._num_items)
+                # Requests of like size share a search, more so where it reads all items; one alone shares with none.
+                step = 1 << (fetch - 1).bit_length() if scan or index.is_exact else 16
+                size = fetch if len(tasks) == 1 else min(-(-fetch // step) * step, self._num_items)
                 groups.setdefault((scan, size), []).append(task)
         for (scan, size), group in groups.items():
             _search_group(group, exact if scan else index, size)

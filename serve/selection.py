@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -138,13 +139,14 @@ def walk(rows: Rows, scores: Scores, blocked: Rows) -> tuple[list[int], list[flo
     Returns:
         Rows and scores, best first, equal scores in the order of rows.
     """
-    taken = set(blocked.tolist())
-    taken.add(-1)
-    kept = [pair for pair in zip(scores.tolist(), rows.tolist(), strict=True) if pair[1] not in taken]
-    found, left = [row for _, row in kept], [score for score, _ in kept]
+    taken = {-1, *blocked.tolist()}
+    found, left = rows.tolist(), scores.tolist()
+    if not taken.isdisjoint(found):
+        is_free = [row not in taken for row in found]
+        found, left = list(compress(found, is_free)), list(compress(left, is_free))
     if len(set(left)) < len(left):
-        kept.sort(key=lambda pair: (-pair[0], pair[1]))
-        found = [row for _, row in kept]
+        pairs = sorted(zip(left, found, strict=True), key=lambda pair: (-pair[0], pair[1]))
+        found, left = [row for _, row in pairs], [score for score, _ in pairs]
     return found, left
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from export import idtable
 from export.arrays import Array
 from export.errors import DuplicateIds, MalformedArray, RowOutOfRange
 from export.idtable import IdTable, StringColumn, write_id_table, write_string_column
@@ -33,6 +34,21 @@ def test_every_id_is_found_at_its_row_and_no_other_is(
     assert table.take(range(len(ids))) == ids
     assert table.index_many(ids).tolist() == list(range(len(ids)))
     assert table.index_of(other) == (ids.index(other) if other in ids else -1)
+
+
+def test_few_strings_are_kept_and_what_is_taken_twice_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idtable, "KEPT_STRINGS", 2)
+    write_id_table(tmp_path / "ids", ["a", "b", "c"])
+    table = open_table(tmp_path / "ids")
+    for rows in ([0, 1], [2, 0, 1, 2], [1, 1], [0, 1, 2]):
+        assert table.take(rows) == ["abc"[row] for row in rows]
+        assert len(table._kept) <= 2
+    with pytest.raises(RowOutOfRange, match="no row 3"):
+        table.take([0, 3])
+    with pytest.raises(RowOutOfRange, match="no row -1"):
+        table.take([-1])
 
 
 def test_a_lone_surrogate_is_unknown_not_an_error(tmp_path: Path) -> None:
