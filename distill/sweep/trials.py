@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
-import threading
 import traceback
 from contextlib import redirect_stderr
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -17,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from distill.checkpoint import STATE_FILE
+from distill.child_process import end_with_parent
 from distill.data.interactions import load_interactions
 from distill.errors import DistillError
 from distill.job import Job, run_job
@@ -118,7 +117,7 @@ class Workers:
 def _run(sender: Connection, trial: Trial) -> None:
     """The body of a trial's process: sends None, or what went wrong."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep hears it too, and ends its trials itself
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    end_with_parent()
     with redirect_stderr(io.StringIO()):
         try:
             if not (trial.out / METRICS_FILE).exists():
@@ -134,11 +133,3 @@ def _train(trial: Trial) -> None:
     teacher = None if trial.teacher is None else open_run(trial.teacher)
     resume = (trial.out / STATE_FILE).exists()
     run_job(trial.job, load_interactions(trial.data), trial.out, teacher=teacher, resume=resume)
-
-
-def _die_with_parent() -> None:
-    """A sweep that is killed must not leave trainings behind that write where its successor does."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -17,6 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from distill.checkpoint import STATE_FILE
+from distill.child_process import end_with_parent
 from distill.data.cli import prepare
 from distill.data.interactions import Interactions, load_interactions
 from distill.errors import RunError
@@ -108,7 +109,7 @@ def _restore_teacher(plan: Plan, study: Study, folders: Folders) -> None:
 
 def _run_side_by_side(plan: Plan, cells: list[Cell], folders: Folders, jobs: int) -> None:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1, initializer=end_with_parent) as pool:
         waiting = {pool.submit(run_cell, plan, cell, folders): cell for cell in cells}
         bar = tqdm(as_completed(waiting), total=len(waiting), desc=cells[0].study.name, unit="cell", disable=None)
         for done in bar:

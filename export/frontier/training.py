@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from distill.checkpoint import STATE_FILE
+from distill.child_process import end_with_parent
 from distill.data.interactions import Interactions, load_interactions
 from distill.errors import RunError
 from distill.job import Job, describe, run_job
@@ -87,7 +88,7 @@ def _train_side_by_side(
     jobs: Mapping[str, Job], data_path: Path, teacher: Run, runs: Path, processes: int, bar: tqdm[Any]
 ) -> None:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1, initializer=_be_quiet) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1, initializer=_begin) as pool:
         waiting = {
             pool.submit(_train_in_child, job, data_path, teacher.path, runs / name): name for name, job in jobs.items()
         }
@@ -101,8 +102,9 @@ def _train_side_by_side(
             raise
 
 
-def _be_quiet() -> None:
+def _begin() -> None:
     """Keep the bars of several trainings from writing over each other; errors travel as exceptions."""
+    end_with_parent()
     sys.stderr = io.StringIO()
 
 

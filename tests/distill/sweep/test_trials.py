@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from distill.job import Job, run_job
 from distill.run import open_run
 from distill.sweep.trials import Outcome, Trial, Workers
 from distill.trainer import TrainingOptions
+from tests.kits.liveness import assert_ends, is_alive, needs_proc
 
 QUICK = TrainingOptions(epochs=2, eval_every=1, patience=2, batch_size=64)
 ENDLESS = TrainingOptions(epochs=10**9, eval_every=10**9, patience=10**9, batch_size=64)
@@ -68,15 +68,7 @@ def test_leaving_ends_what_still_runs(data: Path, tmp_path: Path) -> None:
     assert process.exitcode is not None
 
 
-def is_alive(pid: int) -> bool:
-    """A zombie has ended: nobody in a container may be there to collect it."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@needs_proc
 def test_a_killed_sweep_leaves_no_training_behind(data: Path, tmp_path: Path) -> None:
     code = (
         "import sys\n"
@@ -95,7 +87,4 @@ def test_a_killed_sweep_leaves_no_training_behind(data: Path, tmp_path: Path) ->
         pid = int(parent.stdout.readline())
         assert is_alive(pid)
         parent.kill()
-    deadline = time.monotonic() + 60
-    while is_alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not is_alive(pid)
+    assert_ends(pid)
