@@ -15,11 +15,15 @@ class AnswerTable:
         rows: Item rows, best first, -1 behind the last where a user has fewer than N left, shape (U, N).
         scores: Shape (U, N).
         num_items: Number of items there are.
+
+    Attributes:
+        length: N.
     """
 
     def __init__(self, rows: npt.NDArray[np.int32], scores: Scores, num_items: int) -> None:
         self._rows = rows
         self._scores = scores
+        self.length = rows.shape[1]
         self._holds_all = rows.shape[1] >= num_items
 
     def look_up(self, user_index: int, query: Query | SimilarQuery, blocked: Rows) -> tuple[Rows, Scores] | None:

@@ -84,6 +84,7 @@ class ModelInfo:
     categories: tuple[str, ...]
     is_default_version: bool
     is_default: bool
+    ready_answers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,4 +151,5 @@ def to_model_info(model: pb.Model) -> ModelInfo:
         categories=tuple(model.categories),
         is_default_version=model.is_default_version,
         is_default=model.is_default,
+        ready_answers=model.ready_answers,
     )

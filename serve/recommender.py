@@ -88,7 +88,7 @@ class Recommender:
         self._exact = exact
         self._cosine = cosine
         self._fold_in = fold_in
-        self._answers = answers
+        self.answers = answers
         self._max_over_fetch = max_over_fetch
         self._num_items = exact.num_items
         self._selection = Selection(catalogue)
@@ -230,7 +230,7 @@ class Recommender:
             if task.vector is None:
                 task.rows, task.scores = self._selection.popular(task.wanted, task.blocked, task.allowed)
                 task.ranked = True
-            elif self._answers and (ready := self._answers.look_up(task.user_index, task.query, task.blocked)):
+            elif self.answers and (ready := self.answers.look_up(task.user_index, task.query, task.blocked)):
                 (task.rows, task.scores), task.ranked = ready, True
             elif task.allowed is not None:
                 rows = self._selection.without(task.allowed, task.blocked)

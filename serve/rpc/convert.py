@@ -178,4 +178,5 @@ def _to_model(model: ServedModel, entry: ModelVersions, is_default: bool) -> pb.
         categories=catalogue.category_names,
         is_default_version=entry.default == summary.version,
         is_default=is_default,
+        ready_answers=model.recommender.answers.length if model.recommender.answers is not None else 0,
     )

@@ -146,7 +146,8 @@ def test_a_bundle_with_a_table_is_served_from_it(tmp_path: Path) -> None:
     seen = as_csr(made.seen_indptr, made.seen_indices, len(made.item_ids))
     path = publish(tmp_path, factory="Flat", made=add_answers(made, seen, 50))
     recommender = load_model("student", path).recommender
-    assert recommender._answers is not None
+    assert recommender.answers is not None
+    assert recommender.answers.length == 50
     for number in (0, 17, 59):
         query = Query(f"u{number}", k=10, offset=5, exclude_item_ids=["i3", "i4"])
         ready, exact = (shown(recommender.recommend([q]))[0] for q in (query, replace(query, exact=True)))
@@ -155,4 +156,4 @@ def test_a_bundle_with_a_table_is_served_from_it(tmp_path: Path) -> None:
 
 
 def test_a_bundle_without_a_table_has_none(repository: ModelRepository) -> None:
-    assert load_model("student", repository.resolve("student")).recommender._answers is None
+    assert load_model("student", repository.resolve("student")).recommender.answers is None

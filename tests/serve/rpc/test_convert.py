@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
+from serve.answer_table import AnswerTable
 from serve.backends.fake import fake_model
 from serve.errors import InvalidRequest
 from serve.limits import Limits
@@ -124,4 +126,8 @@ def test_info_marks_the_defaults() -> None:
     assert marks == [("a", "2", True, True), ("a", "1", False, False), ("b", "1", False, True)]
     assert list(sent.models[0].categories) == ["even", "odd"]
     assert (sent.models[0].has_fold_in, sent.models[0].has_titles) == (True, True)
+    assert [model.ready_answers for model in sent.models] == [0, 0, 0]
+    table = AnswerTable(np.zeros((6, 4), np.int32), np.zeros((6, 4), np.float32), 9)
+    store.models[0].recommender.answers = table
+    assert to_info(store, Limits(), "9.9").models[0].ready_answers == 4
     assert to_info(ModelStore(), Limits(), "9.9").models == []
