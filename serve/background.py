@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-NICENESS = 10
+NICENESS = 19
 SWITCH_SECONDS = 5e-4
 """A request waits this long for the lock while something long runs in Python; the interpreter's own bound is 5 ms."""
 
