@@ -129,10 +129,14 @@ def test_where_only_the_cells_are_left_the_teacher_is_trained_again(
     assert teacher.read_bytes() == recorded
     student.unlink()
     other = json.loads(recorded)
-    other["metrics"]["test"]["Recall@20"] += 0.1
+    other["metrics"]["test"]["Recall@20"] += 1e-4
+    teacher.write_text(json.dumps(other))
+    assert run(tmp_path) == 0, "another processor rounds otherwise"
+    student.unlink()
+    other["metrics"]["test"]["Recall@20"] += 1e-3
     teacher.write_text(json.dumps(other))
     assert run(tmp_path) == 2
-    assert "is not the teacher of" in capsys.readouterr().err
+    assert "teacher: its test Recall@20 is" in capsys.readouterr().err
     assert not student.exists()
 
 
