@@ -126,9 +126,8 @@ class DistillationExperts(Method):
     def distillation_loss(self, step: Step) -> torch.Tensor:
         """The weighted sum over the batch's entities: a scalar."""
         entities, weights, count = batch_entities(step.batch, self.num_users, len(step.features))
-        kinds = ((self.user_experts, slice(None, count)), (self.item_experts, slice(count, None)))
         loss = step.features.new_zeros(())
-        for experts, part in kinds:
+        for experts, part in ((self.user_experts, slice(None, count)), (self.item_experts, slice(count, None))):
             rows, shares = self._draw(entities[part], weights[part], step.generator)
             loss = loss + shares @ self._distances(experts, rows, step)
         if self.preference is not None:

@@ -143,7 +143,7 @@ def run_cell(plan: Plan, cell: Cell, folders: Folders) -> None:
         write_cell(cell, folders.results, asdict(built))
         return
     run = _train(plan, cell, data, folders)
-    if cell.path(folders.results).is_file():
+    if cell.path(folders.results).is_file():  # a teacher that was trained again
         return
     content = describe_run(run)
     if cell.contestant != TEACHER:

@@ -26,6 +26,7 @@ import lowpass
 from export.repository import ModelRepository
 from serve.client import RecommenderClient
 from serve.client_errors import RecommenderError
+from tests.kits.liveness import is_alive
 from tests.serve.processes import ServerProcess, serving
 from tests.serve.repositories import two_versions
 from tests.serve.test_faults import TRANSPORTS
@@ -97,13 +98,6 @@ def pids(server: ServerProcess) -> dict[int, int]:
 
 def open_files(server: ServerProcess) -> int:
     return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
 
 
 def ask_each_on_a_connection_of_its_own(server: ServerProcess, clients: int) -> Counter[str]:
