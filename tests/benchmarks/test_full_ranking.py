@@ -85,7 +85,7 @@ def test_full_ranking_costs_little_more_than_its_products() -> None:
                 f"{got.plain:8.2f} {got.plain / got.products:6.2f} {got.mib:6.0f}"
             )
             found[name, dim] = got
-    largest, narrow = found["gowalla", 400], found["gowalla", 20]
+    largest, narrow = found["gowalla", 400], found["citeulike-t", 20]
     assert largest.ranking <= 1.3 * largest.products
     assert largest.mib < 1024
     assert narrow.ranking < 0.6 * narrow.plain, "where d is small, selecting must not dominate"
