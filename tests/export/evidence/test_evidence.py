@@ -195,6 +195,26 @@ def test_a_table_says_what_its_cells_say(tmp_path: Path) -> None:
     assert "| toy/bprmf | 12 | 0.4000 | 4 | – | – | 62.5% ± 17.7% |" in render_summary(plan, tmp_path)
 
 
+def test_the_summary_ends_with_means_over_the_studies_that_all_have(tmp_path: Path) -> None:
+    first = PLAN.index("[[study]]")
+    other = PLAN[first:].replace('data = "toy"', 'data = "other"')
+    text = PLAN + other.replace('"popularity", ', "")
+    (tmp_path / "plan.toml").write_text(text.replace("[data]", '[data]\nother = "toy.csv --name other"'))
+    plan = load_plan(tmp_path / "plan.toml")
+
+    def content(validation: float, test: float) -> dict[str, Any]:
+        recalls = {"validation_all_users": {"Recall@20": validation}, "test_all_users": {"Recall@20": test}}
+        return {"config": {"dim": 12}, "metrics": recalls}
+
+    for study, share in zip(plan.studies, (0.5, 0.9), strict=True):
+        write_cell(Cell(study, "teacher"), tmp_path, content(0.2, 0.4))
+        for trial in (0, 1):
+            write_cell(Cell(study, "best", 4, trial, 0), tmp_path, content(0.2, 0.4 * share))
+    write_cell(Cell(plan.studies[0], "svd", 4), tmp_path, content(0.1, 0.1))
+    lines = render_summary(plan, tmp_path).splitlines()
+    assert lines[-2:] == ["| all, test |  |  |  | – | – | 70.0% |", "| all, validation |  |  |  | – | – | 100.0% |"]
+
+
 def test_options_of_a_trial_win_over_the_studys_and_the_plans(tmp_path: Path) -> None:
     text = PLAN.replace("\ndim = 4", "\ndim = 4\ntraining = { epochs = 9, weight_decay = 0.5 }\ntrials = 1")
     (tmp_path / "plan.toml").write_text(text)
