@@ -245,8 +245,7 @@ class Trainer:
                 "seconds": round(self.progress.seconds, 2),
                 "processor_seconds": round(self.progress.processor_seconds, 2),
                 "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-                "stopping_rule": f"no better validation {STOP_METRIC} for {self.options.patience} epochs, "
-                f"evaluated every {self.options.eval_every}",
+                "stopping_rule": self._stopping_rule(),
             },
         }
         write_file(self.out / HISTORY_FILE, _as_csv(self.progress.history))
@@ -255,6 +254,11 @@ class Trainer:
         for leftover in [self.out / STATE_FILE, *self.out.glob("checkpoint-*.safetensors")]:
             leftover.unlink(missing_ok=True)
         return metrics
+
+    def _stopping_rule(self) -> str:
+        options = self.options
+        rule = f"no better validation {STOP_METRIC} for {options.patience} epochs, evaluated every {options.eval_every}"
+        return rule if options.max_seconds is None else f"{rule}; at most {options.max_seconds:g} s of training"
 
 
 def final_reports(user_embeddings: torch.Tensor, item_embeddings: torch.Tensor, data: Interactions) -> dict[str, Any]:

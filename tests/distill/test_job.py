@@ -212,6 +212,15 @@ def test_the_best_epoch_is_kept_not_the_last(data: Interactions, tmp_path: Path)
     assert metrics["validation_all_users"]["NDCG@10"] == pytest.approx(float(best["NDCG@10"]), abs=1e-6)
 
 
+def test_a_time_limit_ends_a_training_after_an_evaluation_and_is_in_the_rule(
+    data: Interactions, tmp_path: Path
+) -> None:
+    job = build_job("scratch", epochs=30, eval_every=2, patience=30, max_seconds=1e-6)
+    training = run_job(job, data, tmp_path / "run")["training"]
+    assert training["epochs"] == training["best_epoch"] == 2
+    assert training["stopping_rule"].endswith("evaluated every 2; at most 1e-06 s of training")
+
+
 def test_metrics_and_config_say_what_was_done(data: Interactions, teacher: Run, tmp_path: Path) -> None:
     job = build_job("freqd")
     returned = run_job(job, data, tmp_path / "run", teacher=teacher)
