@@ -22,6 +22,7 @@ from distill.storage import write_file
 from export.evidence.plan import Study
 
 TEACHER = "teacher"
+REPORT = "test_all_users"
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ def describe_run(run: Run) -> dict[str, Any]:
     shown = ("epoch", "loss", "seconds", "processor_seconds", "Recall@20", "NDCG@20")
     curve = {name: [round(float(row[name]), 5) for row in rows] for name in shown if name in rows[0]}
     return {"config": config, "curve": curve, "metrics": dict(run.metrics)}
+
+
+def test_recall(content: Mapping[str, Any]) -> float:
+    """What is reported: test Recall@20 over all users."""
+    return float(content["metrics"][REPORT]["Recall@20"])
 
 
 def validation_recall(content: Mapping[str, Any]) -> float:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from export.evidence.cells import TEACHER, Cell, read_cell, validation_recall, winning_cells
+from export.evidence.cells import TEACHER, Cell, read_cell, test_recall, validation_recall, winning_cells
 from export.evidence.plan import Plan, Study, num_trials
-from export.evidence.tables import MISSING, REPORT, render_table
+from export.evidence.tables import MISSING, render_table
 
-Quality = Callable[[Mapping[str, Any]], float]
+Shares = npt.NDArray[np.float64]
 
 
 def render_summary(plan: Plan, results: Path) -> str:
@@ -28,47 +29,39 @@ def render_summary(plan: Plan, results: Path) -> str:
     Returns:
         Empty where no study has its teacher.
     """
-    rows = []
-    found = ((study, read_cell(Cell(study, TEACHER), results)) for study in plan.studies)
-    teachers = [(study, teacher) for study, teacher in found if teacher is not None]
-    for study, teacher in teachers:
+    rows, means = [], []
+    for study in plan.studies:
+        teacher = read_cell(Cell(study, TEACHER), results)
+        if teacher is None:
+            continue
         for dim in study.contestants_by_dim:
-            kept = [_spread(_shares(plan, study, name, dim, _test_recall, results)) for name in plan.summary]
-            if any(cell != MISSING for cell in kept):
-                columns = (study.name, str(teacher["config"]["dim"]), f"{_test_recall(teacher):.4f}", str(dim))
-                rows.append([*columns, *kept])
-    if len(teachers) > 1:
-        studies = [study for study, _ in teachers]
-        for title, quality in (("all, test", _test_recall), ("all, validation", validation_recall)):
-            means = [_mean_over_studies(plan, studies, name, quality, results) for name in plan.summary]
-            rows.append([title, "", "", "", *means])
+            kept = [_shares(plan, study, name, dim, teacher, results) for name in plan.summary]
+            if any(map(len, kept)):
+                columns = (study.name, str(teacher["config"]["dim"]), f"{test_recall(teacher):.4f}", str(dim))
+                rows.append([*columns, *(_spread(shares[:, 0]) for shares in kept)])
+            if dim == study.dim:
+                means.append([shares.mean(axis=0) if len(shares) else np.full(2, np.nan) for shares in kept])
+    if len(means) > 1:
+        for title, over_studies in zip(("all, test", "all, validation"), np.mean(means, axis=0).T, strict=True):
+            rows.append([title, "", "", "", *(MISSING if np.isnan(mean) else f"{mean:.1%}" for mean in over_studies)])
     header = ("study", "d_t", "teacher's test Recall@20", "d", *plan.summary)
     return render_table(header, rows) if rows else ""
 
 
-def _test_recall(cell: Mapping[str, Any]) -> float:
-    return float(cell["metrics"][REPORT]["Recall@20"])
-
-
-def _shares(plan: Plan, study: Study, name: str, dim: int, quality: Quality, results: Path) -> list[float]:
-    """What each seed kept of the teacher's quality; empty where it has not been run."""
+def _shares(plan: Plan, study: Study, name: str, dim: int, teacher: Mapping[str, Any], results: Path) -> Shares:
+    """What each seed kept of the teacher's Recall@20, test and validation: shape (S, 2), S 0 where nothing ran."""
     cells = []
     if name in study.untrained_at(dim):
         built = read_cell(Cell(study, name, dim), results)
         cells = [built] if built is not None else []
     elif name in study.contestants_by_dim[dim]:
         _, cells = winning_cells(study, name, dim, num_trials(plan, study, name), results)
-    teacher = read_cell(Cell(study, TEACHER), results)
-    return [quality(cell) / quality(teacher) for cell in cells] if teacher is not None else []
+    qualities = (test_recall, validation_recall)
+    return np.array([[quality(cell) / quality(teacher) for quality in qualities] for cell in cells]).reshape(-1, 2)
 
 
-def _mean_over_studies(plan: Plan, studies: list[Study], name: str, quality: Quality, results: Path) -> str:
-    shares = [_shares(plan, study, name, study.dim, quality, results) for study in studies]
-    return f"{np.mean([np.mean(seeds) for seeds in shares]):.1%}" if all(shares) else MISSING
-
-
-def _spread(shares: list[float]) -> str:
-    if not shares:
+def _spread(shares: Shares) -> str:
+    if not len(shares):
         return MISSING
     spread = f" ± {np.std(shares, ddof=1):.1%}" if len(shares) > 1 else ""
     return f"{np.mean(shares):.1%}{spread}"

@@ -163,20 +163,21 @@ def test_results_hold_tables_spread_and_reading(folder: Path) -> None:
     assert " ± " in next(line for line in text.splitlines() if line.startswith("| scratch | 4 | 16 | 2 |"))
 
 
+def content(validation: float, test: float, **more: Any) -> dict[str, Any]:
+    metrics = {
+        "validation_all_users": {"Recall@20": validation},
+        "test_all_users": {"Recall@20": test, "NDCG@20": test / 2},
+        "training": {"best_epoch": 4, "seconds": 9, "processor_seconds": 20.0, "peak_memory_bytes": 2**30},
+    }
+    curve = {"Recall@20": [0.1, validation], "processor_seconds": [9.0, 20.0], "seconds": [9.0, 20.0]}
+    config = {"dim": 12, "training": {"learning_rate": 0.01, "weight_decay": 0.001, "patience": 6}}
+    return {"config": config, "metrics": metrics, "curve": curve, **more}
+
+
 def test_a_table_says_what_its_cells_say(tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text(PLAN)
     plan = load_plan(tmp_path / "plan.toml")
     study = plan.studies[0]
-
-    def content(validation: float, test: float, **more: Any) -> dict[str, Any]:
-        metrics = {
-            "validation_all_users": {"Recall@20": validation},
-            "test_all_users": {"Recall@20": test, "NDCG@20": test / 2},
-            "training": {"best_epoch": 4, "seconds": 9, "processor_seconds": 20.0, "peak_memory_bytes": 2**30},
-        }
-        curve = {"Recall@20": [0.1, validation], "processor_seconds": [9.0, 20.0], "seconds": [9.0, 20.0]}
-        config = {"dim": 12, "training": {"learning_rate": 0.01, "weight_decay": 0.001, "patience": 6}}
-        return {"config": config, "metrics": metrics, "curve": curve, **more}
 
     write_cell(Cell(study, "teacher"), tmp_path, content(0.5, 0.4))
     for trial, validation in ((0, 0.30), (1, 0.35)):
@@ -201,10 +202,6 @@ def test_the_summary_ends_with_means_over_the_studies_that_all_have(tmp_path: Pa
     text = PLAN + other.replace('"popularity", ', "")
     (tmp_path / "plan.toml").write_text(text.replace("[data]", '[data]\nother = "toy.csv --name other"'))
     plan = load_plan(tmp_path / "plan.toml")
-
-    def content(validation: float, test: float) -> dict[str, Any]:
-        recalls = {"validation_all_users": {"Recall@20": validation}, "test_all_users": {"Recall@20": test}}
-        return {"config": {"dim": 12}, "metrics": recalls}
 
     for study, share in zip(plan.studies, (0.5, 0.9), strict=True):
         write_cell(Cell(study, "teacher"), tmp_path, content(0.2, 0.4))
