@@ -36,7 +36,8 @@ class Limits:
         max_deadline: Longest time a request may take, in seconds, whatever its own deadline.
         max_stream_deadline: The same for a streamed batch.
         max_concurrent_streams: Most requests in flight on one connection; a client holds back more.
-        max_connection_age: When the caller of a connection is asked to connect anew, in seconds; 0 for never.
+        max_connection_age: When the caller of a connection is asked to connect anew, in seconds; 0 for never. A channel
+            that turned gRPC's retries off (they are on by default) may then fail what it had not sent: UNAVAILABLE.
     """
 
     max_k: int = 1000

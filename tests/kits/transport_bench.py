@@ -88,8 +88,9 @@ class Bench:
         self.channel = self.connect(credentials)
         self.health: Any = health_pb2_grpc.HealthStub(self.channel)
 
-    def connect(self, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
-        options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+    def connect(self, credentials: grpc.ChannelCredentials | None, retries: bool = False) -> grpc.Channel:
+        """A channel; with `retries`, as gRPC makes it by default, it sends anew what no server began on (gRFC A6)."""
+        options = [("grpc.enable_retries", int(retries)), ("grpc.use_local_subchannel_pool", 1)]
         if credentials is None:
             return grpc.insecure_channel(self.address, options)
         return grpc.secure_channel(self.address, credentials, options)
