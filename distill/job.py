@@ -28,8 +28,9 @@ from distill.run import METRICS_FILE, Run, open_run
 from distill.trainer import Trainer, TrainingOptions
 
 RANDOM, SVD = "random", "svd"
-RECOMMENDED_METHOD = "ce"
-"""What RESULTS.md finds best: the order of what the teacher would recommend, training items left out."""
+RECOMMENDED_METHOD = "ce+rcekd"
+"""What RESULTS.md finds best: what the teacher would recommend, training items left out, and its order among what the
+student itself puts first."""
 
 
 @dataclass(frozen=True)

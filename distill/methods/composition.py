@@ -25,6 +25,11 @@ from distill.settings import build_settings, describe_settings
 Settings = tuple[Any, ...]
 """One settings object a part."""
 
+COMPOSITION_DEFAULTS: Mapping[frozenset[str], Mapping[str, Mapping[str, Any]]] = {
+    frozenset({"ce", "rcekd"}): {"rcekd": {"distillation_weight": 1.0}},
+}
+"""Parts → part → defaults other than its own: alone it weighs against the backbone's loss, here against a response."""
+
 
 class Composition(Method):
     """The sum of several methods' losses."""
@@ -89,7 +94,8 @@ def build_method_settings(name: str, given: Mapping[str, Any]) -> Settings:
     Args:
         name: A method or a composition.
         given: Setting → value, which may be text. In a composition a setting that several parts have is given as
-            "part.setting"; the bare name goes to every part that has it.
+            "part.setting"; the bare name goes to every part that has it. What is not given has the part's default,
+            or that of `COMPOSITION_DEFAULTS`.
 
     Raises:
         SettingError: No part has a setting, or a value does not fit.
@@ -100,7 +106,8 @@ def build_method_settings(name: str, given: Mapping[str, Any]) -> Settings:
     built = []
     for part, method in zip(parts, classes, strict=True):
         known = describe_settings(method.Settings)
-        own = {key: value for key, value in given.items() if key in known}
+        own = {**COMPOSITION_DEFAULTS.get(frozenset(parts), {}).get(part, {})}
+        own |= {key: value for key, value in given.items() if key in known}
         own |= {key.removeprefix(f"{part}."): value for key, value in given.items() if key.startswith(f"{part}.")}
         taken |= {key for key in given if key in known or key.startswith(f"{part}.")}
         built.append(build_settings(method.Settings, own, part))

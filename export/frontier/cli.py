@@ -39,7 +39,9 @@ def _split(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Paramet
     type=DIRECTORY,
     help="Where frontier.json, .md, .png and the students' runs go; what is trained there is used again.",
 )
-@click.option("--methods", callback=_split(str), help="'' trains none.  [default: scratch,fd,freqd,ce,freqd+ce]")
+@click.option(
+    "--methods", callback=_split(str), help="'' trains none.  [default: scratch,fd,freqd,ce,freqd+ce,ce+rcekd]"
+)
 @click.option("--dims", callback=_split(int), help="The students' dimensions.  [default: 8,16,32]")
 @click.option("--precisions", callback=_split(str), help="[default: float32,float16,int8]")
 @click.option("--baselines", callback=_split(str), help="'' for none.  [default: popularity,itemknn,ease]")

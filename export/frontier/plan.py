@@ -13,7 +13,7 @@ from distill.job import Job, training_options
 from distill.methods.composition import parse_method
 from export.precision import PRECISIONS
 
-DEFAULT_METHODS = ("scratch", "fd", "freqd", "ce", "freqd+ce")
+DEFAULT_METHODS = ("scratch", "fd", "freqd", "ce", "freqd+ce", "ce+rcekd")
 DEFAULT_DIMS = (8, 16, 32)
 RESERVED = {"teacher", "svd", *BASELINES}
 """Names of what is not trained."""

@@ -236,8 +236,10 @@ def test_the_recommended_recipe_is_a_flag(road: Path, tmp_path: Path, capsys: py
     assert lowpass.main(distill_arguments(road, tmp_path / "run", *options)) == 0
     config = open_run(tmp_path / "run").config
     assert (config["backbone"], config["backbone_settings"]) == ("lpmf", {"alpha": 0.2})
-    assert config["method"] == "ce"
-    assert (config["method_settings"]["num_top"], config["method_settings"]["hide_train"]) == (5, True)
+    assert config["method"] == "ce+rcekd"
+    parts = config["method_settings"]
+    assert (parts["ce"]["num_top"], parts["rcekd"]["num_top"], parts["ce"]["hide_train"]) == (5, 5, True)
+    assert (parts["ce"]["distillation_weight"], parts["rcekd"]["distillation_weight"]) == (1.0, 1.0)
     capsys.readouterr()
     assert lowpass.main(distill_arguments(road, tmp_path / "other", "--recommended", "--method", "fd")) == 2
     assert "--recommended chooses --method" in capsys.readouterr().err

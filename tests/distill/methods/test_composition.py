@@ -20,6 +20,7 @@ from distill.methods.composition import (
 )
 from distill.methods.cross_entropy import CrossEntropySettings
 from distill.methods.freqd import FreqDSettings
+from distill.methods.rcekd import RCEKDSettings
 from tests.distill.toy import build_random, build_step, whole_batch
 from tests.kits.method_kit import MethodKit
 from tests.kits.registry import subclasses_in
@@ -69,6 +70,20 @@ def test_settings_go_to_the_part_that_is_named_or_to_all_that_have_them() -> Non
     described = describe_method_settings("freqd+ce", (freqd, ce))
     assert (described["freqd"]["alpha"], described["ce"]["num_top"]) == (0.3, 7)
     assert describe_method_settings("ce", (ce,))["num_top"] == 7
+
+
+@pytest.mark.parametrize("name", ["ce+rcekd", "rcekd+ce"])
+@pytest.mark.parametrize(
+    ("given", "weight"),
+    [({}, 1.0), ({"distillation_weight": 2}, 2.0), ({"distillation_weight": 2, "rcekd.distillation_weight": 3}, 3.0)],
+)
+def test_a_composition_has_defaults_of_its_own_which_what_is_given_overrides(
+    name: str, given: dict[str, Any], weight: float
+) -> None:
+    settings = dict(zip(name.split("+"), build_method_settings(name, given), strict=True))
+    assert settings["rcekd"] == RCEKDSettings(distillation_weight=weight)
+    assert settings["ce"] == CrossEntropySettings(distillation_weight=given.get("distillation_weight", 1.0))
+    assert build_method_settings("rcekd", {}) == (RCEKDSettings(),)
 
 
 @pytest.mark.parametrize(
