@@ -106,7 +106,7 @@ def build_method_settings(name: str, given: Mapping[str, Any]) -> Settings:
     built = []
     for part, method in zip(parts, classes, strict=True):
         known = describe_settings(method.Settings)
-        own = {**COMPOSITION_DEFAULTS.get(frozenset(parts), {}).get(part, {})}
+        own = dict(COMPOSITION_DEFAULTS.get(frozenset(parts), {}).get(part, {}))
         own |= {key: value for key, value in given.items() if key in known}
         own |= {key.removeprefix(f"{part}."): value for key, value in given.items() if key.startswith(f"{part}.")}
         taken |= {key for key in given if key in known or key.startswith(f"{part}.")}
