@@ -81,7 +81,7 @@ def describe_run(run: Run) -> dict[str, Any]:
     return {"config": config, "curve": curve, "metrics": dict(run.metrics)}
 
 
-def test_recall(content: Mapping[str, Any]) -> float:
+def reported_recall(content: Mapping[str, Any]) -> float:
     """What is reported: test Recall@20 over all users."""
     return float(content["metrics"][REPORT]["Recall@20"])
 

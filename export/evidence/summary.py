@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.evidence.cells import TEACHER, Cell, read_cell, test_recall, validation_recall, winning_cells
+from export.evidence.cells import TEACHER, Cell, read_cell, reported_recall, validation_recall, winning_cells
 from export.evidence.plan import Plan, Study, num_trials
 from export.evidence.tables import MISSING, render_table
 
@@ -37,7 +37,7 @@ def render_summary(plan: Plan, results: Path) -> str:
         for dim in study.contestants_by_dim:
             kept = [_shares(plan, study, name, dim, teacher, results) for name in plan.summary]
             if any(map(len, kept)):
-                columns = (study.name, str(teacher["config"]["dim"]), f"{test_recall(teacher):.4f}", str(dim))
+                columns = (study.name, str(teacher["config"]["dim"]), f"{reported_recall(teacher):.4f}", str(dim))
                 rows.append([*columns, *(_spread(shares[:, 0]) for shares in kept)])
             if dim == study.dim:
                 means.append([shares.mean(axis=0) if len(shares) else np.full(2, np.nan) for shares in kept])
@@ -56,7 +56,7 @@ def _shares(plan: Plan, study: Study, name: str, dim: int, teacher: Mapping[str,
         cells = [built] if built is not None else []
     elif name in study.contestants_by_dim[dim]:
         _, cells = winning_cells(study, name, dim, num_trials(plan, study, name), results)
-    qualities = (test_recall, validation_recall)
+    qualities = (reported_recall, validation_recall)
     return np.array([[quality(cell) / quality(teacher) for quality in qualities] for cell in cells]).reshape(-1, 2)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from export.evidence.cells import REPORT, TEACHER, Cell, read_cell, test_recall, validation_recall, winning_cells
+from export.evidence.cells import REPORT, TEACHER, Cell, read_cell, reported_recall, validation_recall, winning_cells
 from export.evidence.plan import Contestant, Plan, Study, num_trials
 
 EQUAL_TIMES = (10, 30, 100)
@@ -70,7 +70,7 @@ def render_study(plan: Plan, study: Study, results: Path) -> str:
 
 def _row(name: str, dim: int, cells: Sequence[Mapping[str, Any]], teacher: Mapping[str, Any]) -> list[str]:
     metrics = [cell["metrics"] for cell in cells]
-    recall = [test_recall(cell) for cell in cells]
+    recall = [reported_recall(cell) for cell in cells]
     training = [report["training"] for report in metrics]
     small = [cell["int8"][REPORT]["Recall@20"] for cell in cells if "int8" in cell]
     return [
@@ -81,7 +81,7 @@ def _row(name: str, dim: int, cells: Sequence[Mapping[str, Any]], teacher: Mappi
         _spread([validation_recall(cell) for cell in cells]),
         _spread(recall),
         _spread([report[REPORT]["NDCG@20"] for report in metrics]),
-        f"{np.mean(recall) / test_recall(teacher):.1%}",
+        f"{np.mean(recall) / reported_recall(teacher):.1%}",
         f"{np.mean(small):.4f}" if small else MISSING,
         *(_within(cells, seconds) for seconds in EQUAL_TIMES),
         f"{np.mean([entry['best_epoch'] for entry in training]):.0f}",
@@ -91,7 +91,7 @@ def _row(name: str, dim: int, cells: Sequence[Mapping[str, Any]], teacher: Mappi
 
 
 def _untrained_row(name: str, cell: Mapping[str, Any], teacher: Mapping[str, Any]) -> list[str]:
-    recall = test_recall(cell)
+    recall = reported_recall(cell)
     per_item = cell["bytes_per_item"]
     return [
         f"*{name}*",
@@ -101,7 +101,7 @@ def _untrained_row(name: str, cell: Mapping[str, Any], teacher: Mapping[str, Any
         f"{validation_recall(cell):.4f}",
         f"{recall:.4f}",
         f"{cell['metrics'][REPORT]['NDCG@20']:.4f}",
-        f"{recall / test_recall(teacher):.1%}",
+        f"{recall / reported_recall(teacher):.1%}",
         *[MISSING] * (2 + len(EQUAL_TIMES)),
         f"{cell['seconds']:.0f}",
         MISSING,
@@ -139,7 +139,7 @@ def _trial_rows(
                 str(dim),
                 given,
                 f"{validation_recall(cell):.4f}",
-                f"{test_recall(cell):.4f}",
+                f"{reported_recall(cell):.4f}",
                 f"{_processor_seconds(cell['metrics']['training']):.0f}",
                 "✓" if trial == winner else "",
             ]
