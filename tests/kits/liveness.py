@@ -1,4 +1,4 @@
-"""Whether a process is still there."""
+"""Whether a process is still there, and whether it runs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,19 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="lo
 def is_alive(pid: int) -> bool:
     """A zombie has ended: nobody in a container may be there to collect it."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return _state(Path(f"/proc/{pid}")) != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether SIGSTOP has reached every thread; a signal is sent before it acts."""
+    return all(_state(thread) == "T" for thread in Path(f"/proc/{pid}/task").iterdir())
+
+
+def _state(process: Path) -> str:
+    """One letter, see proc_pid_stat(5)."""
+    return (process / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def assert_ends(pid: int) -> None:

@@ -42,6 +42,7 @@ class Bench:
         credentials: Of the channel.
         access_log: Where requests leave a line.
         shares_port: Whether others may bind the address too.
+        retries: Whether the channel, as gRPC makes it by default, sends anew what no server began on (gRFC A6).
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Bench:
         credentials: grpc.ChannelCredentials | None = None,
         access_log: AccessLog = NO_LOG,
         shares_port: bool = False,
+        retries: bool = False,
     ) -> None:
         self.release, self.entered = threading.Event(), threading.Semaphore(0)
         self.behaviour: Callable[[pb.RecommendRequest, Call], pb.RecommendResponse] = self.echo
@@ -85,11 +87,10 @@ class Bench:
         self.address = self.transport.bind(address)
         self.transport.start()
         self.metadata: tuple[tuple[str, str], ...] = ()
-        self.channel = self.connect(credentials)
+        self.channel = self.connect(credentials, retries)
         self.health: Any = health_pb2_grpc.HealthStub(self.channel)
 
     def connect(self, credentials: grpc.ChannelCredentials | None, retries: bool = False) -> grpc.Channel:
-        """A channel; with `retries`, as gRPC makes it by default, it sends anew what no server began on (gRFC A6)."""
         options = [("grpc.enable_retries", int(retries)), ("grpc.use_local_subchannel_pool", 1)]
         if credentials is None:
             return grpc.insecure_channel(self.address, options)

@@ -26,7 +26,7 @@ import lowpass
 from export.repository import ModelRepository
 from serve.client import RecommenderClient
 from serve.client_errors import RecommenderError
-from tests.kits.liveness import is_alive
+from tests.kits.liveness import is_alive, is_stopped
 from tests.serve.processes import ServerProcess, serving
 from tests.serve.repositories import two_versions
 from tests.serve.test_faults import TRANSPORTS
@@ -260,8 +260,8 @@ def test_a_worker_that_hangs_does_not_fail_the_scrape(tmp_path: Path, disk: Mode
     with workers(tmp_path, disk) as server:
         os.kill(server.workers[0], signal.SIGSTOP)
         try:
-            # A signal is sent before it acts: the first scrape may still hear it.
-            eventually(lambda: by_worker(server, "lowpass_worker_up") == {"0": 0.0, "1": 1.0})
+            eventually(lambda: is_stopped(server.workers[0]))
+            assert by_worker(server, "lowpass_worker_up") == {"0": 0.0, "1": 1.0}
             assert by_worker(server, "lowpass_users") == {"1": 60.0}
         finally:
             os.kill(server.workers[0], signal.SIGCONT)
