@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from distill.ranking import rank_scores
+from distill.evaluation.ranking import rank_scores
 from export.writer import BundleContents
 
 CHUNK_USERS = 4096

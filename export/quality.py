@@ -13,8 +13,8 @@ import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 
-from distill.metrics import ndcg_at_k, recall_at_k
-from distill.ranking import find_hits, rank_items
+from distill.evaluation.metrics import ndcg_at_k, recall_at_k
+from distill.evaluation.ranking import find_hits, rank_items
 from export.reader import Bundle
 
 CUTOFF = 20

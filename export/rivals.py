@@ -18,7 +18,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from tqdm import tqdm
 
-from distill.low_rank import cut_to_rank
+from distill.methods.low_rank import cut_to_rank
 from export.ann import code_size
 from export.bundle import Bundle, BundleContents, ExportError, IndexCard, ModelCard, open_bundle
 from export.fold_in import FoldInWeights, build_whitening

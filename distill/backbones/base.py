@@ -10,8 +10,8 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
+from distill.backbones.sampling import Batch, PairwiseSampler, Sampler
 from distill.data.interactions import Interactions
-from distill.sampling import Batch, PairwiseSampler, Sampler
 from distill.settings import NoSettings
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from distill.backbones.base import Backbone
+from distill.backbones.pairwise_loss import pairwise_loss
+from distill.backbones.sampling import Batch
 from distill.data.interactions import Interactions
-from distill.pairwise_loss import pairwise_loss
-from distill.sampling import Batch
 
 INITIAL_STD = 0.01
 

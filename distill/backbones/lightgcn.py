@@ -17,12 +17,12 @@ import torch
 from torch import nn
 
 from distill.backbones.base import Backbone
+from distill.backbones.pairwise_loss import pairwise_loss
+from distill.backbones.sampling import Batch
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.graph import bipartite_adjacency, symmetric_normalization
-from distill.pairwise_loss import pairwise_loss
-from distill.propagation import Propagation
-from distill.sampling import Batch
+from distill.graph.adjacency import bipartite_adjacency, symmetric_normalization
+from distill.graph.propagation import Propagation
 
 INITIAL_STD = 0.1
 

@@ -23,8 +23,8 @@ import torch
 from distill.backbones.bprmf import BPRMF
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.graph import bipartite_adjacency, symmetric_normalization
-from distill.propagation import LowPass
+from distill.graph.adjacency import bipartite_adjacency, symmetric_normalization
+from distill.graph.propagation import LowPass
 
 
 @dataclass(frozen=True)

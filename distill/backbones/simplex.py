@@ -29,14 +29,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from distill.backbones.base import Backbone
+from distill.backbones.sampling import Batch, Sampler
+from distill.backbones.shared_negatives import SharedNegativesSampler, taken_pairs
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.losses import EPSILON
-from distill.propagation import SparseMatrix
-from distill.sampling import Batch, Sampler
-from distill.shared_negatives import SharedNegativesSampler, taken_pairs
+from distill.graph.propagation import SparseMatrix
 
 INITIAL_STD = 0.01
+EPSILON = 1e-8
+"""Floor of a length that is divided by."""
 
 
 @dataclass(frozen=True)

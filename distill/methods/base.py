@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from distill.backbones.base import Backbone
+from distill.backbones.sampling import Batch
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.sampling import Batch
 from distill.settings import NoSettings
 
 BatchUnit = Literal["interactions", "users"]

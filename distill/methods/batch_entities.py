@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from distill.sampling import Batch
+from distill.backbones.sampling import Batch
 
 Sides = Literal["both", "users", "items"]
 

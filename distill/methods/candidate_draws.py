@@ -11,7 +11,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 
-from distill.ranking import rank_items
+from distill.evaluation.ranking import rank_items
 
 CHUNK_BYTES = 32 * 2**20
 

@@ -19,10 +19,10 @@ import torch
 from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
+from distill.evaluation.ranking import rank_items
 from distill.methods.base import Method, Step, Teacher, require_teacher
 from distill.methods.catalogue_softmax import HIDDEN_SCORE, ItemSets, TopTarget, catalogue_divergence
 from distill.methods.response import TRAINING_DEFAULTS, ResponseSettings, smooth_teacher, suit_temperature
-from distill.ranking import rank_items
 
 CHUNK_USERS = 256
 

@@ -5,7 +5,7 @@
 over the users, positives and negatives of a batch (each entity once, items weighted one half), with experts and a
 gate for users and others for items. T falls geometrically over the epochs from 1 until the gate chooses one expert.
 
-Cost of a step. The rows with a share in an expert pass through it: `distill.experts` has the count. While T is near 1
+Cost of a step. The rows with a share in an expert pass through it: `experts.py` has the count. While T is near 1
 that is all K of them, 6 B K h (d_s + d_t) operations with h = (d_s + d_t) / 2; once T is below about 0.01 it is
 nearly one, a K-th of that. The teacher's rows are read once forward and once backward. `max_rows` bounds B: on a
 processor the whole batch of the public codes takes hundreds of bare steps.
@@ -31,10 +31,10 @@ import torch
 from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.experts import SelectedExperts
 from distill.methods.base import Method, Step, Teacher, require_teacher
 from distill.methods.batch_entities import batch_entities
 from distill.methods.cpd import PreferenceConsistency, PreferenceSettings
+from distill.methods.experts import SelectedExperts
 
 
 @dataclass(frozen=True)

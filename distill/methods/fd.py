@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
-from distill.filters import GraphFilter
+from distill.graph.filters import GraphFilter
 from distill.methods.base import Teacher, require_teacher
 from distill.methods.cpd import PreferenceConsistency
 from distill.methods.freqd import FeatureSettings, FreqD, FreqDSettings

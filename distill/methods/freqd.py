@@ -23,13 +23,13 @@ import torch
 from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.filters import FilterRows, GraphFilter, linear_coefficients, quadratic_coefficients
-from distill.graph import bipartite_adjacency, cooccurrence_adjacency, symmetric_normalization
-from distill.losses import FeatureLoss, feature_loss
+from distill.graph.adjacency import bipartite_adjacency, cooccurrence_adjacency, symmetric_normalization
+from distill.graph.filters import FilterRows, GraphFilter, linear_coefficients, quadratic_coefficients
 from distill.methods.base import Method, Step, Teacher, require_teacher
 from distill.methods.batch_entities import Sides, batch_entities
 from distill.methods.cpd import PreferenceConsistency, PreferenceSettings
-from distill.projector import ProjectorKind, build_projector, project_pair, row_moments
+from distill.methods.losses import FeatureLoss, feature_loss
+from distill.methods.projector import ProjectorKind, build_projector, project_pair, row_moments
 
 Variant = Literal["bipartite", "cooccurrence"]
 FilterKind = Literal["linear", "quadratic"]

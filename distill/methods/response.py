@@ -15,8 +15,8 @@ import torch
 from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.filters import GraphFilter, linear_coefficients
-from distill.graph import bipartite_adjacency, symmetric_normalization
+from distill.graph.adjacency import bipartite_adjacency, symmetric_normalization
+from distill.graph.filters import GraphFilter, linear_coefficients
 from distill.methods.base import Teacher, require_not_negative
 
 AnySettings = TypeVar("AnySettings", bound="HasTemperature")

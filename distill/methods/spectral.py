@@ -10,7 +10,7 @@ Cost of a step: for analysis alone. Every step counts all N entities, whatever i
 in a method on batch rows. With a linear projector 4 N² d_s operations rotate the student's rows into the eigenbasis and
 their gradient back, 12 N d_s d_t project them; with another projector, which does not commute with the rotation, it is
 4 N² d_t. The basis is 4 N² bytes, read twice a step, and takes O(N³) once: N is bounded by
-`distill.spectrum.MAX_ENTITIES`.
+`distill.graph.spectrum.MAX_ENTITIES`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,21 @@ from typing import Literal
 import numpy as np
 import torch
 
-from distill.analysis import Graph, build_graph
 from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.filters import linear_coefficients, response
+from distill.graph.analysis import Graph, build_graph
+from distill.graph.filters import linear_coefficients, response
+from distill.graph.spectrum import (
+    MAX_FREQUENCY,
+    SAME_FREQUENCY,
+    Spectrum,
+    Values,
+    equal_width_edges,
+    exact_spectrum,
+)
 from distill.methods.base import Method, Step, Teacher, require_not_negative, require_teacher
-from distill.projector import ProjectorKind, build_projector
-from distill.spectrum import MAX_FREQUENCY, SAME_FREQUENCY, Spectrum, Values, equal_width_edges, exact_spectrum
+from distill.methods.projector import ProjectorKind, build_projector
 
 Allocation = Literal["uniform", "low", "high", "freqd"]
 

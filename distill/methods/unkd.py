@@ -26,9 +26,9 @@ import numpy.typing as npt
 import torch
 
 from distill.backbones.base import Backbone
+from distill.backbones.pairwise_loss import bpr_loss
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.losses import bpr_loss
 from distill.methods.base import Method, Step, Teacher, require_not_negative, require_teacher
 from distill.methods.candidate_draws import Lists, rank_unseen
 from distill.methods.selected_scores import selected_scores

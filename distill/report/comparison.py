@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.comparison import SHOWN, compare_runs
+from distill.evaluation.comparison import SHOWN, compare_runs
+from distill.evaluation.significance import PairedTest, average_seeds, compare_pairs
 from distill.report.material import Group, Material
 from distill.report.recommendations import Lists
 from distill.report.section import NOTHING, Cell, LeftOut, Section, Table
-from distill.significance import PairedTest, average_seeds, compare_pairs
 
 METRIC = "Recall@20"
 LEVEL = 0.05

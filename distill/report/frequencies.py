@@ -11,9 +11,9 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from distill.analysis import Graph, analyze, build_graph, build_groups
-from distill.analysis_figures import LOWEST_KEPT, LOWEST_SHARE
 from distill.data.interactions import Interactions
+from distill.graph.analysis import Graph, analyze, build_graph, build_groups
+from distill.report.analysis_figures import LOWEST_KEPT, LOWEST_SHARE
 from distill.report.material import Group, Material
 from distill.report.section import NOTHING, Cell, Chart, LeftOut, Section, Table
 from distill.report.svg import GRID, INK, colour, dash, page_style, plain_numbers, render

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.comparison import group_runs, label
 from distill.data.interactions import Interactions, load_interactions
 from distill.errors import RunError
-from distill.job import features_fingerprint
+from distill.evaluation.comparison import group_runs, label
 from distill.run import Run, open_run
+from distill.training.job import features_fingerprint
 
 ANALYSIS_FIELDS = ("groups", "teacher", "students")
 FRONTIER_FIELDS = ("data", "limits", "candidates", "pareto", "recommended")

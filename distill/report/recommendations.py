@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from distill.data.interactions import Interactions
-from distill.metrics import overlap, recall_at_k
-from distill.ranking import find_hits, rank_items
+from distill.evaluation.metrics import overlap, recall_at_k
+from distill.evaluation.ranking import find_hits, rank_items
 from distill.report.material import Group, Material
 from distill.report.section import NOTHING, Cell, Chart, LeftOut, Section, Table, mean_and_spread
 from distill.report.svg import MUTED, colour, dash, page_style, render

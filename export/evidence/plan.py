@@ -44,7 +44,7 @@ class Contestant:
         method: A method or a composition.
         trials: Settings of the method and training options, one mapping a trial.
         backbone: Of the student; the study's where empty.
-        start: Where the student starts, as in `distill.job.Job`.
+        start: Where the student starts, as in `distill.training.job.Job`.
         every_trial: Run all its trials where the study lets it: for contestants whose trainings are short.
     """
 

@@ -16,15 +16,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from distill.checkpoint import STATE_FILE
-from distill.child_process import end_with_parent
-from distill.data.cli import prepare
+from distill.commands.data import prepare
 from distill.data.interactions import Interactions, load_interactions
 from distill.errors import RunError
-from distill.job import Job, run_job, training_options
 from distill.methods.composition import build_method_settings
 from distill.run import METRICS_FILE, Run, open_run
-from distill.trainer import TrainingOptions
+from distill.training.checkpoint import STATE_FILE
+from distill.training.child_process import end_with_parent
+from distill.training.job import Job, run_job, training_options
+from distill.training.trainer import TrainingOptions
 from export.evidence.cells import TEACHER, Cell, describe_run, read_cell, winning_trial, write_cell
 from export.evidence.plan import Plan, Study, num_trials
 from export.evidence.untrained import build_untrained, rank_decoded

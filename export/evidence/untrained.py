@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from distill.baselines import BASELINES, tune
 from distill.data.interactions import Interactions
-from distill.evaluation import evaluate_scores, report_splits
-from distill.low_rank import cut_to_rank
+from distill.evaluation.baselines import BASELINES, tune
+from distill.evaluation.evaluate import evaluate_scores, report_splits
+from distill.methods.low_rank import cut_to_rank
 from distill.run import Run
-from distill.trainer import final_reports
+from distill.training.trainer import final_reports
 from export.quantize import decode_rounded, quantize_items
 
 Vectors = npt.NDArray[np.float32]

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from distill.baselines import EASE_MAX_BYTES, tune
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.ranking import Rows
+from distill.evaluation.baselines import EASE_MAX_BYTES, tune
+from distill.evaluation.ranking import Rows
 from distill.run import Run
 from export.ann import Vectors
 from export.frontier.measuring import Judge, Latency, Quality, kept_share

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distill.backbones import BACKBONES
-from distill.baselines import BASELINES
 from distill.errors import SettingError
-from distill.job import Job, training_options
+from distill.evaluation.baselines import BASELINES
 from distill.methods.composition import parse_method
+from distill.training.job import Job, training_options
 from export.precision import PRECISIONS
 
 DEFAULT_METHODS = ("scratch", "fd", "freqd", "ce", "freqd+ce", "ce+rcekd")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.low_rank import cut_to_rank
+from distill.methods.low_rank import cut_to_rank
 from distill.run import Run
 from export.ann import Vectors
 from export.frontier.plan import Plan

@@ -13,12 +13,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from distill.checkpoint import STATE_FILE
-from distill.child_process import end_with_parent
 from distill.data.interactions import Interactions, load_interactions
 from distill.errors import RunError
-from distill.job import Job, describe, run_job
 from distill.run import CONFIG_FILE, METRICS_FILE, Run, open_run
+from distill.training.checkpoint import STATE_FILE
+from distill.training.child_process import end_with_parent
+from distill.training.job import Job, describe, run_job
 
 
 def train_students(

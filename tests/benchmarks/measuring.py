@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from distill.commands.data import prepare_source
 from distill.data.catalog import CATALOG
-from distill.data.cli import prepare_source
 from distill.data.interactions import Interactions
 
 REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from distill.graph import cooccurrence_adjacency
+from distill.graph.adjacency import cooccurrence_adjacency
 from tests.benchmarks.measuring import load_real, peak_memory_mib, restart_peak_memory
 
 NUM_NEIGHBORS = 5

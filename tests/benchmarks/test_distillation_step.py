@@ -22,14 +22,14 @@ import numpy as np
 import pytest
 import torch
 
-from distill.allocator import keep_freed_memory
 from distill.backbones.bprmf import BPRMF
+from distill.backbones.sampling import Batch, PairwiseSampler
 from distill.data.interactions import Interactions
 from distill.data.prepare import PrepareOptions, prepare
 from distill.data.readers import ColumnNames, read_citeulike, read_lightgcn
 from distill.methods import METHODS, Method, Step, Teacher
 from distill.methods.freqd import FeatureSettings, FreqDSettings
-from distill.sampling import Batch, PairwiseSampler
+from distill.training.allocator import keep_freed_memory
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 SOURCES = {

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from distill.allocator import keep_freed_memory
 from distill.backbones.bprmf import BPRMF
-from distill.sampling import Batch, PairwiseSampler
+from distill.backbones.sampling import Batch, PairwiseSampler
+from distill.training.allocator import keep_freed_memory
 from tests.benchmarks.measuring import load_real, one_thread
 
 BATCH_SIZE, DIMS, EPOCHS = 2048, (20, 64), 5

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from distill.backbones import Backbone
+from distill.backbones.sampling import Batch
 from distill.data.interactions import Interactions, build_user_items
 from distill.methods import Step
-from distill.sampling import Batch
 
 Pairs = Sequence[tuple[int, int]]
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from distill.backbones import BACKBONES, Backbone
+from distill.backbones.sampling import Batch
 from distill.data.interactions import Interactions
-from distill.evaluation import Protocol, evaluate
-from distill.sampling import Batch
+from distill.evaluation.evaluate import Protocol, evaluate
 
 
 class BackboneKit:

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from distill.backbones.bprmf import BPRMF
+from distill.backbones.sampling import Batch, PairwiseSampler
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods import METHODS, Method, Teacher
-from distill.sampling import Batch, PairwiseSampler
 from tests.distill.toy import build_random, build_step
 
 TEACHER_DIM = 12

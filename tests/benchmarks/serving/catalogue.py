@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from distill.data.interactions import Interactions
-from distill.job import Job, run_job, training_options
 from distill.run import open_run
-from distill.trainer import TrainingOptions
+from distill.training.job import Job, run_job, training_options
+from distill.training.trainer import TrainingOptions
 from export.pipeline import ExportOptions, export_run
 from export.repository import ModelRepository
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from distill.backbones import Backbone
+from distill.backbones.sampling import Batch
 from distill.data.interactions import Interactions
-from distill.sampling import Batch
 from tests.distill.toy import build_interactions
 
 FILE = Path(__file__).resolve().parents[2] / "golden" / "recbole_backbones.json"

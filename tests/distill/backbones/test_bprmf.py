@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distill.backbones.bprmf import BPRMF, INITIAL_STD
-from distill.sampling import Batch
+from distill.backbones.sampling import Batch
 from tests.kits.backbone_kit import BackboneKit
 
 

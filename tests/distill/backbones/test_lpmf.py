@@ -7,11 +7,11 @@ import torch
 from distill.backbones.bprmf import BPRMF
 from distill.backbones.lightgcn import LightGCN, LightGCNSettings
 from distill.backbones.lpmf import LPMF, LPMFSettings
+from distill.backbones.sampling import PairwiseSampler
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.filters import GraphFilter, linear_coefficients
-from distill.graph import bipartite_adjacency, laplacian, symmetric_normalization
-from distill.sampling import PairwiseSampler
+from distill.graph.adjacency import bipartite_adjacency, laplacian, symmetric_normalization
+from distill.graph.filters import GraphFilter, linear_coefficients
 from tests.distill.toy import build_random
 from tests.kits.backbone_kit import BackboneKit
 

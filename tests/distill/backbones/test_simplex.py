@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from distill.backbones.sampling import Batch
 from distill.backbones.simplex import SimpleX, SimpleXSettings
+from distill.backbones.user_sampling import UserSampler
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.sampling import Batch
-from distill.user_sampling import UserSampler
 from tests.distill.backbones.recbole_golden import RecBoleGolden
 from tests.distill.toy import build_interactions, build_random
 from tests.kits.backbone_kit import BackboneKit

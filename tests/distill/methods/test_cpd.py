@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from distill.backbones.bprmf import BPRMF
+from distill.backbones.sampling import Batch
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods import METHODS, Method, Teacher
@@ -14,8 +15,7 @@ from distill.methods.cpd import Preference, PreferenceConsistency, PreferenceSet
 from distill.methods.de import DistillationExpertsSettings
 from distill.methods.fd import FeatureDistillation
 from distill.methods.freqd import FeatureSettings, FreqDSettings
-from distill.projector import LinearProjector, ProjectorKind
-from distill.sampling import Batch
+from distill.methods.projector import LinearProjector, ProjectorKind
 from tests.distill.toy import build_random, build_step
 from tests.kits.method_kit import MethodKit
 

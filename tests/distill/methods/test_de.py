@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from distill.backbones.bprmf import BPRMF
+from distill.backbones.sampling import Batch
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.experts import SelectedExperts
 from distill.methods import Teacher
 from distill.methods.de import DistillationExperts, DistillationExpertsSettings
-from distill.sampling import Batch
+from distill.methods.experts import SelectedExperts
 from tests.distill.toy import build_random, build_step
 from tests.kits.method_kit import MethodKit
 

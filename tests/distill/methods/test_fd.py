@@ -6,12 +6,12 @@ import torch
 
 from distill.backbones.bprmf import BPRMF
 from distill.data.interactions import Interactions
-from distill.graph import bipartite_adjacency, symmetric_normalization
+from distill.graph.adjacency import bipartite_adjacency, symmetric_normalization
+from distill.graph.spectrum import exact_spectrum, knowledge_losses
 from distill.methods import Teacher
 from distill.methods.fd import FeatureDistillation
 from distill.methods.freqd import FeatureSettings
-from distill.projector import ProjectorKind
-from distill.spectrum import exact_spectrum, knowledge_losses
+from distill.methods.projector import ProjectorKind
 from tests.distill.toy import build_random, build_step, whole_batch
 from tests.kits.method_kit import MethodKit
 

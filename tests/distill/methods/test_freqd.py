@@ -10,17 +10,17 @@ import torch
 import torch.nn.functional as F
 
 from distill.backbones.bprmf import BPRMF
+from distill.backbones.sampling import Batch, PairwiseSampler
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.filters import response
-from distill.graph import bipartite_adjacency, cooccurrence_adjacency, laplacian, symmetric_normalization
-from distill.losses import FeatureLoss
+from distill.graph.adjacency import bipartite_adjacency, cooccurrence_adjacency, laplacian, symmetric_normalization
+from distill.graph.filters import response
+from distill.graph.spectrum import exact_spectrum, knowledge_losses
 from distill.methods import Teacher
 from distill.methods.fd import FeatureDistillation
 from distill.methods.freqd import FilterKind, FreqD, FreqDSettings, Order, Variant, complete
-from distill.projector import LinearProjector, ProjectorKind
-from distill.sampling import Batch, PairwiseSampler
-from distill.spectrum import exact_spectrum, knowledge_losses
+from distill.methods.losses import FeatureLoss
+from distill.methods.projector import LinearProjector, ProjectorKind
 from tests.distill.toy import build_random, build_step, whole_batch
 from tests.kits.method_kit import MethodKit
 

@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 
 from distill.backbones.bprmf import BPRMF
+from distill.backbones.sampling import Batch
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.graph import top_cooccurrence
+from distill.graph.adjacency import top_cooccurrence
 from distill.methods import Teacher
 from distill.methods.freqd import FeatureSettings, FreqD, FreqDSettings
-from distill.projector import ExpertsProjector
-from distill.sampling import Batch
+from distill.methods.projector import ExpertsProjector
 from tests.distill.toy import build_random, build_step
 from tests.kits.method_kit import MethodKit
 

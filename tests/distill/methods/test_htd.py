@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from distill.backbones.bprmf import BPRMF
+from distill.backbones.sampling import Batch
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods import Teacher
 from distill.methods.htd import TopologyDistillation, TopologyDistillationSettings, topology_loss
-from distill.sampling import Batch
 from tests.distill.toy import build_random, build_step, whole_batch
 from tests.kits.method_kit import MethodKit
 

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-import distill.spectrum
-from distill.analysis import Graph, build_graph
+import distill.graph.spectrum
 from distill.backbones.bprmf import BPRMF
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
+from distill.graph.analysis import Graph, build_graph
+from distill.graph.spectrum import equal_width_groups, exact_spectrum
 from distill.methods import Teacher
 from distill.methods.fd import FeatureDistillation
 from distill.methods.freqd import FeatureSettings, FreqD, FreqDSettings
+from distill.methods.projector import ProjectorKind
 from distill.methods.spectral import SpectralSettings, SpectralWeights, allocate
-from distill.projector import ProjectorKind
-from distill.spectrum import equal_width_groups, exact_spectrum
 from tests.distill.toy import build_random, build_step, whole_batch
 from tests.kits.method_kit import MethodKit
 
@@ -134,7 +134,7 @@ def test_allocations_by_hand() -> None:
 def test_a_large_graph_is_refused(
     data: Interactions, student: BPRMF, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distill.spectrum, "MAX_ENTITIES", 54)
+    monkeypatch.setattr(distill.graph.spectrum, "MAX_ENTITIES", 54)
     with pytest.raises(SettingError, match="55 entities exceed the 54 of an exact eigenbasis"):
         SpectralWeights.build(SpectralSettings(), data, student, teacher)
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from distill.data.interactions import Interactions
-from distill.job import features_fingerprint
 from distill.run import Run, open_run, write_run
-from distill.trainer import final_reports
+from distill.training.job import features_fingerprint
+from distill.training.trainer import final_reports
 
 HISTORY = ((5.0, 1.0, 0.1), (10.0, 2.0, 0.3), (15.0, 4.0, 0.2))
 """Epoch, seconds, validation Recall@20."""

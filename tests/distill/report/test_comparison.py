@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distill.evaluation import evaluate
+from distill.evaluation.evaluate import evaluate
+from distill.evaluation.significance import compare_pairs
 from distill.report.comparison import build_comparison, build_significance, build_summary, teacher_quality
 from distill.report.material import gather
 from distill.report.recommendations import rank_all
 from distill.report.section import Cell, LeftOut, Section, Table, mean_and_spread
-from distill.significance import compare_pairs
 from tests.distill.report.conftest import Gallery
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill.evaluation import evaluate
+from distill.evaluation.evaluate import evaluate
 from distill.report.material import gather
 from distill.report.recommendations import build_popularity, popularity_deciles, rank_all, rank_run, share_by_decile
 from distill.report.section import Chart, LeftOut, Section, Table

@@ -8,7 +8,7 @@ import pytest
 
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.evaluation import Protocol, evaluate
+from distill.evaluation.evaluate import Protocol, evaluate
 from export.ann import Vectors, build_index
 from export.frontier.measuring import CUTOFF, ROUNDS, TAIL_ROUNDS, Judge
 from export.precision import PRECISIONS, store_vectors

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from distill.checkpoint import STATE_FILE
 from distill.data.interactions import Interactions, load_interactions
 from distill.errors import RunError
-from distill.job import Job, run_job
 from distill.run import Run, open_run
-from distill.trainer import Trainer
+from distill.training.checkpoint import STATE_FILE
+from distill.training.job import Job, run_job
+from distill.training.trainer import Trainer
 from export.frontier import training
 from export.frontier.plan import Plan
 from export.frontier.training import train_students

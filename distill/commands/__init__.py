@@ -1,0 +1,1 @@
+"""The commands of the offline jobs: they read words, call functions, and print."""

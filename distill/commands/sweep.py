@@ -1,0 +1,112 @@
+"""The command that looks for good settings: sweep."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from distill.backbones import BACKBONES
+from distill.data.interactions import Interactions, load_interactions
+from distill.errors import RunError, SettingError
+from distill.evaluation.comparison import label
+from distill.report.analysis_figures import encode_png
+from distill.report.sweep_figures import draw_sweep
+from distill.run import open_run
+from distill.settings import describe_settings
+from distill.storage import write_file
+from distill.training.job import features_fingerprint
+from distill.training.sweep.plan import Plan
+from distill.training.sweep.space import needs_teacher, parse_pairs, parse_space, sweepable
+from distill.training.sweep.study import MAX_GRID, OBJECTIVE, Budget, open_study, run_sweep
+from distill.training.sweep.summary import render_summary, summarize
+
+DEFAULT_TRIALS = 30
+DIRECTORY = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command()
+@click.argument("data", type=DIRECTORY)
+@click.option("--teacher", type=DIRECTORY, help="The teacher's run.")
+@click.option("--out", type=DIRECTORY, required=True, help="The sweep's directory; an unfinished sweep there goes on.")
+@click.option("--method", default="freqd", show_default=True, help="A method, or several such as freqd+ce.")
+@click.option("--range", "ranges", multiple=True, metavar="NAME=LOW:HIGH",
+              help="Vary a number; NAME=log:LOW:HIGH on a logarithmic scale. May be repeated.")  # fmt: skip
+@click.option("--choice", "choices", multiple=True, metavar="NAME=A,B,…", help="Vary over a list. May be repeated.")
+@click.option("--set", "fixed", multiple=True, metavar="NAME=VALUE", help="Fix any other setting. May be repeated.")
+@click.option("--backbone", type=click.Choice(list(BACKBONES)), default="bprmf", show_default=True)
+@click.option("--backbone-set", multiple=True, metavar="NAME=VALUE", help="A setting of the backbone.")
+@click.option("--trials", type=click.IntRange(1),
+              help="Trials in all, earlier sittings included.  [default: 30, or the whole grid]")  # fmt: skip
+@click.option("--grid", is_flag=True, help="Try every combination; without it Optuna's TPE chooses.")
+@click.option("--points", type=click.IntRange(2), default=5, show_default=True, help="Values of each range in a grid.")
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Trials at once, one thread each.")
+@click.option("--max-seconds", type=float, help="Training time of a trial.  [default: no limit]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of every training and of the drawn settings.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, …")
+@click.option("--reference", "references", type=DIRECTORY, multiple=True, help="A run to draw as a level line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def sweep(
+    data: Path, *, teacher: Path | None, out: Path, method: str, ranges: tuple[str, ...], choices: tuple[str, ...],
+    fixed: tuple[str, ...], backbone: str, backbone_set: tuple[str, ...], trials: int | None, grid: bool, points: int,
+    jobs: int, max_seconds: float | None, seed: int, device: str, references: tuple[Path, ...], as_json: bool,
+) -> None:  # fmt: skip
+    """Look for the settings of a method that are best on validation, on the data directory DATA.
+
+    Each trial is a run under OUT/trials that compare, report and analyze read; test quality is never looked at.
+    Any setting of the method, any training option and the student's dim can be varied; 'lowpass methods' lists them.
+
+    Example: lowpass sweep data/mine --teacher runs/teacher --out sweeps/freqd --range alpha=0:1
+    --range distillation_weight=log:0.01:10 --choice dim=8,20 --trials 30
+    """
+    plan = Plan(
+        data,
+        teacher if needs_teacher(method) else None,
+        method,
+        backbone,
+        parse_pairs(backbone_set, describe_settings(BACKBONES[backbone].Settings), backbone),
+        parse_space(ranges, choices, method),
+        parse_pairs(fixed, sweepable(method), method),
+        seed,
+        max_seconds,
+        device,
+    )
+    plan.check()
+    interactions = load_interactions(data)
+    fingerprints = {"data": interactions.fingerprint, "teacher": _check_teacher(plan, interactions)}
+    levels = [_level(path, interactions) for path in references]
+    budget = Budget(trials or (MAX_GRID if grid else DEFAULT_TRIALS), jobs, points if grid else None)
+
+    def write() -> dict[str, Any]:
+        summary = summarize(study, plan, out, interactions.name)
+        write_file(out / "sweep.json", (json.dumps(summary, indent=2) + "\n").encode())
+        return summary
+
+    with open_study(plan, fingerprints, out, budget.grid_points) as study:
+        run_sweep(study, plan, out, budget, ended=write, progress=True)
+        summary = write()
+    write_file(out / "sweep.png", encode_png(draw_sweep(summary, levels)))
+    click.echo(json.dumps(summary) if as_json else render_summary(summary))
+
+
+def _check_teacher(plan: Plan, data: Interactions) -> str | None:
+    """The teacher's fingerprint; every trial would fail for want of it, so it is checked first."""
+    if plan.teacher is None:
+        if needs_teacher(plan.method):
+            raise SettingError(f"teacher: method '{plan.method}' distills from one; give --teacher RUN")
+        return None
+    teacher = open_run(plan.teacher)
+    teacher.require_same_data(data)
+    return features_fingerprint(teacher)
+
+
+def _level(path: Path, data: Interactions) -> tuple[str, float]:
+    run = open_run(path)
+    run.require_same_data(data)
+    if "validation" not in run.metrics:
+        raise RunError(
+            f"{path}: has no validation report to draw; 'lowpass evaluate --split validation --save' adds it"
+        )
+    return f"{label(run.config)}, d {run.dim}", run.metrics["validation"][OBJECTIVE]

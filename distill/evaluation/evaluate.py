@@ -1,0 +1,216 @@
+"""Full-ranking evaluation: every user against the whole catalogue, under a stated convention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+import torch
+
+from distill.data.interactions import Interactions
+from distill.errors import SettingError
+from distill.evaluation.metrics import METRICS, Values
+from distill.evaluation.ranking import CHUNK_BYTES, Rows, ScoreRows, find_hits, rank_items, rank_scores
+
+Split = Literal["validation", "test"]
+Mask = Literal["train", "train+validation"]
+Average = Literal["with-relevant", "all"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The evaluation convention; two reports compare only under the same one.
+
+    Attributes:
+        split: Whose items are relevant.
+        mask: Whose items may not be recommended. "train" is the public code's choice.
+        average: Over users with at least one relevant item, or over all users with zeros for the rest
+            (the public code's choice).
+        cutoffs: The k of the metrics.
+    """
+
+    split: Split = "test"
+    mask: Mask = "train"
+    average: Average = "with-relevant"
+    cutoffs: tuple[int, ...] = (10, 20)
+
+    def __post_init__(self) -> None:
+        if self.split == "validation" and self.mask == "train+validation":
+            raise SettingError(
+                "mask: 'train+validation' hides the very items split 'validation' looks for; use 'train'"
+            )
+        if not self.cutoffs or min(self.cutoffs) < 1:
+            raise SettingError("cutoffs: give at least one, each 1 or more")
+
+    @property
+    def convention(self) -> str:
+        """The convention in words, for reports."""
+        users = "users with relevant items" if self.average == "with-relevant" else "all users"
+        return f"full ranking, {self.split} items relevant, {self.mask} items masked, mean over {users}"
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: "Recall@20" and so on, "Coverage@k" (share of the catalogue recommended to anybody) and
+            "Popularity@k" (mean number of training interactions of a recommended item).
+        num_users: Users averaged over.
+        protocol: The convention.
+        users: Row numbers of the users with relevant items, shape (B,).
+        per_user: The same of each of them, without "Coverage@k" and "Popularity@k": float64, shape (B,); what a
+            paired test between two models needs.
+    """
+
+    metrics: Mapping[str, float]
+    num_users: int
+    protocol: Protocol
+    users: Rows = field(compare=False, repr=False)
+    per_user: Mapping[str, Values] = field(compare=False, repr=False)
+
+    def over_all_users(self, num_users: int) -> EvaluationReport:
+        """The same ranking averaged over all |U| users, zeros for those without relevant items."""
+        share = self.num_users / num_users
+        metrics = {
+            name: value if name.startswith(("Coverage", "Popularity")) else value * share
+            for name, value in self.metrics.items()
+        }
+        return replace(self, metrics=metrics, num_users=num_users, protocol=replace(self.protocol, average="all"))
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {
+            **{name: round(value, 6) for name, value in self.metrics.items()},
+            "num_users": self.num_users,
+            "convention": self.protocol.convention,
+        }
+
+
+def evaluate(
+    user_embeddings: torch.Tensor | npt.NDArray[np.float32],
+    item_embeddings: torch.Tensor | npt.NDArray[np.float32],
+    data: Interactions,
+    protocol: Protocol | None = None,
+    *,
+    chunk_bytes: int = CHUNK_BYTES,
+    progress: bool = False,
+) -> EvaluationReport:
+    """Rank the whole catalogue for every user that has relevant items and average.
+
+    Args:
+        user_embeddings: Shape (|U|, d).
+        item_embeddings: Shape (|I|, d); scores are inner products.
+        data: The interactions whose split is asked for.
+        protocol: The convention; the default one when None.
+        chunk_bytes: Bound on one chunk of scores, bytes.
+        progress: Show a bar.
+
+    Returns:
+        The report.
+
+    Raises:
+        SettingError: The split has no interactions, or a cutoff exceeds the catalogue.
+    """
+    rank = partial(
+        rank_items,
+        torch.as_tensor(user_embeddings),
+        torch.as_tensor(item_embeddings),
+        chunk_bytes=chunk_bytes,
+        progress=progress,
+    )
+    return _evaluate(rank, data, protocol or Protocol())
+
+
+def evaluate_scores(
+    score_rows: ScoreRows,
+    data: Interactions,
+    protocol: Protocol | None = None,
+    *,
+    chunk_bytes: int = CHUNK_BYTES,
+    progress: bool = False,
+) -> EvaluationReport:
+    """Do what `evaluate` does for a model that is not an inner product.
+
+    Args:
+        score_rows: Users (B,) → scores (B, |I|).
+        data: The interactions whose split is asked for.
+        protocol: The convention; the default one when None.
+        chunk_bytes: Bound on one chunk of scores, bytes.
+        progress: Show a bar.
+
+    Returns:
+        The report.
+
+    Raises:
+        SettingError: The split has no interactions, or a cutoff exceeds the catalogue.
+    """
+    rank = partial(rank_scores, score_rows, chunk_bytes=chunk_bytes, progress=progress)
+    return _evaluate(rank, data, protocol or Protocol())
+
+
+def report_splits(evaluate_under: Callable[[Protocol], EvaluationReport], data: Interactions) -> dict[str, Any]:
+    """Report validation and test, under the default convention and under the public code's (`*_all_users`).
+
+    Args:
+        evaluate_under: `evaluate` or `evaluate_scores` of a model and `data`.
+        data: Splits that have no interactions are left out.
+
+    Returns:
+        Report name → report, the names of a run's `metrics.json`.
+    """
+    reports: dict[str, Any] = {}
+    for split in ("validation", "test"):
+        if getattr(data, split).nnz:
+            with_relevant = evaluate_under(Protocol(split=split))
+            reports[split] = with_relevant.as_dict()
+            reports[f"{split}_all_users"] = with_relevant.over_all_users(data.num_users).as_dict()
+    return reports
+
+
+def _evaluate(
+    rank: Callable[[sp.csr_matrix, Rows, int], Rows], data: Interactions, protocol: Protocol
+) -> EvaluationReport:
+    relevant = _relevant_items(data, protocol)
+    masked = data.train if protocol.mask == "train" else (data.train + data.validation).tocsr()
+    num_relevant = np.diff(relevant.indptr)
+    users = np.flatnonzero(num_relevant).astype(np.int64)
+    ranked = rank(masked, users, max(protocol.cutoffs))
+    hits = find_hits(ranked, relevant, users)
+    per_user = {
+        f"{name}@{k}": metric(hits, num_relevant[users], k)
+        for k in protocol.cutoffs
+        for name, metric in METRICS.items()
+    }
+    divisor = len(users) if protocol.average == "with-relevant" else data.num_users
+    metrics = {name: float(values.sum() / divisor) for name, values in per_user.items()}
+    metrics.update(_catalogue_metrics(ranked, data, protocol.cutoffs))
+    return EvaluationReport(metrics, divisor, protocol, users, per_user)
+
+
+def _relevant_items(data: Interactions, protocol: Protocol) -> sp.csr_matrix:
+    """The split to be found, checked against the protocol."""
+    relevant: sp.csr_matrix = getattr(data, protocol.split)
+    if relevant.nnz == 0:
+        raise SettingError(
+            f"split: data set '{data.name}' has no {protocol.split} interactions; prepare it with a split"
+        )
+    if max(protocol.cutoffs) > data.num_items:
+        raise SettingError(
+            f"cutoffs: {max(protocol.cutoffs)} exceeds the {data.num_items} items of data set '{data.name}'"
+        )
+    return relevant
+
+
+def _catalogue_metrics(ranked: npt.NDArray[np.int64], data: Interactions, cutoffs: Sequence[int]) -> dict[str, float]:
+    counts = np.bincount(data.train.indices, minlength=data.num_items)
+    found = {}
+    for k in cutoffs:
+        found[f"Coverage@{k}"] = len(np.unique(ranked[:, :k])) / data.num_items
+        found[f"Popularity@{k}"] = float(counts[ranked[:, :k]].mean())
+    return found

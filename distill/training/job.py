@@ -1,0 +1,183 @@
+"""The batch job: settings in, a finished run directory out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill.backbones import BACKBONES, Backbone
+from distill.data.interactions import Interactions
+from distill.errors import RunError, SettingError
+from distill.methods import Teacher
+from distill.methods.composition import (
+    Settings,
+    build_method,
+    build_method_settings,
+    describe_method_settings,
+    method_defaults,
+    parse_method,
+)
+from distill.methods.low_rank import cut_to_rank
+from distill.run import METRICS_FILE, Run, open_run
+from distill.training.checkpoint import STATE_FILE
+from distill.training.trainer import Trainer, TrainingOptions
+
+RANDOM, SVD = "random", "svd"
+RECOMMENDED_METHOD = "ce+rcekd"
+"""What RESULTS.md finds best: what the teacher would recommend, training items left out, and its order among what the
+student itself puts first."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train.
+
+    Attributes:
+        backbone: Name in `BACKBONES`.
+        method: Name in `METHODS`, or a composition such as "freqd+ce".
+        dim: d.
+        settings: One object a part of the method; None takes the defaults.
+        options: Of the training.
+        start: Where the student starts: "random", "svd" (the best rank-d cut of the teacher's scores), or the
+            directory of a run of the same backbone and dimension. A run makes stages: first one method, then another.
+        backbone_settings: An instance of the backbone's `Settings`; None takes the defaults.
+    """
+
+    backbone: str = "bprmf"
+    method: str = "scratch"
+    dim: int = 64
+    settings: Settings | None = None
+    options: TrainingOptions = field(default_factory=TrainingOptions)
+    start: str = RANDOM
+    backbone_settings: Any = None
+
+    def __post_init__(self) -> None:
+        if self.backbone not in BACKBONES:
+            raise SettingError(f"backbone: '{self.backbone}' is not one of {', '.join(BACKBONES)}")
+        if self.dim < 1:
+            raise SettingError(f"dim: {self.dim} is below 1")
+        parse_method(self.method)
+        if self.settings is None:
+            object.__setattr__(self, "settings", build_method_settings(self.method, {}))
+        if self.backbone_settings is None:
+            object.__setattr__(self, "backbone_settings", BACKBONES[self.backbone].Settings())
+
+
+def training_options(backbone: str, method: str, **given: Any) -> TrainingOptions:
+    """Options for a backbone and a method: what is given, else the method's defaults, the backbone's, the general.
+
+    Args:
+        backbone: Name in `BACKBONES`.
+        method: A method or a composition.
+        **given: Fields of `TrainingOptions`; None counts as not given.
+    """
+    defaults = {**BACKBONES[backbone].training_defaults, **method_defaults(method)}
+    return TrainingOptions(**{**defaults, **{name: value for name, value in given.items() if value is not None}})
+
+
+def describe(job: Job, data: Interactions, teacher: Run | None) -> dict[str, Any]:
+    """The run's `config.json`: every setting that changes the result.
+
+    Args:
+        job: What is trained.
+        data: On what.
+        teacher: From what, or None.
+    """
+    options = asdict(job.options)
+    for name in ("seed", "device", "threads", "tensorboard"):
+        options.pop(name)
+    return {
+        "format": 1,
+        "backbone": job.backbone,
+        "backbone_settings": asdict(job.backbone_settings),
+        "method": job.method,
+        "dim": job.dim,
+        "seed": job.options.seed,
+        "start": job.start,
+        "data": {"name": data.name, "fingerprint": data.fingerprint},
+        "teacher": None if teacher is None else str(teacher.path),
+        "teacher_fingerprint": None if teacher is None else features_fingerprint(teacher),
+        "method_settings": describe_method_settings(job.method, job.settings or ()),
+        "training": options,
+    }
+
+
+def features_fingerprint(run: Run) -> str:
+    """SHA-256 (hex) of a run's embeddings."""
+    digest = hashlib.sha256(run.user_embeddings.tobytes())
+    digest.update(run.item_embeddings.tobytes())
+    return digest.hexdigest()
+
+
+def run_job(
+    job: Job, data: Interactions, out: Path, *, teacher: Run | None = None, resume: bool = False
+) -> Mapping[str, Any]:
+    """Train and write the run directory.
+
+    Args:
+        job: What to train.
+        data: Interactions with a validation split.
+        out: The run directory; must not hold a finished run.
+        teacher: The teacher's run, on the same data.
+        resume: Continue from the checkpoint in `out`.
+
+    Returns:
+        What `metrics.json` holds.
+
+    Raises:
+        RunError: `out` is taken, or the teacher belongs to other data.
+        SettingError: A setting is out of range, or there is nothing to validate on.
+    """
+    _require_free(out, resume=resume)
+    if data.validation.nnz == 0:
+        raise SettingError(f"data: '{data.name}' has no validation interactions to stop on; prepare it with a split")
+    torch.manual_seed(job.options.seed)
+    student = BACKBONES[job.backbone].build(job.backbone_settings, data, job.dim)
+    _start(student, job, data, teacher)
+    method = build_method(job.method, job.settings or (), data, student, _teacher_features(teacher, data))
+    config = describe(job, data, teacher)
+    trainer = Trainer(data, student, method, job.options, out=out, config=config)
+    if resume:
+        trainer.resume()
+    return trainer.fit()
+
+
+def _require_free(out: Path, *, resume: bool) -> None:
+    if (out / METRICS_FILE).exists():
+        raise RunError(f"{out}: a finished run is there; give another --out, or delete it first")
+    if (out / STATE_FILE).exists() and not resume:
+        raise RunError(f"{out}: an unfinished run is there; continue it with --resume, or delete it first")
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out}: is a file; give a directory for --out")
+
+
+def _start(student: Backbone, job: Job, data: Interactions, teacher: Run | None) -> None:
+    if job.start == RANDOM:
+        return
+    if job.start == SVD:
+        if teacher is None:
+            raise SettingError("start: 'svd' cuts the teacher's scores; give --teacher RUN, or start at random")
+        users, items = cut_to_rank(teacher.user_embeddings, teacher.item_embeddings, job.dim)
+    else:
+        run = open_run(Path(job.start))
+        run.require_same_data(data)
+        if run.dim != job.dim:
+            raise SettingError(
+                f"start: {run.path} has dimension {run.dim}, not {job.dim}; give a run of that dimension"
+            )
+        users, items = run.user_embeddings, run.item_embeddings
+    with torch.no_grad():
+        student.features.copy_(torch.cat([torch.from_numpy(users), torch.from_numpy(items)]))
+
+
+def _teacher_features(teacher: Run | None, data: Interactions) -> Teacher | None:
+    if teacher is None:
+        return None
+    teacher.require_same_data(data)
+    users, items = torch.from_numpy(teacher.user_embeddings), torch.from_numpy(teacher.item_embeddings)
+    return Teacher(torch.cat([users, items]), data.num_users)

@@ -1,0 +1,283 @@
+"""The epoch loop: Adam, early stop on validation, checkpoints, resume."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import resource
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from distill.backbones.base import Backbone
+from distill.backbones.sampling import Batch, Sampler
+from distill.backbones.user_sampling import UserSampler
+from distill.data.interactions import Interactions
+from distill.errors import SettingError
+from distill.evaluation.evaluate import Protocol, evaluate, report_splits
+from distill.methods.base import Method, Step
+from distill.run import HISTORY_FILE, write_run
+from distill.storage import write_file
+from distill.training.allocator import keep_freed_memory
+from distill.training.checkpoint import STATE_FILE, Embeddings, Progress, load_checkpoint, save_checkpoint
+from distill.training.tracking import Tracker
+
+CHECKPOINT_SECONDS = 60.0
+STOP_METRIC = "NDCG@10"
+Schedule = Literal["constant", "cosine"]
+VALIDATION = Protocol(split="validation", mask="train", average="all", cutoffs=(10, 20))
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to train; all but `device`, `threads` and `tensorboard` change the result.
+
+    Attributes:
+        epochs: Most epochs.
+        batch_size: Interactions a step; users, for a method that goes by users.
+        learning_rate: Adam's, at the start.
+        schedule: "constant", or "cosine": the learning rate falls along half a cosine, to 0 after `epochs`
+            (Loshchilov and Hutter, "SGDR", ICLR 2017, eq. 5, without restarts).
+        weight_decay: L2 added to the gradient (Adam's `weight_decay`).
+        patience: Stop after this many epochs without a better validation NDCG@10. Long by default: a small
+            student first learns popularity and stands still for tens of epochs before it becomes personal.
+        eval_every: Epochs between evaluations.
+        max_seconds: Stop after this much training time, seconds, evaluation left out; None for no limit.
+        seed: Of the initialisation, the order and the negatives.
+        device: "cpu", "cuda", "cuda:1", …
+        threads: CPU threads of torch; the result is the same twice on one.
+        tensorboard: Directory of event files, or None.
+    """
+
+    epochs: int = 1000
+    batch_size: int = 2048
+    learning_rate: float = 1e-3
+    schedule: Schedule = "constant"
+    weight_decay: float = 1e-3
+    patience: int = 100
+    eval_every: int = 5
+    max_seconds: float | None = None
+    seed: int = 0
+    device: str = "cpu"
+    threads: int = 1
+    tensorboard: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "patience", "eval_every", "threads"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name}: {getattr(self, name)} is below 1")
+        if self.patience < self.eval_every:
+            raise SettingError(
+                f"patience: {self.patience} epochs end before the first evaluation; give eval_every "
+                f"({self.eval_every}) or more"
+            )
+        if self.max_seconds is not None and self.max_seconds <= 0:
+            raise SettingError(f"max_seconds: {self.max_seconds} is not above 0")
+        if self.schedule not in get_args(Schedule):
+            raise SettingError(f"schedule: '{self.schedule}' is not one of {', '.join(get_args(Schedule))}")
+        if self.learning_rate <= 0 or self.weight_decay < 0:
+            raise SettingError("learning_rate must be above 0 and weight_decay not below 0")
+
+
+def open_device(name: str) -> torch.device:
+    """Return a device that is really there.
+
+    Raises:
+        SettingError: Unknown name, or CUDA is asked for and absent.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise SettingError(f"device: '{name}' is not a device; give cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SettingError("device: no CUDA device is available here; use --device cpu")
+    return device
+
+
+class Trainer:
+    """Trains a student (or a teacher) and writes its run directory."""
+
+    def __init__(
+        self,
+        data: Interactions,
+        student: Backbone,
+        method: Method,
+        options: TrainingOptions,
+        *,
+        out: Path,
+        config: Mapping[str, Any],
+    ) -> None:
+        """Put everything on the device and make the optimizer.
+
+        Args:
+            data: Train split to learn from, validation split to stop on.
+            student: The backbone, initialised.
+            method: What is added to its loss.
+            options: How to train.
+            out: The run directory.
+            config: Settings recorded in the run and compared on resume.
+        """
+        self.device = open_device(options.device)
+        self.data = data
+        self.student = student.to(self.device)
+        self.method = method.to(self.device)
+        self.options = options
+        self.out = out
+        self.config = config
+        make_sampler = UserSampler if method.batches == "users" else student.sampler
+        self.sampler: Sampler = make_sampler(data.train, options.batch_size)
+        parameters = [*self.student.parameters(), *self.method.parameters()]
+        self.optimizer = torch.optim.Adam(
+            parameters, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+        )
+        self.progress = Progress()
+        self.best: Embeddings | None = None
+
+    def resume(self) -> None:
+        """Continue from the checkpoint in the run directory.
+
+        Raises:
+            RunError: There is none, or it belongs to other settings.
+        """
+        modules = {"student": self.student, "method": self.method}
+        self.progress, self.best = load_checkpoint(self.out, self.config, modules, self.optimizer)
+
+    def fit(self) -> Mapping[str, Any]:
+        """Train until the epochs or the patience run out, evaluate, write the run.
+
+        Returns:
+            What `metrics.json` holds.
+        """
+        torch.set_num_threads(self.options.threads)
+        keep_freed_memory()
+        self.out.mkdir(parents=True, exist_ok=True)
+        saved_at = time.monotonic()
+        with Tracker(self.options.epochs, self.progress.epoch, self.options.tensorboard) as tracker:
+            while not self._is_done():
+                loss = self.train_epoch()
+                tracker.advance(loss)
+                if self.progress.epoch % self.options.eval_every == 0 or self.progress.epoch == self.options.epochs:
+                    tracker.evaluated(self._evaluate(loss))
+                if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                    self.save()
+                    saved_at = time.monotonic()
+        return self._finish()
+
+    def _is_done(self) -> bool:
+        waited = self.progress.epoch - self.progress.best_epoch
+        limit = self.options.max_seconds
+        out_of_time = limit is not None and self.progress.seconds >= limit and self.best is not None
+        return self.progress.epoch >= self.options.epochs or waited >= self.options.patience or out_of_time
+
+    def train_epoch(self) -> float:
+        """Run one epoch and return the mean loss per interaction."""
+        epoch = self.progress.epoch
+        rng = np.random.default_rng([self.options.seed, epoch])
+        generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
+        total = torch.zeros((), device=self.device)
+        started, on_processor = time.perf_counter(), time.process_time()
+        self._set_learning_rate(epoch)
+        self.method.begin_epoch(self.student, rng)
+        for batch in self.sampler.epoch(rng):
+            loss = self._loss(batch.to(self.device), generator)
+            self.optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            self.optimizer.step()
+            total += loss.detach()
+        self.progress.epoch = epoch + 1
+        mean = float(total) / int(self.data.train.nnz)
+        self.progress.seconds += time.perf_counter() - started
+        self.progress.processor_seconds += time.process_time() - on_processor
+        return mean
+
+    def _set_learning_rate(self, epoch: int) -> None:
+        if self.options.schedule == "cosine":
+            factor = 0.5 * (1.0 + math.cos(math.pi * epoch / self.options.epochs))
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.options.learning_rate * factor
+
+    def _loss(self, batch: Batch, generator: torch.Generator) -> torch.Tensor:
+        embeddings = self.student.embeddings()
+        step = Step(batch, self.student.features, embeddings, generator)
+        added = self.method.distillation_loss(step)
+        if self.method.base_weight == 0 and added is not None:
+            return added
+        loss = self.method.base_weight * self.student.base_loss(batch, embeddings)
+        return loss if added is None else loss + added
+
+    def _evaluate(self, loss: float) -> dict[str, float]:
+        embeddings = self.student.final_embeddings()
+        report = evaluate(*embeddings, self.data, VALIDATION)
+        row = {
+            "epoch": float(self.progress.epoch),
+            "loss": loss,
+            "seconds": round(self.progress.seconds, 3),
+            "processor_seconds": round(self.progress.processor_seconds, 3),
+            **report.metrics,
+        }
+        self.progress.history.append(row)
+        if report.metrics[STOP_METRIC] > self.progress.best_value:
+            self.progress.best_value = report.metrics[STOP_METRIC]
+            self.progress.best_epoch = self.progress.epoch
+            self.best = (embeddings[0].clone(), embeddings[1].clone())
+        return row
+
+    def save(self) -> None:
+        """Write a checkpoint into the run directory."""
+        modules = {"student": self.student, "method": self.method}
+        save_checkpoint(self.out, self.config, self.progress, modules, self.optimizer, self.best)
+
+    def _finish(self) -> Mapping[str, Any]:
+        if self.best is None:
+            raise SettingError("eval_every: training ended before the first evaluation; give more epochs")
+        metrics = {
+            **final_reports(*self.best, self.data),
+            "training": {
+                "epochs": self.progress.epoch,
+                "best_epoch": self.progress.best_epoch,
+                "seconds": round(self.progress.seconds, 2),
+                "processor_seconds": round(self.progress.processor_seconds, 2),
+                "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "stopping_rule": self._stopping_rule(),
+            },
+        }
+        write_file(self.out / HISTORY_FILE, _as_csv(self.progress.history))
+        user, item = (part.cpu().numpy() for part in self.best)
+        write_run(self.out, self.config, user, item, metrics)
+        for leftover in [self.out / STATE_FILE, *self.out.glob("checkpoint-*.safetensors")]:
+            leftover.unlink(missing_ok=True)
+        return metrics
+
+    def _stopping_rule(self) -> str:
+        options = self.options
+        rule = f"no better validation {STOP_METRIC} for {options.patience} epochs, evaluated every {options.eval_every}"
+        return rule if options.max_seconds is None else f"{rule}; at most {options.max_seconds:g} s of training"
+
+
+def final_reports(user_embeddings: torch.Tensor, item_embeddings: torch.Tensor, data: Interactions) -> dict[str, Any]:
+    """Report validation and test, under the default convention and under the public code's (`*_all_users`).
+
+    Args:
+        user_embeddings: Shape (|U|, d).
+        item_embeddings: Shape (|I|, d).
+        data: Splits that have no interactions are left out.
+
+    Returns:
+        Report name → report.
+    """
+    return report_splits(partial(evaluate, user_embeddings, item_embeddings, data, progress=True), data)
+
+
+def _as_csv(rows: list[dict[str, float]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()

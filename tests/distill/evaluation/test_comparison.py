@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distill.evaluation.comparison import compare_runs, label, render_comparison
+from distill.report.run_figures import plot_curves
+from distill.run import Run, open_run, write_run
+
+SETTINGS = {"variant": "bipartite", "projector": "linear", "loss": "cosine", "distillation_weight": 0.5}
+
+
+def build_run(recall: float, *, seed: int | None, method: str = "freqd", dim: int = 20) -> Run:
+    report = {"Recall@20": recall, "NDCG@20": recall / 2}
+    config: dict[str, Any] = {
+        "backbone": "bprmf",
+        "method": method,
+        "dim": dim,
+        "seed": seed,
+        "method_settings": SETTINGS if method == "freqd" else {},
+        "training": {"weight_decay": 0.001},
+    }
+    metrics: dict[str, Any] = {
+        "validation": report,
+        "test": report,
+        "test_all_users": {"Recall@20": recall * 0.9, "NDCG@20": 0.0},
+        "training": {"best_epoch": 10 * (seed or 0), "seconds": 2.0 + (seed or 0)},
+    }
+    embeddings = np.ones((2, dim), dtype=np.float32)
+    return Run(Path("unused"), config, embeddings, embeddings, metrics)
+
+
+def test_seeds_of_one_setting_become_mean_and_sample_deviation() -> None:
+    runs = [build_run(0.1, seed=0), build_run(0.5, seed=0, method="scratch")]
+    runs += [build_run(0.2, seed=1), build_run(0.6, seed=2)]
+    distilled, scratch = compare_runs(runs)
+    assert distilled["seeds"] == [0, 1, 2]
+    assert distilled["test Recall@20"]["mean"] == pytest.approx(0.3)
+    assert distilled["test Recall@20"]["std"] == pytest.approx(np.sqrt((0.04 + 0.01 + 0.09) / 2))
+    assert distilled["validation NDCG@20"]["mean"] == pytest.approx(0.15)
+    assert (distilled["epochs"], distilled["seconds"]) == (10.0, 3.0)
+    assert scratch["test Recall@20"] == {"mean": 0.5, "std": 0.0}
+
+
+def test_any_other_setting_makes_another_line() -> None:
+    rows = compare_runs([build_run(0.1, seed=0), build_run(0.1, seed=0, dim=40)])
+    assert [row["dim"] for row in rows] == [20, 40]
+
+
+def test_average_over_all_users_reads_the_other_report() -> None:
+    (row,) = compare_runs([build_run(0.5, seed=0)], average="all")
+    assert row["test Recall@20"]["mean"] == pytest.approx(0.45)
+    assert "validation Recall@20" not in row
+
+
+def test_the_table_shows_a_spread_only_for_several_seeds() -> None:
+    runs = [build_run(0.1, seed=0), build_run(0.3, seed=1), build_run(0.5, seed=0, method="scratch")]
+    table = render_comparison(compare_runs(runs)).splitlines()
+    assert len(table) == 4
+    assert "| freqd bipartite linear cosine β 0.5 wd 0.001 | 20 | 2 | 0.2000 ± 0.1414 |" in table[2]
+    assert "| scratch wd 0.001 | 20 | 1 | 0.5000 | 0.2500 |" in table[3]
+    assert len({line.count("|") for line in table}) == 1
+
+
+def test_an_imported_run_has_a_label_and_missing_reports_a_dash() -> None:
+    run = build_run(0.5, seed=None, method="imported")
+    config = {key: value for key, value in run.config.items() if key not in {"training", "method_settings"}}
+    assert label(config) == "imported"
+    bare = Run(run.path, config, run.user_embeddings, run.item_embeddings, {"test": run.metrics["test"]})
+    assert "| – | – | 0.5000 |" in render_comparison(compare_runs([bare]))
+
+
+def read_png_size(path: Path) -> tuple[int, int]:
+    content = path.read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    assert content[12:16] == b"IHDR"
+    assert content[-8:-4] == b"IEND"
+    return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+
+
+def save_run(path: Path, *, history: bool, validation: bool = True) -> Path:
+    run = build_run(0.2, seed=0)
+    metrics = {**run.metrics, "validation_all_users": run.metrics["test"]} if validation else {}
+    write_run(path, run.config, run.user_embeddings, run.item_embeddings, metrics)
+    if history:
+        (path / "history.csv").write_text("epoch,seconds,Recall@20\n5.0,0.1,0.1\n10.0,0.2,0.2\n")
+    return path
+
+
+def test_the_plot_is_a_png_of_sane_size(tmp_path: Path) -> None:
+    trained, imported = save_run(tmp_path / "a", history=True), save_run(tmp_path / "b", history=False)
+    target = tmp_path / "plots" / "curves.png"
+    plot_curves([trained, imported], target)
+    assert read_png_size(target) == (1320, 504)
+    assert 10_000 < target.stat().st_size < 1_000_000
+    assert [path.name for path in target.parent.iterdir()] == ["curves.png"]
+    plot_curves([trained], tmp_path / "one.png")
+    assert (tmp_path / "one.png").read_bytes() != target.read_bytes()
+
+
+def test_runs_without_any_curve_can_still_be_drawn(tmp_path: Path) -> None:
+    plot_curves([save_run(tmp_path / "a", history=False)], tmp_path / "level.png")
+    plot_curves([save_run(tmp_path / "b", history=False, validation=False)], tmp_path / "bare.png")
+    assert read_png_size(tmp_path / "bare.png") == (1320, 504)
+
+
+def test_a_run_read_back_is_the_run_written(tmp_path: Path) -> None:
+    run = open_run(save_run(tmp_path / "a", history=False))
+    assert run.config == json.loads(json.dumps(build_run(0.2, seed=0).config))
+    np.testing.assert_array_equal(run.item_embeddings, np.ones((2, 20)))

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import distill.graph.analysis
+from distill.data.interactions import Interactions
+from distill.errors import SettingError
+from distill.graph.analysis import (
+    analyze,
+    build_graph,
+    build_groups,
+    project_best,
+    render_analysis,
+    stack_features,
+)
+from distill.graph.bands import ChebyshevBands
+from distill.graph.spectrum import ExactGroups, exact_spectrum
+from distill.run import Run
+from tests.distill.toy import build_random
+
+Features = npt.NDArray[np.float32]
+
+
+def make_run(features: npt.NDArray[Any], num_users: int, metrics: Mapping[str, Any] | None = None) -> Run:
+    rows = features.astype(np.float32)
+    return Run(Path("run"), {}, rows[:num_users], rows[num_users:], metrics or {})
+
+
+@pytest.fixture
+def data(rng: np.random.Generator) -> Interactions:
+    return build_random(rng)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6))
+def test_the_best_projection_is_the_least_squares_one_of_each_side(seed: int, width: int) -> None:
+    rng = np.random.default_rng(seed)
+    teacher, student = rng.normal(size=(23, 7)), rng.normal(size=(23, width))
+    expected = np.concatenate(
+        [
+            student[side] @ np.linalg.lstsq(student[side], teacher[side], rcond=None)[0]
+            for side in (slice(10), slice(10, None))
+        ]
+    )
+    np.testing.assert_allclose(project_best(student, teacher, 10), expected, atol=1e-9)
+
+
+def test_a_student_with_dependent_columns_is_projected_all_the_same(rng: np.random.Generator) -> None:
+    teacher, column = rng.normal(size=(20, 5)), rng.normal(size=(20, 1))
+    both = project_best(np.hstack([column, 2 * column]), teacher, 8)
+    np.testing.assert_allclose(both, project_best(column, teacher, 8), atol=1e-12)
+
+
+@pytest.mark.parametrize("grouping", ["equal-width", "equal-count"])
+def test_a_student_that_holds_the_teacher_in_another_basis_keeps_everything(
+    rng: np.random.Generator, data: Interactions, grouping: Any
+) -> None:
+    teacher = rng.normal(size=(55, 6))
+    student = np.concatenate([teacher[:30] @ rng.normal(size=(6, 6)), teacher[30:] @ rng.normal(size=(6, 6))])
+    groups = build_groups(build_graph(data, "bipartite", 5), 5, grouping, rng)
+    analysis = analyze(groups, make_run(teacher, 30), [make_run(student, 30)], ["student"])
+    assert analysis.kept_in_all(analysis.students[0]) == pytest.approx(1, abs=1e-6)
+    np.testing.assert_allclose(analysis.kept(analysis.students[0])[analysis.occupied], 1, atol=1e-6)
+
+
+def test_a_student_of_one_frequency_keeps_that_group_and_nothing_else(data: Interactions) -> None:
+    graph = build_graph(data, "bipartite", 5)
+    spectrum = exact_spectrum(graph)
+    low, middle = spectrum.eigenvectors[:, 1], spectrum.eigenvectors[:, 20]
+    groups = build_groups(graph, 9, "equal-width", np.random.default_rng(0))
+    rows = [int(np.searchsorted(groups.bounds[:, 1], spectrum.frequencies[k])) for k in (1, 20)]
+    assert rows[0] < rows[1]
+    teacher, student = make_run(np.column_stack([3 * low, middle]), 30), make_run(low[:, None], 30)
+    analysis = analyze(groups, teacher, [student], ["student"])
+    np.testing.assert_allclose(analysis.teacher_energies[rows], [9, 1], rtol=1e-5)
+    np.testing.assert_allclose(analysis.students[0].losses[rows], [0, 1], atol=1e-5)
+    np.testing.assert_allclose(analysis.kept(analysis.students[0])[rows], [1, 0], atol=1e-5)
+    assert analysis.kept_in_all(analysis.students[0]) == pytest.approx(0.9, rel=1e-5)
+
+
+@pytest.mark.parametrize("graph", ["bipartite", "cooccurrence"])
+def test_losses_sum_to_the_feature_loss_on_both_bases(
+    rng: np.random.Generator, data: Interactions, monkeypatch: pytest.MonkeyPatch, graph: Any
+) -> None:
+    teacher, student = make_run(rng.normal(size=(55, 6)), 30), make_run(rng.normal(size=(55, 2)), 30)
+    adjacency = build_graph(data, graph, 3)
+    gap = stack_features(teacher) - project_best(stack_features(student), stack_features(teacher), 30)
+    whole = np.square(gap.astype(np.float64)).sum()
+    kinds = []
+    for bound in (55, 54):
+        monkeypatch.setattr(distill.graph.analysis, "MAX_ENTITIES", bound)
+        groups = build_groups(adjacency, 7, "equal-width", rng)
+        kinds.append(type(groups))
+        analysed = analyze(groups, teacher, [student], ["student"]).students[0]
+        assert analysed.losses.sum() == pytest.approx(whole, rel=1e-9)
+        assert analysed.energies.sum() == pytest.approx(np.square(stack_features(student)).sum(), rel=1e-5)
+    assert kinds == [ExactGroups, ChebyshevBands]
+
+
+def test_equal_counts_need_an_eigenbasis(data: Interactions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distill.graph.spectrum.MAX_ENTITIES", 54)
+    with pytest.raises(SettingError, match="equal width"):
+        build_groups(build_graph(data, "bipartite", 5), 5, "equal-count", np.random.default_rng(0))
+
+
+def test_a_group_the_teacher_has_nothing_in_has_no_kept_share(rng: np.random.Generator, data: Interactions) -> None:
+    graph = build_graph(data, "bipartite", 5)
+    groups = build_groups(graph, 5, "equal-width", rng)
+    lowest = exact_spectrum(graph).eigenvectors[:, :1]
+    teacher, student = make_run(lowest, 30), make_run(rng.normal(size=(55, 1)), 30)
+    # In float32 a lone eigenvector leaves rounding of 1e-14 of its energy elsewhere: less than leakage.
+    analysis = analyze(groups, teacher, [student], ["student"])
+    np.testing.assert_array_equal(analysis.occupied, [True, False, False, False, False])
+    np.testing.assert_array_equal(np.isnan(analysis.kept(analysis.students[0])), ~analysis.occupied)
+    report = json.loads(json.dumps(analysis.as_dict(), allow_nan=False))
+    assert report["basis"] == "exact"
+    assert report["students"][0]["kept"][1:] == [None] * 4
+    assert report["students"][0]["Recall@20"] is None
+    assert sum(group["frequencies"] for group in report["groups"]) == 55
+    assert render_analysis(analysis).splitlines()[-1].endswith("| 0.0000 | – |")
+
+
+def test_tables_name_runs_and_their_quality(rng: np.random.Generator, data: Interactions) -> None:
+    teacher = make_run(rng.normal(size=(55, 6)), 30)
+    students = [
+        make_run(rng.normal(size=(55, 2)), 30, {"test": {"Recall@20": 0.25}}),
+        make_run(rng.normal(size=(55, 3)), 30),
+    ]
+    groups = build_groups(build_graph(data, "bipartite", 5), 4, "equal-width", rng)
+    analysis = analyze(groups, teacher, students, ["fd", "freqd"])
+    lines = render_analysis(analysis).splitlines()
+    assert lines[0] == "| run | d | test Recall@20 | loss | kept |"
+    assert lines[2].startswith("| fd | 2 | 0.2500 | ")
+    assert lines[3].startswith("| freqd | 3 | – | ")
+    assert lines[5].endswith("| fd keeps | freqd keeps |")
+    assert [line.split(" | ")[0] for line in lines[7:]] == [
+        "| 0.000–0.500", "| 0.500–1.000", "| 1.000–1.500", "| 1.500–2.000",
+    ]  # fmt: skip
+    shares = np.array([[float(cell) for cell in line.split(" | ")[1:3]] for line in lines[7:]])
+    np.testing.assert_allclose(shares.sum(axis=0), 1, atol=2e-4)

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from distill.backbones.pairwise_loss import bpr_loss
+from distill.methods.losses import feature_loss
+from distill.methods.projector import row_moments
+
+
+def test_bpr_by_hand_and_stable_for_large_gaps() -> None:
+    loss = bpr_loss(torch.tensor([0.0, 1.0, 300.0, -300.0]), torch.tensor([0.0, 0.0, -300.0, 300.0]))
+    assert loss.tolist() == pytest.approx([math.log(2), math.log(1 + math.exp(-1)), 0.0, 600.0])
+
+
+@pytest.mark.parametrize("kind", ["cosine", "l2"])
+def test_feature_loss_from_moments_equals_torchs_own(kind: str) -> None:
+    torch.manual_seed(0)
+    projected, targets = torch.randn(9, 7).double(), torch.randn(9, 7).double()
+    inner, squared_norm = row_moments(projected, targets)
+    if kind == "cosine":
+        found = feature_loss(inner, squared_norm, targets.square().sum(dim=1), "cosine")
+        expected = 1 - F.cosine_similarity(projected, targets)
+    else:
+        found = feature_loss(inner, squared_norm, targets.square().sum(dim=1), "l2")
+        expected = F.mse_loss(projected, targets, reduction="none").sum(dim=1)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_zero_row_has_cosine_0_and_a_finite_gradient() -> None:
+    projected = torch.zeros(1, 3, requires_grad=True)
+    targets = torch.ones(1, 3)
+    loss = feature_loss(*row_moments(projected, targets), targets.square().sum(dim=1), "cosine").sum()
+    assert loss.item() == 1.0
+    (gradient,) = torch.autograd.grad(loss, projected)
+    assert bool(torch.isfinite(gradient).all())

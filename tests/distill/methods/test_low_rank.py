@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill.errors import SettingError
+from distill.methods.low_rank import cut_to_rank
+
+
+def factors(num_users: int, num_items: int, dim: int, seed: int = 0) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    rng = np.random.default_rng(seed)
+    users, items = (rng.normal(size=(count, dim)).astype(np.float32) for count in (num_users, num_items))
+    return users, items
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 100), num_users=st.integers(3, 20), num_items=st.integers(3, 20), dim=st.integers(1, 3))
+def test_the_cut_is_the_best_of_its_rank(seed: int, num_users: int, num_items: int, dim: int) -> None:
+    users, items = factors(num_users, num_items, 8, seed)
+    cut_users, cut_items = cut_to_rank(users, items, dim)
+    scores = users.astype(np.float64) @ items.T.astype(np.float64)
+    left, singular, right = np.linalg.svd(scores)
+    best = (left[:, :dim] * singular[:dim]) @ right[:dim]
+    error = np.linalg.norm(scores - cut_users @ cut_items.T)
+    # Eckart and Young: the error is that of the singular values left out.
+    assert error == pytest.approx(np.linalg.norm(scores - best), rel=1e-4, abs=1e-4)
+
+
+def test_the_full_rank_cut_keeps_every_score() -> None:
+    users, items = factors(30, 40, 6)
+    cut_users, cut_items = cut_to_rank(users, items, 6)
+    np.testing.assert_allclose(cut_users @ cut_items.T, users @ items.T, atol=1e-4)
+
+
+@pytest.mark.parametrize("dim", [0, 7])
+def test_a_rank_that_is_not_there(dim: int) -> None:
+    with pytest.raises(SettingError, match="dim"):
+        cut_to_rank(*factors(30, 40, 6), dim)

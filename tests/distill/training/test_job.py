@@ -1,0 +1,318 @@
+"""The trainer, its checkpoints and the batch job, run for real on a small invented data set."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import distill.training.checkpoint
+import distill.training.trainer
+from distill.data.interactions import Interactions
+from distill.data.synthetic import SyntheticOptions, synthesize
+from distill.errors import RunError, SettingError
+from distill.evaluation.evaluate import Protocol, evaluate
+from distill.methods.freqd import FreqDSettings
+from distill.run import Run, open_run
+from distill.storage import write_file
+from distill.training.job import Job, describe, run_job
+from distill.training.tracking import Tracker
+from distill.training.trainer import TrainingOptions, open_device
+
+OPTIONS = TrainingOptions(epochs=6, batch_size=128, learning_rate=0.01, eval_every=2, patience=6)
+FREQD = FreqDSettings(variant="cooccurrence", projector="mlp", keep_prob=0.5)
+
+
+@pytest.fixture(scope="module")
+def data() -> Interactions:
+    return synthesize(SyntheticOptions(num_users=60, num_items=50, num_clusters=6, mean_interactions=10))
+
+
+@pytest.fixture(scope="module")
+def teacher(data: Interactions, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    path = tmp_path_factory.mktemp("runs") / "teacher"
+    run_job(Job("bprmf", "scratch", 12, options=OPTIONS), data, path)
+    return open_run(path)
+
+
+def build_job(method: str, **changes: Any) -> Job:
+    settings = {"freqd": (FREQD,)}.get(method)
+    return Job("bprmf", method, 4, settings, replace(OPTIONS, **changes))
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    first, second = open_run(one), open_run(two)
+    np.testing.assert_array_equal(first.user_embeddings, second.user_embeddings)
+    np.testing.assert_array_equal(first.item_embeddings, second.item_embeddings)
+    for name in ("validation", "test", "test_all_users"):
+        assert first.metrics[name] == second.metrics[name]
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, job: Job, data: Interactions, out: Path, teacher: Run | None) -> None:
+    """Stop a run by Ctrl-C in its fourth epoch, after the checkpoint of the third."""
+    advance, calls = Tracker.advance, []
+
+    def stop_at_fourth(self: Tracker, loss: float) -> None:
+        calls.append(loss)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        advance(self, loss)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distill.training.trainer, "CHECKPOINT_SECONDS", -1.0)
+        patch.setattr(Tracker, "advance", stop_at_fourth)
+        with pytest.raises(KeyboardInterrupt):
+            run_job(job, data, out, teacher=teacher)
+
+
+@pytest.mark.parametrize("method", ["scratch", "fd", "freqd"])
+def test_a_seed_gives_the_same_embeddings_twice(data: Interactions, teacher: Run, tmp_path: Path, method: str) -> None:
+    given = None if method == "scratch" else teacher
+    for name in ("one", "two"):
+        run_job(build_job(method), data, tmp_path / name, teacher=given)
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+    run_job(build_job(method, seed=1), data, tmp_path / "other", teacher=given)
+    assert not np.array_equal(open_run(tmp_path / "one").item_embeddings, open_run(tmp_path / "other").item_embeddings)
+
+
+@pytest.mark.parametrize("method", ["scratch", "freqd", "de", "rrd", "dcd", "rcekd"])
+def test_a_resumed_run_ends_where_a_straight_one_does(
+    data: Interactions, teacher: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    given = None if method == "scratch" else teacher
+    run_job(build_job(method), data, tmp_path / "straight", teacher=given)
+    resumed = tmp_path / "resumed"
+    interrupt(monkeypatch, build_job(method), data, resumed, given)
+    assert sorted(path.name for path in resumed.iterdir()) == ["checkpoint-3.safetensors", "checkpoint.json"]
+    run_job(build_job(method), data, resumed, teacher=given, resume=True)
+    assert_same_run(tmp_path / "straight", resumed)
+    histories = []
+    for path in (tmp_path / "straight", resumed):
+        with (path / "history.csv").open(newline="", encoding="utf-8") as stream:
+            histories.append([{k: v for k, v in row.items() if "seconds" not in k} for row in csv.DictReader(stream)])
+    assert histories[0] == histories[1]
+    assert [row["epoch"] for row in histories[0]] == ["2.0", "4.0", "6.0"]
+    assert not list(resumed.glob("checkpoint*")), "a finished run needs no checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        (build_job("scratch", learning_rate=0.02), "'training.learning_rate' was 0.01 and is now 0.02"),
+        (build_job("scratch", seed=5), "'seed' was 0 and is now 5"),
+        (replace(build_job("scratch"), dim=5), "'dim' was 4 and is now 5"),
+    ],
+)
+def test_resume_with_other_settings_names_the_setting(
+    data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: Job, named: str
+) -> None:
+    interrupt(monkeypatch, build_job("scratch"), data, tmp_path / "run", None)
+    with pytest.raises(RunError, match=named):
+        run_job(changed, data, tmp_path / "run", resume=True)
+
+
+def test_an_unfinished_run_needs_resume_and_resume_needs_a_checkpoint(
+    data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(monkeypatch, build_job("scratch"), data, tmp_path / "run", None)
+    with pytest.raises(RunError, match=r"unfinished run is there; continue it with --resume"):
+        run_job(build_job("scratch"), data, tmp_path / "run")
+    with pytest.raises(RunError, match=r"no finished run there"):
+        open_run(tmp_path / "run")
+    with pytest.raises(RunError, match="no checkpoint to resume from"):
+        run_job(build_job("scratch"), data, tmp_path / "fresh", resume=True)
+
+
+def test_a_finished_run_and_a_file_are_never_overwritten(data: Interactions, teacher: Run, tmp_path: Path) -> None:
+    before = (teacher.path / "embeddings.safetensors").read_bytes()
+    with pytest.raises(RunError, match="a finished run is there"):
+        run_job(build_job("scratch"), data, teacher.path)
+    assert (teacher.path / "embeddings.safetensors").read_bytes() == before
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="is a file"):
+        run_job(build_job("scratch"), data, tmp_path / "file")
+
+
+@pytest.mark.parametrize("broken", ["checkpoint.json", "checkpoint-3.safetensors"])
+def test_a_broken_checkpoint_is_named(
+    data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    interrupt(monkeypatch, build_job("scratch"), data, tmp_path, None)
+    path = tmp_path / broken
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RunError, match="unreadable checkpoint"):
+        run_job(build_job("scratch"), data, tmp_path, resume=True)
+
+
+def test_a_crash_between_the_two_files_of_a_checkpoint_leaves_the_old_one(
+    data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_job(build_job("scratch"), data, tmp_path / "straight")
+    out = tmp_path / "crashed"
+    interrupt(monkeypatch, build_job("scratch"), data, out, None)
+
+    def fail_on_json(path: Path, content: bytes) -> None:
+        if path.suffix == ".json":
+            raise OSError("disk full")
+        write_file(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distill.training.trainer, "CHECKPOINT_SECONDS", -1.0)
+        patch.setattr(distill.training.checkpoint, "write_file", fail_on_json)
+        with pytest.raises(OSError, match="disk full"):
+            run_job(build_job("scratch"), data, out, resume=True)
+    assert json.loads((out / "checkpoint.json").read_text())["progress"]["epoch"] == 3
+    run_job(build_job("scratch"), data, out, resume=True)
+    assert_same_run(tmp_path / "straight", out)
+
+
+def test_a_cosine_schedule_lets_the_learning_rate_fall_to_0(
+    data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = []
+    advance = Tracker.advance
+
+    def remember(self: Tracker, loss: float) -> None:
+        rates.append(seen[0].optimizer.param_groups[0]["lr"])
+        advance(self, loss)
+
+    seen: list[distill.training.trainer.Trainer] = []
+    fit = distill.training.trainer.Trainer.fit
+
+    def fit_and_watch(self: distill.training.trainer.Trainer) -> Any:
+        seen.append(self)
+        return fit(self)
+
+    monkeypatch.setattr(Tracker, "advance", remember)
+    monkeypatch.setattr(distill.training.trainer.Trainer, "fit", fit_and_watch)
+    run_job(build_job("scratch", schedule="cosine", epochs=4, patience=4), data, tmp_path / "run")
+    np.testing.assert_allclose(rates, 0.01 * (1 + np.cos(np.pi * np.arange(4) / 4)) / 2)
+
+
+def test_early_stop_honours_patience(data: Interactions, tmp_path: Path) -> None:
+    options = {"epochs": 50, "learning_rate": 1e-12, "eval_every": 2, "patience": 5}
+    training = run_job(build_job("scratch", **options), data, tmp_path / "run")["training"]
+    assert training["best_epoch"] == 2
+    assert training["epochs"] == 2 + 5
+
+
+def test_the_best_epoch_is_kept_not_the_last(data: Interactions, tmp_path: Path) -> None:
+    job = build_job("scratch", epochs=30, learning_rate=0.1, eval_every=1, patience=30)
+    metrics = run_job(job, data, tmp_path / "run")
+    with (tmp_path / "run" / "history.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    best = max(rows, key=lambda row: float(row["NDCG@10"]))
+    assert metrics["training"]["best_epoch"] == float(best["epoch"]) < 30
+    assert metrics["validation_all_users"]["NDCG@10"] == pytest.approx(float(best["NDCG@10"]), abs=1e-6)
+
+
+def test_a_time_limit_ends_a_training_after_an_evaluation_and_is_in_the_rule(
+    data: Interactions, tmp_path: Path
+) -> None:
+    job = build_job("scratch", epochs=30, eval_every=2, patience=30, max_seconds=1e-6)
+    training = run_job(job, data, tmp_path / "run")["training"]
+    assert training["epochs"] == training["best_epoch"] == 2
+    assert training["stopping_rule"].endswith("evaluated every 2; at most 1e-06 s of training")
+
+
+def test_metrics_and_config_say_what_was_done(data: Interactions, teacher: Run, tmp_path: Path) -> None:
+    job = build_job("freqd")
+    returned = run_job(job, data, tmp_path / "run", teacher=teacher)
+    run = open_run(tmp_path / "run")
+    assert run.metrics == json.loads(json.dumps(returned))
+    assert set(run.metrics) == {"validation", "validation_all_users", "test", "test_all_users", "training"}
+    embeddings = (run.user_embeddings, run.item_embeddings)
+    assert run.metrics["test"] == evaluate(*embeddings, data).as_dict()
+    assert run.metrics["validation_all_users"] == (
+        evaluate(*embeddings, data, Protocol("validation", average="all")).as_dict()
+    )
+    training = run.metrics["training"]
+    assert training["epochs"] == 6
+    assert training["best_epoch"] in {2, 4, 6}
+    assert training["peak_memory_bytes"] > 10**7
+    assert 0 < training["processor_seconds"] < 60
+    assert "6 epochs, evaluated every 2" in training["stopping_rule"]
+    assert run.config == json.loads(json.dumps(describe(job, data, teacher)))
+    assert run.config["teacher"] == str(teacher.path)
+    assert run.config["method_settings"]["variant"] == "cooccurrence"
+    assert run.config["data"] == {"name": "synthetic", "fingerprint": data.fingerprint}
+    assert "device" not in run.config["training"], "where it ran is no setting of the result"
+    assert run.dim == 4
+    assert run.user_embeddings.shape == (60, 4)
+
+
+def test_training_learns_more_than_popularity(tmp_path: Path) -> None:
+    data = synthesize(SyntheticOptions(num_users=300, num_items=120, num_clusters=8, mean_interactions=20))
+    job = build_job("scratch", epochs=40, batch_size=256, eval_every=5, patience=40)
+    metrics = run_job(replace(job, dim=8), data, tmp_path / "run")
+    popularity = np.bincount(data.train.indices, minlength=data.num_items).astype(np.float32)[:, None]
+    by_popularity = evaluate(np.ones((data.num_users, 1), dtype=np.float32), popularity, data).metrics["NDCG@10"]
+    assert metrics["test"]["NDCG@10"] > 1.1 * by_popularity
+
+
+def test_a_teacher_of_other_data_is_refused(teacher: Run, tmp_path: Path) -> None:
+    other = synthesize(SyntheticOptions(num_users=60, num_items=50, num_clusters=6, mean_interactions=10, seed=1))
+    with pytest.raises(RunError, match="fingerprint is not that of data set 'synthetic'"):
+        run_job(build_job("freqd"), other, tmp_path / "run", teacher=teacher)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_job_that_cannot_start_writes_nothing(data: Interactions, tmp_path: Path) -> None:
+    empty = replace(data, validation=data.validation * 0)
+    empty.validation.eliminate_zeros()
+    with pytest.raises(SettingError, match="no validation interactions"):
+        run_job(build_job("scratch"), empty, tmp_path / "run")
+    with pytest.raises(SettingError, match="give --teacher"):
+        run_job(build_job("freqd"), data, tmp_path / "run")
+    with pytest.raises(SettingError, match="device"):
+        run_job(build_job("scratch", device="nonsense"), data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"schedule": "linear"}, "schedule: 'linear' is not one of constant, cosine"),
+        ({"weight_decay": -1.0}, "weight_decay"),
+        ({"patience": 1, "eval_every": 2}, "patience: 1 epochs end before the first evaluation"),
+    ],
+)
+def test_options_out_of_range_are_refused(wrong: dict[str, Any], named: str) -> None:
+    with pytest.raises(SettingError, match=named):
+        replace(OPTIONS, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"), [({"backbone": "x"}, "backbone"), ({"method": "x"}, "method"), ({"dim": 0}, "dim")]
+)
+def test_unknown_names_are_refused(wrong: dict[str, Any], named: str) -> None:
+    with pytest.raises(SettingError, match=named):
+        replace(Job(), **wrong)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_cuda_is_refused_where_there_is_none() -> None:
+    with pytest.raises(SettingError, match="no CUDA device is available here; use --device cpu"):
+        open_device("cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")
+@pytest.mark.parametrize("method", ["scratch", "fd", "freqd"])
+def test_cuda_trains_what_the_cpu_does(data: Interactions, teacher: Run, tmp_path: Path, method: str) -> None:
+    given = None if method == "scratch" else teacher
+    settings = (replace(FREQD, keep_prob=1.0),) if method == "freqd" else None
+    results = []
+    for device in ("cpu", "cuda"):
+        job = replace(build_job(method, device=device), settings=settings)
+        run_job(job, data, tmp_path / device, teacher=given)
+        results.append(open_run(tmp_path / device).item_embeddings)
+    np.testing.assert_allclose(results[0], results[1], atol=5e-3)
