@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from export.repository import write_file
+from export.bundle.repository import write_file
 from serve.options import ServerOptions, is_loopback, split_address
 
 LOG = logging.getLogger("lowpass.serve")

@@ -246,7 +246,7 @@ def key(name: str, path: Path, as_json: bool) -> None:
 
     Example: lowpass key website --file keys.txt
     """
-    from export.repository import write_file
+    from export.bundle.repository import write_file
     from serve.credentials import new_key, parse_digests, read_digests
 
     known = read_digests(path) if path.exists() else {}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from export.bundle import Bundle, Manifest, open_bundle
-from export.repository import ModelRepository
+from export.bundle.repository import ModelRepository
 from serve.answer_table import AnswerTable
 from serve.backends.exact_index import ExactIndex
 from serve.backends.faiss_index import FaissIndex

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from time import monotonic, sleep
 
 from export.bundle import BundleError, RepositoryError, UnknownLabel, UnknownModel, UnknownVersion
-from export.repository import PREVIOUS, STABLE, ModelRepository
+from export.bundle.repository import PREVIOUS, STABLE, ModelRepository
 from serve.errors import (
     FieldViolation,
     InvalidRequest,

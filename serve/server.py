@@ -16,7 +16,7 @@ from queue import SimpleQueue
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
-from export.repository import STABLE, ModelRepository
+from export.bundle.repository import STABLE, ModelRepository
 from serve.access_log import AccessLog
 from serve.admission import Admission
 from serve.announcement import ADDRESSES, announce, stop_signals

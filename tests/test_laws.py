@@ -15,7 +15,7 @@ ROOMS = ("distill", "export", "serve")
 GENERATED = ROOT / "serve" / "rpc" / "pb"
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py") if not path.is_relative_to(GENERATED))
 PYTHON = [*SOURCES, ROOT / "lowpass.py", *sorted((ROOT / "tests").rglob("*.py"))]
-SERVE_MAY_IMPORT = {"export.bundle", "export.idtable", "export.repository"}
+SERVE_MAY_IMPORT = {"export.bundle", "export.bundle.idtable", "export.bundle.repository"}
 """The bundle's contract and the model repository; none of it needs more than numpy."""
 
 

@@ -20,13 +20,13 @@ from distill.errors import SettingError
 from distill.evaluation.baselines import EASE_MAX_BYTES, tune
 from distill.evaluation.ranking import Rows
 from distill.run import Run
-from export.ann import Vectors
+from export.build.ann import Vectors
+from export.build.index_candidates import LINKS
+from export.build.precision import PRODUCT, build_graph, measure_bytes_per_item
 from export.frontier.measuring import Judge, Latency, Quality, kept_share
 from export.frontier.pareto import Objectives, find_pareto
 from export.frontier.plan import Plan
 from export.frontier.sources import TEACHER, Source, build_sources, store_all
-from export.index_candidates import LINKS
-from export.precision import PRODUCT, build_graph, measure_bytes_per_item
 
 GRAPH_FROM_US = 50.0
 SCORES = "scores"

@@ -13,12 +13,12 @@ from typing import Any
 
 from distill.data.interactions import Interactions, load_interactions
 from distill.errors import RunError, SettingError
+from distill.report.frontier_figure import draw_frontier, encode_png
 from distill.run import Run, open_run
 from distill.storage import write_file
 from export.frontier.candidates import measure_candidates
 from export.frontier.comparison import compare_candidates
 from export.frontier.document import build_document
-from export.frontier.figure import draw_frontier, encode_png
 from export.frontier.plan import RESERVED, Plan
 from export.frontier.reasons import explain, next_commands
 from export.frontier.recommendation import Limits, recommend

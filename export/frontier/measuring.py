@@ -23,8 +23,8 @@ from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.evaluation.metrics import ndcg_at_k, recall_at_k
 from distill.evaluation.ranking import Rows, ScoreRows, find_hits, rank_items, rank_scores
-from export.ann import Vectors, one_thread, set_search
-from export.index_candidates import EF_SEARCH
+from export.build.ann import Vectors, one_thread, set_search
+from export.build.index_candidates import EF_SEARCH
 
 CUTOFF = 20
 TIMED_QUERIES = 400

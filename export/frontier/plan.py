@@ -11,7 +11,7 @@ from distill.errors import SettingError
 from distill.evaluation.baselines import BASELINES
 from distill.methods.composition import parse_method
 from distill.training.job import Job, training_options
-from export.precision import PRECISIONS
+from export.build.precision import PRECISIONS
 
 DEFAULT_METHODS = ("scratch", "fd", "freqd", "ce", "freqd+ce", "ce+rcekd")
 DEFAULT_DIMS = (8, 16, 32)

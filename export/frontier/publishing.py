@@ -13,14 +13,10 @@ import numpy as np
 from distill.data.interactions import Interactions, load_interactions
 from distill.errors import RunError, SettingError
 from distill.run import Run, open_run
-from export.ann import set_search
-from export.bundle import IndexCard, ModelCard
-from export.fold_in import build_whitening, choose_weights
-from export.frontier.document import FORMAT
-from export.frontier.job import DOCUMENT_FILE
-from export.frontier.measuring import CUTOFF
-from export.frontier.sources import Source, build_sources, open_student, store
-from export.pipeline import (
+from export.build.ann import set_search
+from export.build.fold_in import build_whitening, choose_weights
+from export.build.precision import StoredVectors, build_graph
+from export.build.publish import (
     Seen,
     build_contents,
     build_manifest,
@@ -28,10 +24,14 @@ from export.pipeline import (
     describe_fold_in,
     write_graphs,
 )
-from export.precision import StoredVectors, build_graph
-from export.quality import convention, measure_quality
-from export.repository import ModelRepository
-from export.verify import verify_bundle
+from export.build.quality import convention, measure_quality
+from export.build.verify import verify_bundle
+from export.bundle import IndexCard, ModelCard
+from export.bundle.repository import ModelRepository
+from export.frontier.document import FORMAT
+from export.frontier.job import DOCUMENT_FILE
+from export.frontier.measuring import CUTOFF
+from export.frontier.sources import Source, build_sources, open_student, store
 
 
 @dataclass(frozen=True)

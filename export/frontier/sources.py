@@ -9,9 +9,9 @@ from pathlib import Path
 
 from distill.methods.low_rank import cut_to_rank
 from distill.run import Run
-from export.ann import Vectors
+from export.build.ann import Vectors
+from export.build.precision import PRODUCT, StoredVectors, store_product_quantized, store_vectors
 from export.frontier.plan import Plan
-from export.precision import PRODUCT, StoredVectors, store_product_quantized, store_vectors
 
 TEACHER, SVD = "teacher", "svd"
 

@@ -13,7 +13,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from export.repository import ModelRepository, write_file
+from export.bundle.repository import ModelRepository, write_file
 from serve.gains.contestants import Contestant, find_contestants
 from serve.gains.cores import CorePlan, plan_cores
 from serve.gains.measure import LoadOptions, run_rounds

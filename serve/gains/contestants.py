@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from export.bundle import Manifest, UnknownModel, open_manifest
-from export.repository import ModelRepository
+from export.bundle.repository import ModelRepository
 from serve.gains.children import run_lowpass
 from serve.gains.errors import GainsError
 

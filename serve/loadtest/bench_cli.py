@@ -122,7 +122,7 @@ def _compare(first: Generator, second: Generator, asking: Asking, rounds: int, s
 
 def _tell(found: dict[str, Any], out: Path | None, as_json: bool) -> None:
     if out is not None:
-        from export.repository import write_file
+        from export.bundle.repository import write_file
         from serve.loadtest.bench_report import draw, hgrm
 
         out.mkdir(parents=True, exist_ok=True)

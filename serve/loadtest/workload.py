@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from export.idtable import IdTable
+from export.bundle.idtable import IdTable
 from serve.loadtest.errors import LoadTestError
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 

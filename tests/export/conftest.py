@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from distill.data.interactions import Interactions, save_interactions
-from export.pipeline import export_run
-from export.repository import ModelRepository
+from export.build.publish import export_run
+from export.bundle.repository import ModelRepository
 from tests.export.toy import toy_interactions, toy_run, write_toy
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from export.repository import ModelRepository
+from export.bundle.repository import ModelRepository
 from tests.serve.repositories import publish
 
 

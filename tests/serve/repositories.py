@@ -7,11 +7,11 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from export.ann import write_index
+from export.build.ann import write_index
+from export.build.fold_in import FoldInWeights, build_whitening
+from export.build.onnx_graphs import write_fold_in_graph, write_recommend_graph
 from export.bundle import BundleContents, IndexCard, Manifest, ModelCard
-from export.fold_in import FoldInWeights, build_whitening
-from export.onnx_graphs import write_fold_in_graph, write_recommend_graph
-from export.repository import ModelRepository
+from export.bundle.repository import ModelRepository
 
 USERS, ITEMS, DIM = 60, 400, 8
 SEEN_EACH = 7

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.answers import add_answers
-from export.quality import as_csr
-from export.repository import ModelRepository
+from export.build.answer_table import add_answers
+from export.build.quality import as_csr
+from export.bundle.repository import ModelRepository
 from serve.answer_table import AnswerTable
 from serve.backends.exact_index import ExactIndex
 from serve.backends.fake import FakeFoldIn

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from export.arrays import sha256_of
-from export.repository import ModelRepository
+from export.bundle.arrays import sha256_of
+from export.bundle.repository import ModelRepository
 from serve.load_backoff import FIRST_PAUSE, LoadBackoff
 from serve.metrics import Metrics
 from serve.model_manager import ModelManager
@@ -49,7 +49,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append(f"{path.parent.name}/{path.name}")
         return sha256_of(path)
 
-    monkeypatch.setattr("export.reader.sha256_of", note)
+    monkeypatch.setattr("export.bundle.reader.sha256_of", note)
     return found
 
 

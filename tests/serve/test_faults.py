@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 import pytest
 
-from export.repository import ModelRepository
+from export.bundle.repository import ModelRepository
 from serve.client import RecommenderClient
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from tests.serve.processes import ServerProcess, serving

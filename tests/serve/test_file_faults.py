@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from export.bundle import BundleError
-from export.repository import ModelRepository
+from export.bundle.repository import ModelRepository
 from serve.client import RecommenderClient
 from serve.client_answers import RecommendationList
 from serve.client_errors import RecommenderError

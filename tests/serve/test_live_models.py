@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import lowpass
-from export.repository import ModelRepository
+from export.bundle.repository import ModelRepository
 from serve.admin_client import AdminClient
 from serve.client import RecommenderClient
 from serve.client_errors import InvalidQuery, NotFoundByServer, NotPossible, RecommenderError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from export.repository import ModelRepository
+from export.bundle.repository import ModelRepository
 from serve.errors import (
     InvalidRequest,
     ModelInUse,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from export.bundle import ChecksumMismatch, UnknownModel
-from export.repository import ModelRepository
+from export.bundle.repository import ModelRepository
 from serve.backends.fake import fake_model
 from serve.errors import LabelNotServed, ModelNotServed, NothingToServe, UnusableBundle, VersionNotServed
 from serve.model_loader import ModelChoice, choose_models, load_model

@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import lowpass
-from export.repository import ModelRepository
+from export.bundle.repository import ModelRepository
 from serve.client import RecommenderClient
 from serve.client_errors import KeyRefused
 from serve.credentials import new_key

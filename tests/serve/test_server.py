@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from export.bundle import Bundle, TruncatedIndex, UnknownLabel, open_bundle
-from export.repository import ModelRepository
+from export.bundle.repository import ModelRepository
 from serve.client import RecommenderClient
 from serve.client_errors import NotFoundByServer, RecommenderError
 from serve.errors import AddressUnavailable, NothingToServe

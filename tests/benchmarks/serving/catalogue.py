@@ -11,8 +11,8 @@ from distill.data.interactions import Interactions
 from distill.run import open_run
 from distill.training.job import Job, run_job, training_options
 from distill.training.trainer import TrainingOptions
-from export.pipeline import ExportOptions, export_run
-from export.repository import ModelRepository
+from export.build.publish import ExportOptions, export_run
+from export.bundle.repository import ModelRepository
 
 Matrix = npt.NDArray[np.float32]
 STUDENT_DIM, TEACHER_DIM, EPOCHS = 20, 400, 40

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from export.build.fold_in import FoldInWeights, build_whitening
+from export.build.index_choice import choose_index
+from export.build.publish import build_manifest, describe_fold_in, write_graphs
 from export.bundle import BundleContents, ModelCard
-from export.fold_in import FoldInWeights, build_whitening
-from export.index_choice import choose_index
-from export.pipeline import build_manifest, describe_fold_in, write_graphs
-from export.repository import ModelRepository
+from export.bundle.repository import ModelRepository
 from serve.loadtest.generator import Asking, Generator
 from serve.loadtest.summary import STAGES
 from serve.loadtest.workload import Workload

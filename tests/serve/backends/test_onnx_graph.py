@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from export.build.fold_in import FoldInWeights, build_whitening, fold_in
 from export.bundle import open_bundle
-from export.fold_in import FoldInWeights, build_whitening, fold_in
-from export.repository import ModelRepository
+from export.bundle.repository import ModelRepository
 from serve.backends.onnx_graph import OnnxFoldIn
 from serve.errors import UnusableBundle
 

@@ -9,8 +9,8 @@ import pytest
 import lowpass
 from distill.data.synthetic import SyntheticOptions, synthesize
 from distill.run import Run, write_run
-from export.pipeline import ExportOptions, export_run
-from export.repository import ModelRepository
+from export.build.publish import ExportOptions, export_run
+from export.bundle.repository import ModelRepository
 from serve.gains.children import run_load, serve_model
 from serve.gains.errors import GainsError
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from google.rpc import code_pb2
 
-from export.repository import ModelRepository
+from export.bundle.repository import ModelRepository
 from serve.client import RecommenderClient
 from serve.credentials import LOOK_AGAIN, new_key
 from serve.errors import UnusableCredentials

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from export.bundle import open_bundle
-from export.repository import ModelRepository
+from export.bundle.repository import ModelRepository
 from serve.loadtest.errors import LoadTestError
 from serve.loadtest.workload import Distribution, Workload, user_weights
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb

@@ -11,10 +11,10 @@ import faiss
 import numpy as np
 import pytest
 
+from export.build.fold_in import FoldInWeights, build_whitening
+from export.build.onnx_graphs import write_fold_in_graph, write_recommend_graph
 from export.bundle import BundleContents
-from export.fold_in import FoldInWeights, build_whitening
-from export.onnx_graphs import write_fold_in_graph, write_recommend_graph
-from export.repository import ModelRepository
+from export.bundle.repository import ModelRepository
 from serve.client import RecommenderClient
 from tests.serve.processes import serving
 from tests.serve.repositories import manifest

@@ -23,7 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 import lowpass
-from export.repository import ModelRepository
+from export.bundle.repository import ModelRepository
 from serve.client import RecommenderClient
 from serve.client_errors import RecommenderError
 from tests.kits.liveness import is_alive, is_stopped

@@ -1,0 +1,1 @@
+"""From a run to a bundle: vectors and their precision, the index, ONNX graphs, and what proves them right."""

@@ -1,0 +1,123 @@
+"""Embeddings at reduced precision, as the index that stores them gives them back.
+
+What is stored is what is measured: every precision returns the decoded vectors beside the index that scores with them.
+
+| precision | an item takes | users are kept in |
+|---|---|---|
+| float32 | 4d bytes | float32 |
+| float16 | 2d | float16 |
+| int8 | d: each dimension's own range in 255 steps | float32 |
+| pq | as many bytes as asked for: `export/quantize.py` | float32 |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from export.build.ann import Vectors, build_index
+from export.build.quantize import quantize_items
+from export.bundle.errors import ExportError
+
+FACTORIES = {"float32": "Flat", "float16": "SQfp16", "int8": "SQ8"}
+PRECISIONS = tuple(FACTORIES)
+PRODUCT = "pq"
+
+
+@dataclass(frozen=True)
+class StoredVectors:
+    """Embeddings as they are stored.
+
+    Attributes:
+        users: Decoded, float32, shape (|U|, d).
+        items: Decoded, float32, shape (|I|, d).
+        user_dtype: "float32" or "float16".
+        item_dtype: Element type that holds `items` without loss: "float16", else "float32".
+        index: Exhaustive search over the stored items, row numbers inside.
+        factory: FAISS factory string of `index`.
+    """
+
+    users: Vectors
+    items: Vectors
+    user_dtype: str
+    item_dtype: str
+    index: faiss.Index
+    factory: str
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of one item's code."""
+        return int(self.index.sa_code_size())
+
+    @property
+    def bytes_per_user(self) -> int:
+        """Bytes of one user's vector."""
+        return int(self.users.shape[1]) * np.dtype(self.user_dtype).itemsize
+
+
+def store_vectors(users: npt.NDArray[Any], items: npt.NDArray[Any], precision: str) -> StoredVectors:
+    """Store embeddings number by number.
+
+    Args:
+        users: Shape (|U|, d).
+        items: Shape (|I|, d).
+        precision: In `PRECISIONS`.
+
+    Raises:
+        ExportError: A value does not fit the precision.
+    """
+    factory = FACTORIES[precision]
+    index = _build(factory, items)
+    dtype = "float16" if precision == "float16" else "float32"
+    with np.errstate(over="ignore"):
+        rounded = users.astype(dtype).astype(np.float32)
+    decoded = index.reconstruct_n(0, len(items))
+    for side, values in (("user", rounded), ("item", decoded)):
+        if not np.isfinite(values).all():
+            raise ExportError(f"{side} embeddings hold values that are not finite in {precision}; use float32")
+    return StoredVectors(rounded, decoded, dtype, dtype, index, factory)
+
+
+def store_product_quantized(users: npt.NDArray[Any], items: npt.NDArray[Any], code_bytes: int) -> StoredVectors:
+    """Store items as product-quantised codes.
+
+    Args:
+        users: Shape (|U|, d).
+        items: Shape (|I|, d).
+        code_bytes: Bytes a code.
+
+    Raises:
+        ExportError: As `quantize_items`.
+    """
+    index, decoded, factory = quantize_items(items, code_bytes)
+    wide = np.ascontiguousarray(users, dtype=np.float32)
+    return StoredVectors(wide, decoded, "float32", "float32", index, factory)
+
+
+def build_graph(items: npt.NDArray[Any], precision: str, links: int) -> tuple[faiss.Index, str]:
+    """Build an HNSW graph over the codes that `store_vectors` makes of the same items.
+
+    Args:
+        items: As given to `store_vectors`, shape (|I|, d).
+        precision: In `PRECISIONS`.
+        links: M of the graph.
+
+    Returns:
+        The index and its FAISS factory string.
+    """
+    storage = FACTORIES[precision]
+    factory = f"HNSW{links}" if storage == "Flat" else f"HNSW{links}_{storage}"
+    return _build(factory, items), factory
+
+
+def _build(factory: str, items: npt.NDArray[Any]) -> faiss.Index:
+    return build_index(factory, np.ascontiguousarray(items, dtype=np.float32))
+
+
+def measure_bytes_per_item(index: faiss.Index) -> int:
+    """Whole bytes an item of the index file: code, graph links, and its share of codebook, ranges and header."""
+    return round(len(faiss.serialize_index(index)) / index.ntotal)

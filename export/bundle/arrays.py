@@ -1,0 +1,131 @@
+"""Array files of a bundle: `.npy` version 1.0, little-endian, C order, mapped read-only, never pickled.
+
+NumPy's own loader trusts the header; a bundle may come from elsewhere, so the header is read and compared
+with the manifest, and the file's length with the header, before anything is mapped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from export.bundle.errors import DtypeMismatch, MalformedArray, RowOutOfRange, ShapeMismatch, SizeMismatch
+
+Array = npt.NDArray[Any]
+
+DTYPES = ("float32", "float16", "int64", "int32", "uint8")
+"""Element types an array file may have."""
+
+
+def save_array(path: Path, values: Array) -> None:
+    """Write `values` little-endian and in C order.
+
+    Args:
+        path: File to write.
+        values: Any shape, one of `DTYPES`.
+    """
+    ordered = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    with path.open("wb") as stream:
+        np.lib.format.write_array(stream, ordered, version=(1, 0), allow_pickle=False)
+
+
+def read_header(path: Path) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """Read an array file's header and check the file's length against it.
+
+    Returns:
+        Element type, shape, and the offset in bytes at which the values start.
+
+    Raises:
+        MalformedArray: Not a version 1.0 `.npy` file in C order with one of `DTYPES`.
+        SizeMismatch: The file is longer or shorter than its header says.
+    """
+    try:
+        with path.open("rb") as stream:
+            if np.lib.format.read_magic(stream) != (1, 0):
+                raise MalformedArray(f"{path}: not a version 1.0 .npy file; export the bundle again")
+            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+            offset = stream.tell()
+    except (ValueError, OSError, SyntaxError, RecursionError) as error:
+        raise MalformedArray(f"{path}: unreadable .npy header ({error}); export the bundle again") from error
+    if dtype.name not in DTYPES or dtype.newbyteorder("<") != dtype or fortran_order or min(shape, default=0) < 0:
+        raise MalformedArray(f"{path}: must be little-endian {'/'.join(DTYPES)} in C order; export the bundle again")
+    needed = offset + dtype.itemsize * _product(shape)
+    if path.stat().st_size != needed:
+        raise SizeMismatch(
+            f"{path}: {path.stat().st_size} bytes where the header needs {needed}; export the bundle again"
+        )
+    return dtype, shape, offset
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    # Python integers: a hostile header must not wrap around in int64.
+    total = 1
+    for length in shape:
+        total *= length
+    return total
+
+
+def map_array(path: Path, dtype: str, shape: tuple[int, ...], *, in_memory: bool = False) -> Array:
+    """Memory-map an array file read-only after checking its header.
+
+    Args:
+        path: The `.npy` file.
+        dtype: Element type the manifest declares.
+        shape: Shape the manifest declares.
+
+        in_memory: Read it instead of mapping it: then nothing that happens to the file later can harm.
+
+    Returns:
+        Read-only array of that shape.
+
+    Raises:
+        MalformedArray: Not an array file.
+        SizeMismatch: Cut or padded.
+        DtypeMismatch: Another element type than `dtype`.
+        ShapeMismatch: Another shape than `shape`.
+    """
+    found_dtype, found_shape, offset = read_header(path)
+    if found_dtype.name != dtype:
+        raise DtypeMismatch(f"{path}: dtype {found_dtype.name}, manifest says {dtype}; export the bundle again")
+    if found_shape != shape:
+        raise ShapeMismatch(f"{path}: shape {found_shape}, manifest says {shape}; export the bundle again")
+    if not in_memory:
+        return np.memmap(path, dtype=found_dtype, mode="r", offset=offset, shape=found_shape)
+    values = np.fromfile(path, dtype=found_dtype, offset=offset)
+    if values.size != _product(found_shape):
+        raise SizeMismatch(f"{path}: was cut while it was read; export the bundle again")
+    values.flags.writeable = False
+    return values.reshape(found_shape)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_offsets(path: Path, offsets: Array, end: int) -> None:
+    """Check that `offsets` (int64, shape (n + 1,)) starts at 0, never falls, and ends at `end`.
+
+    Raises:
+        MalformedArray: It does not.
+    """
+    if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != end or bool(np.any(offsets[1:] < offsets[:-1])):
+        raise MalformedArray(f"{path}: must rise from 0 to {end}; export the bundle again")
+
+
+def check_rows(path: Path, rows: Array, count: int, lowest: int = 0) -> None:
+    """Check that every value of `rows` (integers, any shape) is in [lowest, count).
+
+    Raises:
+        RowOutOfRange: One is not.
+    """
+    if rows.size and (int(rows.min()) < lowest or int(rows.max()) >= count):
+        raise RowOutOfRange(
+            f"{path}: row numbers {int(rows.min())}..{int(rows.max())} where there are {count} rows;"
+            " export the bundle again"
+        )

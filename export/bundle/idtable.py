@@ -1,0 +1,233 @@
+"""String columns and id tables that live in memory-mapped files, so that workers share them.
+
+A string column `<name>` is two array files:
+
+- `<name>.offsets.npy`: int64, shape (n + 1,), rising from 0 to the number of bytes;
+- `<name>.bytes.npy`: uint8; string `row` is the UTF-8 text in `bytes[offsets[row]:offsets[row + 1]]`.
+
+An id table has a third one, an open-addressing hash table with linear probing:
+
+- `<name>.slots.npy`: int32, shape (S,), S a power of two and at least 2n; -1 is an empty slot, any other
+  value a row. The home slot of an id is h mod S, where h is the 8-byte BLAKE2b digest of its UTF-8 bytes
+  read as a little-endian unsigned integer. From its home to an id's slot, wrapping around, no slot is empty.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from export.bundle.arrays import Array, check_offsets, check_rows, save_array
+from export.bundle.errors import DuplicateIds, MalformedArray, RowOutOfRange
+
+OFFSETS, BYTES, SLOTS = ".offsets.npy", ".bytes.npy", ".slots.npy"
+MINIMUM_SLOTS = 4
+KEPT_STRINGS = 1 << 16
+"""Most strings that a column keeps decoded: a few are asked for again and again, and decoding takes the longest."""
+
+
+class StringColumn:
+    """n strings by row number.
+
+    Args:
+        path: Where the column is, without its endings; names it in errors.
+        offsets: int64, shape (n + 1,).
+        data: uint8, the UTF-8 bytes of all strings.
+
+    Raises:
+        MalformedArray: `offsets` does not rise from 0 to the number of bytes.
+    """
+
+    endings: ClassVar[tuple[str, ...]] = (OFFSETS, BYTES)
+
+    def __init__(self, path: Path, offsets: Array, data: Array) -> None:
+        check_offsets(path.with_name(path.name + OFFSETS), offsets, len(data))
+        self.path = path
+        self._count = len(offsets) - 1
+        # Indexing a memoryview gives a plain int in a third of the time of a NumPy scalar.
+        self._offsets = offsets.data
+        self._data = data.data
+        self._kept: dict[int, str] = {}
+
+    @classmethod
+    def from_arrays(cls, path: Path, arrays: Mapping[str, Array]) -> Self:
+        """Make a column of the arrays in `arrays`, by file name."""
+        return cls(path, *(arrays[path.name + ending] for ending in cls.endings))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def get(self, row: int) -> str:
+        """The string at `row`.
+
+        Raises:
+            RowOutOfRange: `row` is negative or not below the number of strings.
+            MalformedArray: The bytes there are not UTF-8.
+        """
+        try:
+            return self._encoded(row).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise MalformedArray(f"{self.path}{BYTES}: row {row} is not UTF-8; export the bundle again") from error
+
+    def take(self, rows: Iterable[int]) -> list[str]:
+        """The strings at `rows`, in that order; raises what `get` raises."""
+        wanted: list[int] = rows.tolist() if isinstance(rows, np.ndarray) else list(rows)
+        try:
+            return list(map(self._kept.__getitem__, wanted))
+        except KeyError:
+            return [self._keep(row) for row in wanted]
+
+    def _keep(self, row: int) -> str:
+        text = self._kept.get(row)
+        if text is None:
+            text = self.get(row)
+            if len(self._kept) >= KEPT_STRINGS:
+                self._kept.clear()
+            self._kept[row] = text
+        return text
+
+    def _encoded(self, row: int) -> bytes:
+        if not 0 <= row < self._count:
+            raise RowOutOfRange(f"{self.path}: no row {row} where there are {self._count}; give a row number below")
+        return bytes(self._data[self._offsets[row] : self._offsets[row + 1]])
+
+    def verify(self) -> None:
+        """Read every string.
+
+        Raises:
+            MalformedArray: One is not UTF-8.
+        """
+        for row in range(self._count):
+            self.get(row)
+
+
+class IdTable(StringColumn):
+    """n distinct strings by row number, and back.
+
+    Args:
+        path: Where the table is, without its endings; names it in errors.
+        offsets: int64, shape (n + 1,).
+        data: uint8, the UTF-8 bytes of all ids.
+        slots: int32, shape (S,).
+
+    Raises:
+        MalformedArray: S is not a power of two of at least 2n, or `slots` does not hold n rows.
+        RowOutOfRange: A slot names a row that is not there.
+    """
+
+    endings: ClassVar[tuple[str, ...]] = (OFFSETS, BYTES, SLOTS)
+
+    def __init__(self, path: Path, offsets: Array, data: Array, slots: Array) -> None:
+        super().__init__(path, offsets, data)
+        slots_path = path.with_name(path.name + SLOTS)
+        size = len(slots)
+        if size < 2 * self._count or size < 1 or size & (size - 1):
+            raise MalformedArray(
+                f"{slots_path}: {size} slots must be a power of two of at least {2 * self._count};"
+                " export the bundle again"
+            )
+        check_rows(slots_path, slots, self._count, lowest=-1)
+        if int(np.count_nonzero(slots >= 0)) != self._count:
+            raise MalformedArray(f"{slots_path}: must hold each of {self._count} rows once; export the bundle again")
+        self._slots = slots.data
+        self._mask = size - 1
+
+    def index_of(self, outside_id: str) -> int:
+        """The row of `outside_id`, or -1 when it is unknown."""
+        # Half of the slots are empty (checked above), so probing ends. A lone surrogate matches no UTF-8.
+        wanted = outside_id.encode("utf-8", "surrogatepass")
+        slot = _hash(wanted) & self._mask
+        while (row := self._slots[slot]) >= 0:
+            if self._data[self._offsets[row] : self._offsets[row + 1]] == wanted:
+                return int(row)
+            slot = (slot + 1) & self._mask
+        return -1
+
+    def index_many(self, ids: Iterable[str]) -> npt.NDArray[np.int64]:
+        """The rows of `ids`, int64 of shape (len(ids),), -1 for an unknown id."""
+        return np.fromiter((self.index_of(id_) for id_ in ids), dtype=np.int64)
+
+    def verify(self) -> None:
+        """Look every id up.
+
+        Raises:
+            DuplicateIds: Two rows have the same id.
+            MalformedArray: An id is not UTF-8, or the slots do not lead to its row.
+        """
+        for row in range(len(self)):
+            id_ = self.get(row)
+            found = self.index_of(id_)
+            if found == row:
+                continue
+            if found >= 0:
+                raise DuplicateIds(f"{self.path}: rows {found} and {row} have the same id {id_!r}; make the ids unique")
+            raise MalformedArray(f"{self.path}{SLOTS}: does not lead to row {row}; export the bundle again")
+
+
+def _hash(encoded: bytes) -> int:
+    return int.from_bytes(blake2b(encoded, digest_size=8).digest(), "little")
+
+
+def write_string_column(path: Path, strings: Sequence[str]) -> None:
+    """Write the two files of a string column.
+
+    Args:
+        path: Where, without the endings.
+        strings: One per row.
+
+    Raises:
+        MalformedArray: A string cannot be written as UTF-8.
+    """
+    encoded = _encode(path, strings)
+    lengths = np.fromiter((len(text) for text in encoded), dtype=np.int64, count=len(encoded))
+    save_array(path.with_name(path.name + OFFSETS), np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
+    save_array(path.with_name(path.name + BYTES), np.frombuffer(b"".join(encoded), dtype=np.uint8))
+
+
+def write_id_table(path: Path, ids: Sequence[str]) -> None:
+    """Write the three files of an id table.
+
+    Args:
+        path: Where, without the endings.
+        ids: One per row, distinct.
+
+    Raises:
+        DuplicateIds: An id stands twice.
+        MalformedArray: An id cannot be written as UTF-8.
+    """
+    if len(set(ids)) != len(ids):
+        twice = Counter(ids).most_common(1)[0][0]
+        raise DuplicateIds(f"{path}: id {twice!r} stands for two rows; make the ids unique")
+    write_string_column(path, ids)
+    save_array(path.with_name(path.name + SLOTS), _build_slots(_encode(path, ids)))
+
+
+def _encode(path: Path, strings: Sequence[str]) -> list[bytes]:
+    try:
+        return [text.encode("utf-8") for text in strings]
+    except UnicodeEncodeError as error:
+        raise MalformedArray(f"{path}: {error.object!r} is not valid Unicode; clean the text") from error
+
+
+def _build_slots(encoded: Sequence[bytes]) -> npt.NDArray[np.int32]:
+    size = MINIMUM_SLOTS
+    while size < 2 * len(encoded):
+        size *= 2
+    slots = np.full(size, -1, dtype=np.int32)
+    homes = np.fromiter((_hash(text) & (size - 1) for text in encoded), dtype=np.int64, count=len(encoded))
+    rows = np.arange(len(encoded))
+    # One round per probe distance: the first row that wants an empty slot takes it, the others move on.
+    while len(rows):
+        wanted, first = np.unique(homes, return_index=True)
+        free = slots[wanted] < 0
+        slots[wanted[free]] = rows[first[free]]
+        left = np.ones(len(rows), dtype=bool)
+        left[first[free]] = False
+        rows, homes = rows[left], (homes[left] + 1) & (size - 1)
+    return slots

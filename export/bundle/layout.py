@@ -1,0 +1,156 @@
+"""Which files a bundle of schema version 1 has, and what must hold of their values.
+
+The prose is in `export/bundle.py`; this module is that text as a table and as checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from export.bundle.arrays import DTYPES, Array, check_offsets, check_rows, map_array
+from export.bundle.errors import DtypeMismatch, MalformedArray, MalformedManifest, MissingFile, ShapeMismatch
+from export.bundle.manifest import MANIFEST_FILE, FileEntry, Manifest
+
+INDEX_FILE = "index.faiss"
+RECOMMEND_FILE = "recommend.onnx"
+FOLD_IN_FILE = "fold_in.onnx"
+ANSWER_ROWS_FILE, ANSWER_SCORES_FILE = "answer_rows.npy", "answer_scores.npy"
+GRAPH_FILES = (INDEX_FILE, RECOMMEND_FILE, FOLD_IN_FILE)
+_CHUNK_ROWS = 65536
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What an array file must be; a None length is free, a None group is required."""
+
+    dtypes: tuple[str, ...]
+    shape: tuple[int | None, ...]
+    group: str | None = None
+
+
+def _rules(manifest: Manifest) -> dict[str, _Rule]:
+    users, items = manifest.counts["users"], manifest.counts["items"]
+    embeddings = ("float32", "float16")
+    answers = max(manifest.answer_table, 1)
+    rules = {
+        "user_embeddings.npy": _Rule(embeddings, (users, manifest.model.dim)),
+        "item_embeddings.npy": _Rule(embeddings, (items, manifest.model.dim)),
+        "seen_indptr.npy": _Rule(("int64",), (users + 1,)),
+        "seen_indices.npy": _Rule(("int32",), (manifest.counts["seen"],)),
+        "popularity.npy": _Rule(("int32",), (items,)),
+        "item_categories_indptr.npy": _Rule(("int64",), (items + 1,), "item_categories"),
+        "item_categories_indices.npy": _Rule(("int32",), (None,), "item_categories"),
+        "item_categories_names.offsets.npy": _Rule(("int64",), (None,), "item_categories"),
+        "item_categories_names.bytes.npy": _Rule(("uint8",), (None,), "item_categories"),
+        "item_titles.offsets.npy": _Rule(("int64",), (items + 1,), "item_titles"),
+        "item_titles.bytes.npy": _Rule(("uint8",), (None,), "item_titles"),
+        "heldout_indptr.npy": _Rule(("int64",), (users + 1,), "heldout"),
+        "heldout_indices.npy": _Rule(("int32",), (None,), "heldout"),
+        ANSWER_ROWS_FILE: _Rule(("int32",), (users, answers), "answers"),
+        ANSWER_SCORES_FILE: _Rule(("float32",), (users, answers), "answers"),
+    }
+    for name, count in (("user_ids", users), ("item_ids", items)):
+        rules[f"{name}.offsets.npy"] = _Rule(("int64",), (count + 1,))
+        rules[f"{name}.bytes.npy"] = _Rule(("uint8",), (None,))
+        rules[f"{name}.slots.npy"] = _Rule(("int32",), (None,))
+    return rules
+
+
+def map_arrays(path: Path, manifest: Manifest, *, in_memory: bool = False) -> dict[str, Array]:
+    """Map every array of the schema that the manifest lists.
+
+    Args:
+        path: The bundle's directory.
+        manifest: Its manifest.
+        in_memory: Read them instead of mapping them.
+
+    Returns:
+        Read-only arrays by file name.
+
+    Raises:
+        MissingFile: A required file, or a part of an optional group, is not listed.
+        DtypeMismatch: Manifest or file differs from the schema or from each other; so for shapes.
+        ShapeMismatch: See above.
+        MalformedManifest: An array is listed without dtype or shape.
+    """
+    rules = _rules(manifest)
+    present = {rule.group for name, rule in rules.items() if name in manifest.files}
+    required = [name for name, rule in rules.items() if rule.group is None or rule.group in present]
+    for name in [*required, *GRAPH_FILES]:
+        if name not in manifest.files:
+            raise MissingFile(f"{path / MANIFEST_FILE}: files does not list {name}; export the bundle again")
+    arrays = {}
+    for name in required:
+        dtype, shape = _declared(path, name, manifest.files[name], rules[name])
+        arrays[name] = map_array(path / name, dtype, shape, in_memory=in_memory)
+    return arrays
+
+
+def _declared(path: Path, name: str, entry: FileEntry, rule: _Rule) -> tuple[str, tuple[int, ...]]:
+    where = f"{path / MANIFEST_FILE}: files.{name}"
+    if entry.dtype is None or entry.shape is None or entry.dtype not in DTYPES:
+        raise MalformedManifest(f"{where} needs a dtype of {'/'.join(DTYPES)} and a shape; export the bundle again")
+    if entry.dtype not in rule.dtypes:
+        raise DtypeMismatch(
+            f"{where} has dtype {entry.dtype}, must be {' or '.join(rule.dtypes)}; export the bundle again"
+        )
+    fits = len(entry.shape) == len(rule.shape) and all(
+        wanted in (None, found) for wanted, found in zip(rule.shape, entry.shape, strict=True)
+    )
+    if not fits:
+        raise ShapeMismatch(f"{where} has shape {entry.shape}, must be {rule.shape}; export the bundle again")
+    return entry.dtype, entry.shape
+
+
+def check_values(path: Path, manifest: Manifest, arrays: Mapping[str, Array]) -> None:
+    """Check that indptr arrays rise and row numbers are in range.
+
+    Raises:
+        MalformedArray: An indptr array does not rise from 0 to the number of its indices.
+        RowOutOfRange: A row number points past the rows there are.
+    """
+    items = manifest.counts["items"]
+    counts = {"seen": items, "heldout": items}
+    if "item_categories_indptr.npy" in arrays:
+        counts["item_categories"] = len(arrays["item_categories_names.offsets.npy"]) - 1
+    for name, count in counts.items():
+        if f"{name}_indptr.npy" in arrays:
+            indices = arrays[f"{name}_indices.npy"]
+            check_offsets(path / f"{name}_indptr.npy", arrays[f"{name}_indptr.npy"], len(indices))
+            check_rows(path / f"{name}_indices.npy", indices, count)
+    if ANSWER_ROWS_FILE in arrays:
+        check_rows(path / ANSWER_ROWS_FILE, arrays[ANSWER_ROWS_FILE], items, lowest=-1)
+    popularity = arrays["popularity.npy"]
+    check_rows(path / "popularity.npy", popularity, items)
+    if not np.bincount(popularity, minlength=items).all():
+        raise MalformedArray(f"{path / 'popularity.npy'}: must hold every item row once; export the bundle again")
+
+
+def verify_values(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Check that the embeddings are finite, and that ready answers are best first and their gaps last.
+
+    Raises:
+        MalformedArray: A value is NaN or infinite, or an answer stands behind a worse one or a gap.
+    """
+    for name in ("user_embeddings.npy", "item_embeddings.npy"):
+        matrix = arrays[name]
+        for start in range(0, len(matrix), _CHUNK_ROWS):
+            if not np.isfinite(matrix[start : start + _CHUNK_ROWS]).all():
+                raise MalformedArray(f"{path / name}: holds NaN or infinity; train again and export again")
+    if ANSWER_ROWS_FILE in arrays:
+        _verify_answers(path, arrays[ANSWER_ROWS_FILE], arrays[ANSWER_SCORES_FILE])
+
+
+def _verify_answers(path: Path, rows: Array, scores: Array) -> None:
+    for start in range(0, len(rows), _CHUNK_ROWS):
+        there, values = rows[start : start + _CHUNK_ROWS] >= 0, scores[start : start + _CHUNK_ROWS]
+        if not np.isfinite(values).all():
+            raise MalformedArray(f"{path / ANSWER_SCORES_FILE}: holds NaN or infinity; export the bundle again")
+        if (there[:, 1:] & ~there[:, :-1]).any():
+            raise MalformedArray(f"{path / ANSWER_ROWS_FILE}: holds an item behind a gap; export the bundle again")
+        if (there[:, 1:] & (values[:, 1:] > values[:, :-1])).any():
+            raise MalformedArray(f"{path / ANSWER_SCORES_FILE}: must fall along a row; export the bundle again")

@@ -1,0 +1,186 @@
+"""Writing a bundle whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from export.bundle.arrays import Array, read_header, save_array, sha256_of
+from export.bundle.errors import BundleExists, CannotWriteBundle
+from export.bundle.idtable import write_id_table, write_string_column
+from export.bundle.layout import ANSWER_ROWS_FILE, ANSWER_SCORES_FILE
+from export.bundle.manifest import MANIFEST_FILE, SCHEMA_VERSION, FileEntry, Manifest, compute_bundle_id
+from export.bundle.reader import open_bundle
+
+
+@dataclass(frozen=True)
+class BundleContents:
+    """Ids and arrays of a bundle to be.
+
+    Attributes:
+        user_ids: U distinct outside ids.
+        item_ids: I distinct outside ids.
+        user_embeddings: float32 or float16, shape (U, d).
+        item_embeddings: float32 or float16, shape (I, d).
+        seen_indptr: int64, shape (U + 1,).
+        seen_indices: Item rows the users already have.
+        popularity: Item rows, most popular first, shape (I,).
+        item_titles: I titles, or None.
+        item_categories: Names per item, or None.
+        heldout_indptr: int64, shape (U + 1,), or None; None together with the next.
+        heldout_indices: Held-out item rows.
+        answer_rows: The best items of each user, shape (U, N), or None; None together with the next.
+        answer_scores: Their scores, float32 of shape (U, N).
+    """
+
+    user_ids: Sequence[str]
+    item_ids: Sequence[str]
+    user_embeddings: Array
+    item_embeddings: Array
+    seen_indptr: npt.NDArray[np.integer]
+    seen_indices: npt.NDArray[np.integer]
+    popularity: npt.NDArray[np.integer]
+    item_titles: Sequence[str] | None = None
+    item_categories: Sequence[Sequence[str]] | None = None
+    heldout_indptr: npt.NDArray[np.integer] | None = None
+    heldout_indices: npt.NDArray[np.integer] | None = None
+    answer_rows: npt.NDArray[np.integer] | None = None
+    answer_scores: npt.NDArray[np.float32] | None = None
+
+
+def write_bundle(
+    target: Path,
+    manifest: Manifest,
+    contents: BundleContents,
+    write_graphs: Callable[[Path], None],
+) -> Manifest:
+    """Write a bundle whole or not at all.
+
+    Args:
+        target: Directory to make; a bundle is immutable, so it MUST NOT exist.
+        manifest: The cards; `files`, `bundle_id` and `counts` are filled in here.
+        contents: Ids and arrays.
+        write_graphs: Called with the draft directory once its arrays are written; writes `index.faiss`,
+            `recommend.onnx` and `fold_in.onnx` there.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        BundleExists: `target` is there already.
+        CannotWriteBundle: The disk is full, or may not be written.
+        BundleError: What is to be written would not open.
+    """
+    if target.exists():
+        raise BundleExists(f"{target}: exists and bundles are immutable; give another version")
+    try:
+        return _write(target, manifest, contents, write_graphs)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CannotWriteBundle(
+            f"{target}: cannot be written ({reason}) and nothing is left of it; free space there and try again"
+        ) from error
+
+
+def _write(
+    target: Path, manifest: Manifest, contents: BundleContents, write_graphs: Callable[[Path], None]
+) -> Manifest:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        _write_contents(draft, contents)
+        write_graphs(draft)
+        complete = _complete(draft, manifest, contents)
+        (draft / MANIFEST_FILE).write_bytes(complete.to_bytes())
+        open_bundle(draft, verify=False)
+        draft.chmod(0o755)
+        _flush([*draft.iterdir(), draft])
+        try:
+            draft.rename(target)
+        except OSError as error:
+            if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
+                raise
+            raise BundleExists(f"{target}: exists and bundles are immutable; give another version") from error
+        _flush([target.parent])
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return complete
+
+
+def _complete(draft: Path, manifest: Manifest, contents: BundleContents) -> Manifest:
+    files: dict[str, FileEntry] = {}
+    for path in sorted(draft.iterdir()):
+        dtype, shape = None, None
+        if path.suffix == ".npy":
+            found, shape, _ = read_header(path)
+            dtype = found.name
+        files[path.name] = FileEntry(path.stat().st_size, sha256_of(path), dtype, shape)
+    counts = {
+        "users": len(contents.user_ids),
+        "items": len(contents.item_ids),
+        "seen": len(contents.seen_indices),
+    }
+    return replace(
+        manifest,
+        schema_version=SCHEMA_VERSION,
+        bundle_id=compute_bundle_id(files),
+        counts=counts,
+        files=files,
+    )
+
+
+def _flush(paths: list[Path]) -> None:
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _write_contents(directory: Path, contents: BundleContents) -> None:
+    """Write the id tables and arrays into `directory`.
+
+    Raises:
+        DuplicateIds: An id stands twice.
+        MalformedArray: A text cannot be written as UTF-8.
+    """
+    write_id_table(directory / "user_ids", contents.user_ids)
+    write_id_table(directory / "item_ids", contents.item_ids)
+    save_array(directory / "user_embeddings.npy", contents.user_embeddings)
+    save_array(directory / "item_embeddings.npy", contents.item_embeddings)
+    _save_csr(directory, "seen", contents.seen_indptr, contents.seen_indices)
+    save_array(directory / "popularity.npy", contents.popularity.astype(np.int32))
+    if contents.item_titles is not None:
+        write_string_column(directory / "item_titles", contents.item_titles)
+    if contents.item_categories is not None:
+        _save_categories(directory, contents.item_categories)
+    if contents.heldout_indptr is not None and contents.heldout_indices is not None:
+        _save_csr(directory, "heldout", contents.heldout_indptr, contents.heldout_indices)
+    if contents.answer_rows is not None and contents.answer_scores is not None:
+        save_array(directory / ANSWER_ROWS_FILE, contents.answer_rows.astype(np.int32))
+        save_array(directory / ANSWER_SCORES_FILE, contents.answer_scores)
+
+
+def _save_csr(directory: Path, name: str, indptr: npt.NDArray[np.integer], indices: npt.NDArray[np.integer]) -> None:
+    save_array(directory / f"{name}_indptr.npy", indptr.astype(np.int64))
+    save_array(directory / f"{name}_indices.npy", indices.astype(np.int32))
+
+
+def _save_categories(directory: Path, categories: Sequence[Sequence[str]]) -> None:
+    names = sorted({name for row in categories for name in row})
+    row_of = {name: row for row, name in enumerate(names)}
+    lengths = np.asarray([len(row) for row in categories], dtype=np.int64)
+    indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    indices = np.asarray([row_of[name] for row in categories for name in row], dtype=np.int32)
+    _save_csr(directory, "item_categories", indptr, indices)
+    write_string_column(directory / "item_categories_names", names)

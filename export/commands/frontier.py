@@ -1,0 +1,125 @@
+"""Commands `frontier` and `publish`; what is heavy is imported when a command runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from distill.errors import SettingError
+
+DIRECTORY = click.Path(path_type=Path, file_okay=False)
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+
+
+def _split(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    """Words between commas as a tuple without repetitions; None where the option is not given."""
+
+    def convert(_: click.Context, parameter: click.Parameter, value: str | None) -> tuple[Any, ...] | None:
+        if value is None:
+            return None
+        words = [word.strip() for word in value.split(",") if word.strip()]
+        try:
+            return tuple(dict.fromkeys(kind(word) for word in words))
+        except ValueError as error:
+            raise SettingError(f"{parameter.name}: '{value}' is not a list such as 8,16,32") from error
+
+    return convert
+
+
+@click.command()
+@click.argument("data", type=DIRECTORY)
+@click.option("--teacher", required=True, type=DIRECTORY, help="The teacher's run.")
+@click.option(
+    "--out",
+    required=True,
+    type=DIRECTORY,
+    help="Where frontier.json, .md, .png and the students' runs go; what is trained there is used again.",
+)
+@click.option(
+    "--methods", callback=_split(str), help="'' trains none.  [default: scratch,fd,freqd,ce,freqd+ce,ce+rcekd]"
+)
+@click.option("--dims", callback=_split(int), help="The students' dimensions.  [default: 8,16,32]")
+@click.option("--precisions", callback=_split(str), help="[default: float32,float16,int8]")
+@click.option("--baselines", callback=_split(str), help="'' for none.  [default: popularity,itemknn,ease]")
+@click.option("--run", "runs", multiple=True, type=DIRECTORY, help="A trained student to put beside; may be repeated.")
+@click.option("--backbone", default="bprmf", show_default=True, help="Of the students.")
+@click.option("--epochs", type=click.IntRange(1), help="Most epochs of a student.  [default: 1000]")
+@click.option("--max-seconds", type=float, help="Most training time of a student.  [default: no limit]")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Students trained at a time.")
+@click.option("--max-bytes-per-item", type=float, help="Limit on the index.  [default: none]")
+@click.option("--max-p99-ms", type=float, help="Limit on a query's search.  [default: none]")
+@click.option(
+    "--min-kept", type=float, default=0.95, show_default=True, help="Least share of the teacher's validation Recall@20."
+)
+@click.option(
+    "--ann-recall",
+    type=click.FloatRange(0, 1),
+    default=0.99,
+    show_default=True,
+    help="What a graph must find of the exact top 20.",
+)
+@JSON_OPTION
+def frontier(data: Path, teacher: Path, out: Path, *, as_json: bool, **options: Any) -> None:
+    """Find the compressed model to serve: train, shrink and measure every candidate, and recommend one.
+
+    Methods × dimensions are trained, one run each, and stored at every precision; the teacher is rounded,
+    product-quantised and cut by SVD; baselines are fitted. All are measured side by side, and the smallest that the
+    validation users cannot tell from the best within the limits is recommended. With other limits or more methods the
+    command trains only what is missing. Where nothing fits, it says which limit to relax, and still exits with 0.
+
+    Example: lowpass frontier data/citeulike --teacher runs/teacher --out runs/frontier --max-bytes-per-item 64
+    """
+    from export.frontier.job import Request, run_frontier
+    from export.frontier.plan import Plan
+    from export.frontier.recommendation import Limits
+    from export.frontier.report import render_summary
+
+    given = {name: options.pop(name) for name in ("methods", "dims", "precisions", "baselines")}
+    training = {name: options.pop(name) for name in ("epochs", "max_seconds")}
+    limits = Limits(**{name: options.pop(name) for name in ("max_bytes_per_item", "max_p99_ms", "min_kept")})
+    plan = Plan(
+        **{name: value for name, value in given.items() if value is not None},
+        backbone=options.pop("backbone"),
+        training={**training, "seed": options["seed"]},
+    )
+    document = run_frontier(Request(data, teacher, out, plan, limits, **options))
+    if as_json:
+        click.echo(json.dumps(document))
+        return
+    click.echo(render_summary(document))
+    click.echo(f"\nAll {len(document['candidates'])} candidates: {out / 'frontier.md'}; plot: {out / 'frontier.png'}")
+
+
+@click.command()
+@click.argument("frontier", type=DIRECTORY)
+@click.argument("candidate", required=False)
+@click.option("--repository", required=True, type=DIRECTORY, help="Root of the model repository.")
+@click.option("--model", required=True, help="Name of the model in the repository.")
+@click.option("--label", default="stable", show_default=True, help="Label to point to it; '' for none.")
+@click.option(
+    "--seen",
+    type=click.Choice(["train+validation", "all"]),
+    default="train+validation",
+    show_default=True,
+    help="What users already have; 'all' for production, the default keeps test items answerable.",
+)
+@JSON_OPTION
+def publish(
+    frontier: Path, candidate: str | None, repository: Path, model: str, label: str, seen: Any, *, as_json: bool
+) -> None:
+    """Turn a CANDIDATE of the FRONTIER directory into a bundle, as it was measured; the recommended one by default.
+
+    Example: lowpass publish runs/frontier --repository models --model student --seen all
+    """
+    from export.bundle.repository import ModelRepository
+    from export.frontier.publishing import publish_candidate, read_choice
+
+    choice = read_choice(frontier, candidate)
+    path = publish_candidate(choice, ModelRepository(repository), model, label=label or None, seen=seen)
+    name = choice.candidate["name"]
+    click.echo(json.dumps({"bundle": str(path), "candidate": name}) if as_json else f"{path}: {name}")

@@ -1,0 +1,162 @@
+"""The plan of the evidence: a TOML file that says what is compared on what.
+
+Example:
+    patience = 60                       # training options of every student; a trial may override them
+    summary = ["svd", "freqd"]          # the columns of the first table
+    [data]                              # what `lowpass data prepare` is given, the folder below the data root first
+    ml-100k = "ml-100k --rating-min 4 --user-min 5 --split temporal"
+    [contestants.freqd]                 # a name in the tables
+    method = "freqd"
+    trials = [{ distillation_weight = 0.5 }, { distillation_weight = 0.05, weight_decay = 1e-4 }]
+    [[study]]                           # one table
+    data = "ml-100k"
+    backbone = "bprmf"
+    teacher = { dim = 200 }
+    dim = 20
+    seeds = [0, 1, 2]
+    contestants = ["scratch", "freqd"]
+    untrained = ["popularity", "svd", "teacher-pq"]
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from distill.errors import SettingError
+from distill.methods.composition import parse_method
+from results.untrained import OF_STUDENT_SIZE, UNTRAINED
+
+CLOSED = ConfigDict(extra="forbid")
+
+
+@checked(frozen=True, config=CLOSED)
+class Contestant:
+    """A trained entry of a table.
+
+    Attributes:
+        method: A method or a composition.
+        trials: Settings of the method and training options, one mapping a trial.
+        backbone: Of the student; the study's where empty.
+        start: Where the student starts, as in `distill.training.job.Job`.
+        every_trial: Run all its trials where the study lets it: for contestants whose trainings are short.
+    """
+
+    method: str
+    backbone: str = ""
+    trials: tuple[dict[str, Any], ...] = ({},)
+    start: str = "random"
+    every_trial: bool = False
+
+
+@checked(frozen=True, config=CLOSED)
+class Study:
+    """One table.
+
+    Attributes:
+        data: A key of the plan's `data`.
+        backbone: Of teacher and students.
+        teacher: `dim` and training options.
+        dim: Students' dimension.
+        more_dims: Further dimensions, and who is trained there.
+        seeds: The first one is that of the trials.
+        contestants: Keys of the plan's `contestants`.
+        untrained: Names in `UNTRAINED`.
+        training: Training options of this study's students, over the plan's.
+        trials: How many of each contestant's trials are run, from the first; 0 for all.
+        every_trial: Whether contestants may run more than that, where theirs are short.
+    """
+
+    data: str
+    backbone: str
+    teacher: dict[str, Any]
+    dim: int = 20
+    more_dims: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0,)
+    contestants: tuple[str, ...] = ()
+    untrained: tuple[str, ...] = ()
+    training: dict[str, Any] = field(default_factory=dict)
+    trials: int = 0
+    every_trial: bool = True
+
+    @property
+    def name(self) -> str:
+        """Folder of its cells."""
+        return f"{self.data}/{self.backbone}"
+
+    @property
+    def contestants_by_dim(self) -> dict[int, tuple[str, ...]]:
+        """Who is trained at which dimension."""
+        return {self.dim: self.contestants, **self.more_dims}
+
+    def untrained_at(self, dim: int) -> tuple[str, ...]:
+        """What is built at a dimension; what no dimension changes is built at the study's own."""
+        return tuple(name for name in self.untrained if dim == self.dim or name in OF_STUDENT_SIZE)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared on what.
+
+    Attributes:
+        data: Name → words for `lowpass data prepare`.
+        contestants: Name → method and trials.
+        studies: In the order of the tables.
+        training: Training options of every student.
+        summary: Contestants and untrained models that the summary over all studies shows.
+    """
+
+    data: Mapping[str, str]
+    contestants: Mapping[str, Contestant]
+    studies: tuple[Study, ...]
+    training: Mapping[str, Any]
+    summary: tuple[str, ...] = ()
+
+
+def load_plan(path: Path) -> Plan:
+    """Read and check a plan.
+
+    Raises:
+        SettingError: Unreadable, an unknown key, or a name that stands for nothing.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = TypeAdapter(dict[str, str]).validate_python(content.pop("data", {}))
+        contestants = TypeAdapter(dict[str, Contestant]).validate_python(content.pop("contestants", {}))
+        studies = TypeAdapter(tuple[Study, ...]).validate_python(content.pop("study", ()))
+        summary = TypeAdapter(tuple[str, ...]).validate_python(content.pop("summary", ()))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingError(f"{path}: unreadable plan ({error})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise SettingError(f"{path}: {place}: {first['msg']}") from error
+    for contestant in contestants.values():
+        parse_method(contestant.method)
+    for study in studies:
+        _require(path, study.data, data, "data")
+        for name in (name for names in study.contestants_by_dim.values() for name in names):
+            _require(path, name, contestants, "contestants")
+        for name in study.untrained:
+            _require(path, name, UNTRAINED, "untrained")
+    for name in summary:
+        _require(path, name, (*UNTRAINED, *contestants), "untrained or contestants")
+    return Plan(data, contestants, studies, content, summary)
+
+
+def _require(path: Path, name: str, known: Collection[str], section: str) -> None:
+    if name not in known:
+        raise SettingError(f"{path}: '{name}' is not in {section}; it has {', '.join(known)}")
+
+
+def num_trials(plan: Plan, study: Study, name: str) -> int:
+    """How many of a contestant's trials a study runs."""
+    contestant = plan.contestants[name]
+    given = len(contestant.trials)
+    return given if contestant.every_trial and study.every_trial else min(given, study.trials or given)

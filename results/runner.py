@@ -1,0 +1,184 @@
+"""Running a plan: what is missing, in an order in which every cell finds what it needs.
+
+A study has three rounds: the teacher; all trials and untrained models; the winning trials under the other seeds.
+Cells of a round run side by side in processes of their own, so that each one's peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import shlex
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from tqdm import tqdm
+
+from distill.commands.data import prepare
+from distill.data.interactions import Interactions, load_interactions
+from distill.errors import RunError
+from distill.methods.composition import build_method_settings
+from distill.run import METRICS_FILE, Run, open_run
+from distill.training.checkpoint import STATE_FILE
+from distill.training.child_process import end_with_parent
+from distill.training.job import Job, run_job, training_options
+from distill.training.trainer import TrainingOptions
+from results.cells import TEACHER, Cell, describe_run, read_cell, winning_trial, write_cell
+from results.plan import Plan, Study, num_trials
+from results.untrained import build_untrained, rank_decoded
+
+SAME_TEACHER = 5e-4
+"""Largest difference of test Recall@20 from the recorded teacher: other processors round otherwise."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where things are.
+
+    Attributes:
+        sources: Public data sets, as downloaded.
+        work: Prepared data and runs; may be deleted, at the cost of training the teachers again.
+        results: The cells.
+    """
+
+    sources: Path
+    work: Path
+    results: Path
+
+    def data(self, name: str) -> Path:
+        """A prepared data directory."""
+        return self.work / "data" / name
+
+    def run(self, cell: Cell) -> Path:
+        """A cell's run directory."""
+        return self.work / "runs" / cell.name
+
+
+def rounds(plan: Plan, study: Study, folders: Folders) -> Iterator[list[Cell]]:
+    """The study's rounds of cells; a round is made when the one before it is done."""
+    yield [Cell(study, TEACHER)]
+    entries = [(dim, name) for dim, names in study.contestants_by_dim.items() for name in names]
+    yield [Cell(study, name, dim) for dim in study.contestants_by_dim for name in study.untrained_at(dim)] + [
+        Cell(study, name, dim, trial, study.seeds[0])
+        for trial in range(max((num_trials(plan, study, name) for _, name in entries), default=0))
+        for dim, name in entries
+        if trial < num_trials(plan, study, name)
+    ]
+    winners = [
+        (name, dim, winning_trial(study, name, dim, num_trials(plan, study, name), folders.results))
+        for dim, name in entries
+    ]
+    yield [
+        Cell(study, name, dim, winner, seed)
+        for seed in study.seeds[1:]
+        for name, dim, winner in winners
+        if winner is not None
+    ]
+
+
+def run_plan(plan: Plan, folders: Folders, *, only: str = "*", jobs: int = 1) -> None:
+    """Run every cell that is missing.
+
+    Args:
+        plan: What is compared.
+        folders: Where things are.
+        only: Pattern of cell names, with * and ?.
+        jobs: Processes side by side.
+    """
+    for study in plan.studies:
+        for cells in rounds(plan, study, folders):
+            missing = [cell for cell in cells if fnmatch(cell.name, only) and not cell.path(folders.results).is_file()]
+            if missing:
+                prepare_data(plan, study.data, folders)
+                if missing[0].contestant != TEACHER:
+                    _restore_teacher(plan, study, folders)
+                _run_side_by_side(plan, missing, folders, jobs)
+
+
+def _restore_teacher(plan: Plan, study: Study, folders: Folders) -> None:
+    """Train the teacher again where only its cell is left, as in a fresh clone; the cell stays as it is."""
+    cell = Cell(study, TEACHER)
+    if not (folders.run(cell) / METRICS_FILE).exists():
+        _run_side_by_side(plan, [cell], folders, jobs=1)
+    recorded = read_cell(cell, folders.results)
+    if recorded is None:
+        return
+    found, wanted = (
+        metrics["test"]["Recall@20"] for metrics in (open_run(folders.run(cell)).metrics, recorded["metrics"])
+    )
+    if abs(found - wanted) > SAME_TEACHER:
+        raise RunError(
+            f"{folders.run(cell)}: its test Recall@20 is {found:.4f}, and that of {cell.path(folders.results)}"
+            f" {wanted:.4f}: give another --work or --results, or delete that study's cells"
+        )
+
+
+def _run_side_by_side(plan: Plan, cells: list[Cell], folders: Folders, jobs: int) -> None:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1, initializer=end_with_parent) as pool:
+        waiting = {pool.submit(run_cell, plan, cell, folders): cell for cell in cells}
+        bar = tqdm(as_completed(waiting), total=len(waiting), desc=cells[0].study.name, unit="cell", disable=None)
+        for done in bar:
+            done.result()
+            bar.set_postfix_str(waiting[done].name)
+
+
+def prepare_data(plan: Plan, name: str, folders: Folders) -> None:
+    """Prepare a data directory unless it is there."""
+    target = folders.data(name)
+    if not target.exists():
+        source, *options = shlex.split(plan.data[name])
+        words = [str(folders.sources / source), "--out", str(target), *options]
+        prepare.main(words, standalone_mode=False)
+
+
+def run_cell(plan: Plan, cell: Cell, folders: Folders) -> None:
+    """Train or build one cell and write its file."""
+    data = load_interactions(folders.data(cell.study.data))
+    if cell.contestant != TEACHER and cell.trial is None:
+        teacher = open_run(folders.run(Cell(cell.study, TEACHER)))
+        built = build_untrained(cell.contestant, data, teacher, cell.dim)
+        write_cell(cell, folders.results, asdict(built))
+        return
+    run = _train(plan, cell, data, folders)
+    if cell.path(folders.results).is_file():  # a teacher that was trained again
+        return
+    content = describe_run(run)
+    if cell.contestant != TEACHER:
+        content["int8"] = rank_decoded(run, "int8", data)
+    write_cell(cell, folders.results, content)
+
+
+def _train(plan: Plan, cell: Cell, data: Interactions, folders: Folders) -> Run:
+    """Train a cell's run, or go on with it; a run that is finished is taken as it is."""
+    out = folders.run(cell)
+    if not (out / METRICS_FILE).exists():
+        teacher = None if cell.contestant == TEACHER else open_run(folders.run(Cell(cell.study, TEACHER)))
+        run_job(build_job(plan, cell), data, out, teacher=teacher, resume=(out / STATE_FILE).exists())
+    return open_run(out)
+
+
+def build_job(plan: Plan, cell: Cell) -> Job:
+    """What is trained for a cell: the plan's options, the study's over them, the trial's over both."""
+    if cell.contestant == TEACHER:
+        options = dict(cell.study.teacher)
+        dim = int(options.pop("dim"))
+        return Job(
+            cell.study.backbone, "scratch", dim, options=training_options(cell.study.backbone, "scratch", **options)
+        )
+    contestant = plan.contestants[cell.contestant]
+    backbone = contestant.backbone or cell.study.backbone
+    given = {**plan.training, **cell.study.training, **contestant.trials[cell.trial or 0]}
+    known = TrainingOptions.__dataclass_fields__
+    options = {name: value for name, value in given.items() if name in known}
+    settings = {name: value for name, value in given.items() if name not in known}
+    return Job(
+        backbone,
+        contestant.method,
+        cell.dim,
+        build_method_settings(contestant.method, settings),
+        training_options(backbone, contestant.method, seed=cell.seed, **options),
+        contestant.start,
+    )

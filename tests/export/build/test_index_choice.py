@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from export.build import index_choice
+from export.build.ann import Vectors
+from export.build.index_candidates import IndexCandidate
+from export.build.index_choice import choose_index, mark_pareto
+from export.build.questions import draw_questions, measure_recall
+from export.bundle.errors import ExportError
+from export.bundle.manifest import IndexCard
+
+
+def vectors(count: int, seed: int, dim: int = 8) -> Vectors:
+    return np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
+
+
+def nothing(users: int, items: int) -> sp.csr_matrix:
+    return sp.csr_matrix((users, items), dtype=np.float32)
+
+
+def choose(items: Vectors, users: Vectors, ann_recall: float, **options: Any) -> tuple[Any, IndexCard]:
+    return choose_index(items, users, nothing(len(users), len(items)), ann_recall, np.random.default_rng(0), **options)
+
+
+@pytest.fixture(scope="module")
+def chosen() -> tuple[Any, IndexCard]:
+    return choose(vectors(5000, 0), vectors(40, 1), 0.9)
+
+
+def test_the_choice_is_the_quickest_that_reaches_the_recall(chosen: tuple[Any, IndexCard]) -> None:
+    index, card = chosen
+    good = [row for row in card.candidates if row["ann_recall"] >= 0.9]
+    best = min(good, key=lambda row: float(row["median_us"]))
+    assert (best["factory"], best["search"], best["ann_recall"]) == (card.factory, card.search, card.ann_recall)
+    assert (index.ntotal, index.d, card.ann_recall_k) == (5000, 8, 20)
+
+
+def test_every_kind_is_tried_and_described(chosen: tuple[Any, IndexCard]) -> None:
+    rows = chosen[1].candidates
+    factories = {row["factory"] for row in rows}
+    assert {"Flat", "SQ8", "SQfp16", "PQ4x4fs", "PQ8x4fs", "HNSW16", "HNSW32", "HNSW16_SQ8"} < factories
+    assert {factory.partition(",")[2] for factory in factories} >= {"Flat", "SQ8", "PQ4x4fs", "PQ8x4fs"}
+    assert all({"median_us", "bytes_per_item", "build_seconds", "pareto"} < set(row) for row in rows)
+    assert next(row["bytes_per_item"] for row in rows if row["factory"] == "Flat") == pytest.approx(32, abs=0.1)
+
+
+def test_a_ladder_is_climbed_no_further_than_needed(chosen: tuple[Any, IndexCard]) -> None:
+    for factory in ("SQ8", "PQ8x4fs", "HNSW32"):
+        recalls = [row["ann_recall"] for row in chosen[1].candidates if row["factory"] == factory]
+        assert all(recall < 0.9 for recall in recalls[:-1])
+
+
+def test_what_the_card_says_is_what_the_index_finds() -> None:
+    items, users = vectors(500, 0), vectors(50, 1)
+    index, card = choose(items, users, 0.0)
+    questions = draw_questions(users, nothing(50, 500), np.random.default_rng(0))
+    found, _ = questions.answer(index, card.search, items)
+    assert card.ann_recall == pytest.approx(measure_recall(found, questions.answer_exactly(items)), abs=1e-6)
+
+
+def test_an_unreachable_recall_leaves_exact_search() -> None:
+    # The longest vectors hide the others from a graph built on inner products.
+    items = vectors(500, 0) * np.random.default_rng(2).gamma(0.3, size=(500, 1)).astype(np.float32)
+    _, card = choose(items, vectors(50, 1), 1.0)
+    assert card.ann_recall >= 1.0 - 1e-9
+
+
+def test_a_catalogue_shorter_than_the_list() -> None:
+    _, card = choose(vectors(3, 0), vectors(5, 1), 0.99)
+    assert card.ann_recall_k == 3
+    assert card.ann_recall == 1.0
+
+
+def test_a_bound_on_the_bytes_is_kept() -> None:
+    _, card = choose(vectors(3000, 0), vectors(40, 1), 0.9, max_bytes_per_item=20)
+    chosen = next(row for row in card.candidates if (row["factory"], row["search"]) == (card.factory, card.search))
+    assert chosen["bytes_per_item"] <= 20
+    # The row that scores the found is read as well.
+    assert card.bytes_per_item == {"SQ8": 8, "SQfp16": 16, "PQ4x4fs": 2, "PQ8x4fs": 4}[card.factory] + 32
+
+
+def test_a_bound_that_no_index_keeps() -> None:
+    with pytest.raises(ExportError, match=r"max_index_bytes_per_item 1: .* takes"):
+        choose(vectors(300, 0), vectors(40, 1), 0.9, max_bytes_per_item=1)
+
+
+def skipped(card: IndexCard) -> dict[str, str]:
+    return {row["factory"]: row["skipped"] for row in card.candidates if "skipped" in row}
+
+
+def with_trials(
+    monkeypatch: pytest.MonkeyPatch, whole: tuple[float, float], trial: tuple[float, float], seconds: float = 180.0
+) -> dict[str, str]:
+    """Which graphs are skipped, and why, where all and a sample of the items show these recalls and microseconds."""
+
+    def climb(index: Any, candidate: IndexCandidate, stored: Vectors, *_: object) -> list[dict[str, Any]]:
+        recall, median_us = whole if len(stored) == 1000 else trial
+        row = {"factory": candidate.factory, "search": {}, "ann_recall": recall, "median_us": median_us}
+        return [row]
+
+    monkeypatch.setattr(index_choice, "TRIAL_ITEMS", 400)
+    monkeypatch.setattr(index_choice, "GRAPH_SECONDS", seconds)
+    monkeypatch.setattr(index_choice, "climb", climb)
+    return skipped(choose(vectors(1000, 0), vectors(40, 1), 0.9)[1])
+
+
+GRAPHS = {"HNSW16", "HNSW32", "HNSW16_SQ8"}
+
+
+def test_a_graph_that_finds_too_little_of_a_sample_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons = with_trials(monkeypatch, whole=(0.95, 9.0), trial=(0.5, 1.0))
+    assert reasons == dict.fromkeys(GRAPHS, "finds 50.0% even of 400 items")
+
+
+def test_a_graph_that_is_slow_on_a_sample_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons = with_trials(monkeypatch, whole=(0.95, 9.0), trial=(0.95, 10.0))
+    assert reasons == dict.fromkeys(GRAPHS, "takes 10 µs even over 400 items")
+
+
+def test_a_graph_that_would_take_too_long_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons = with_trials(monkeypatch, whole=(0.95, 9.0), trial=(0.95, 1.0), seconds=0.0)
+    assert set(reasons) == GRAPHS
+    assert all("s to build" in reason for reason in reasons.values())
+
+
+def test_a_graph_that_may_win_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert with_trials(monkeypatch, whole=(0.95, 9.0), trial=(0.95, 8.0)) == {}
+
+
+def test_pareto_rows_are_those_that_nothing_beats() -> None:
+    def row(recall: float, microseconds: float, size: float) -> dict[str, Any]:
+        return {"ann_recall": recall, "median_us": microseconds, "bytes_per_item": size}
+
+    rows = [row(1, 9, 80), row(0.9, 3, 80), row(0.9, 4, 80), {"skipped": "slow"}, row(0.5, 9, 4), row(1, 9, 80)]
+    assert [each.get("pareto") for each in mark_pareto(rows)] == [True, True, False, None, True, True]

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from export.bundle import (
+    BundleExists,
+    ChecksumMismatch,
+    RepositoryError,
+    UnknownLabel,
+    UnknownModel,
+    UnknownVersion,
+)
+from export.bundle.repository import ModelRepository
+from tests.export.toy import toy_contents, toy_manifest, write_placeholders
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> ModelRepository:
+    """Model `toy` with versions 1 and 2, no labels."""
+    repository = ModelRepository(tmp_path / "models")
+    for _ in range(2):
+        publish(repository)
+    return repository
+
+
+def publish(repository: ModelRepository, version: str = "", name: str = "toy") -> Path:
+    return repository.publish(toy_manifest(name, version), toy_contents(), write_placeholders)
+
+
+def test_versions_are_numbered_on(repository: ModelRepository) -> None:
+    assert repository.versions("toy") == ["1", "2"]
+    assert publish(repository, "10").name == "10"
+    assert publish(repository).name == "11"
+    assert repository.versions("toy") == ["1", "2", "10", "11"]
+    assert repository.models() == ["toy"]
+
+
+def test_a_version_is_not_written_twice(repository: ModelRepository) -> None:
+    with pytest.raises(BundleExists):
+        publish(repository, "2")
+
+
+def test_the_default_is_stable_or_else_the_newest(repository: ModelRepository) -> None:
+    assert repository.resolve("toy").name == "2"
+    repository.set_label("toy", "stable", "1")
+    assert repository.resolve("toy").name == "1"
+    assert repository.resolve("toy", "2").name == "2"
+    assert repository.resolve("toy", "stable").name == "1"
+
+
+def test_moving_stable_leaves_previous_and_rolls_back(repository: ModelRepository) -> None:
+    repository.set_label("toy", "stable", "1")
+    repository.set_label("toy", "stable", "2")
+    assert repository.labels("toy") == {"stable": "2", "previous": "1"}
+    repository.set_label("toy", "stable", "previous")
+    assert repository.labels("toy") == {"stable": "1", "previous": "2"}
+
+
+def test_moving_stable_to_where_it_is_keeps_previous(repository: ModelRepository) -> None:
+    for version in ("1", "2", "2"):
+        repository.set_label("toy", "stable", version)
+    assert repository.labels("toy") == {"stable": "2", "previous": "1"}
+
+
+def test_a_label_never_points_to_a_bad_bundle(repository: ModelRepository) -> None:
+    repository.set_label("toy", "stable", "1")
+    (repository.resolve("toy", "2") / "index.faiss").write_bytes(b"placeholdeR")
+    with pytest.raises(ChecksumMismatch):
+        repository.set_label("toy", "stable", "2")
+    assert repository.labels("toy") == {"stable": "1"}
+
+
+def test_drafts_and_strangers_are_not_versions(repository: ModelRepository) -> None:
+    for name in (".3.abc", "notes", "0", "01"):
+        (repository.root / "toy" / name).mkdir()
+    (repository.root / "empty").mkdir()
+    (repository.root / ".draft").mkdir()
+    assert repository.versions("toy") == ["1", "2"]
+    assert repository.models() == ["toy"]
+
+
+def test_an_empty_repository_has_no_models(tmp_path: Path) -> None:
+    assert ModelRepository(tmp_path / "nowhere").models() == []
+
+
+@pytest.mark.parametrize("name", ["absent", "../toy", "", ".", "a/b"])
+def test_unknown_model(repository: ModelRepository, name: str) -> None:
+    with pytest.raises(UnknownModel):
+        repository.resolve(name)
+
+
+def test_unknown_version(repository: ModelRepository) -> None:
+    with pytest.raises(UnknownVersion, match="1, 2"):
+        repository.resolve("toy", "3")
+
+
+@pytest.mark.parametrize("label", ["canary", "../1", ""])
+def test_unknown_label(repository: ModelRepository, label: str) -> None:
+    with pytest.raises(UnknownLabel):
+        repository.resolve("toy", label)
+
+
+@pytest.mark.parametrize("label", ["Stable", "1", "", "a/b"])
+def test_what_is_no_label_is_refused(repository: ModelRepository, label: str) -> None:
+    with pytest.raises(RepositoryError, match="label"):
+        repository.set_label("toy", label, "1")
+
+
+@pytest.mark.parametrize("version", ["0", "01", "v1", "../1", "-1"])
+def test_what_is_no_version_is_refused(repository: ModelRepository, version: str) -> None:
+    with pytest.raises(RepositoryError, match="version"):
+        publish(repository, version)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"stable": 1}', '{"stable": "../../etc"}', '{"../x": "1"}'])
+def test_bad_labels_are_an_error_not_a_crash(repository: ModelRepository, content: str) -> None:
+    (repository.root / "toy" / "labels.json").write_text(content)
+    with pytest.raises(RepositoryError, match="labels"):
+        repository.resolve("toy")
+
+
+def test_a_label_to_a_version_that_is_gone(repository: ModelRepository) -> None:
+    (repository.root / "toy" / "labels.json").write_text(json.dumps({"stable": "7"}))
+    with pytest.raises(UnknownVersion, match="7"):
+        repository.resolve("toy")
