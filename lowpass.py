@@ -35,12 +35,12 @@ COMMANDS = {
     "rivals": "export.commands.export:rivals",
     "bundle": "export.commands.export:bundle",
     "label": "export.commands.export:label",
-    "serve": "serve.cli:serve",
-    "query": "serve.query_cli:query",
-    "models": "serve.admin_cli:models",
-    "key": "serve.cli:key",
-    "bench": "serve.loadtest.bench_cli:bench",
-    "gains": "serve.gains.cli:gains",
+    "serve": "serve.commands.serve:serve",
+    "query": "serve.commands.query:query",
+    "models": "serve.commands.models:models",
+    "key": "serve.commands.serve:key",
+    "bench": "serve.commands.bench:bench",
+    "gains": "serve.commands.gains:gains",
 }
 """Command name → "module:attribute", in the order in which a user meets them."""
 

@@ -1,4 +1,4 @@
-"""The laws of DESIGN.md that a reader of the source can check (import-linter checks the contracts as well)."""
+"""The laws of DESIGN.md that a reader of the source can check; import-linter checks who may import whom."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("distill", "export", "serve")
+ROOMS = ("distill", "export", "serve", "results")
 GENERATED = ROOT / "serve" / "rpc" / "pb"
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py") if not path.is_relative_to(GENERATED))
 PYTHON = [*SOURCES, ROOT / "lowpass.py", *sorted((ROOT / "tests").rglob("*.py"))]
-SERVE_MAY_IMPORT = {"export.bundle", "export.bundle.idtable", "export.bundle.repository"}
-"""The bundle's contract and the model repository; none of it needs more than numpy."""
+ERRORS = ("distill.errors", "export.bundle.errors", "serve.answers.errors")
+MAX_LINES = 500
+"""A module that must be longer says why in its docstring, by the words "longer than"."""
 
 
 def read_tree(path: Path) -> ast.Module:
@@ -39,22 +40,6 @@ def ours(path: Path) -> set[str]:
 
 def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
-
-
-@pytest.mark.parametrize("path", [p for p in SOURCES if p.is_relative_to(ROOT / "distill")], ids=name_of)
-def test_law_1_distill_knows_neither_export_nor_serve(path: Path) -> None:
-    assert not {name for name in ours(path) if not name.startswith("distill")}
-
-
-@pytest.mark.parametrize("path", [p for p in SOURCES if p.is_relative_to(ROOT / "export")], ids=name_of)
-def test_law_1_export_does_not_know_serve(path: Path) -> None:
-    assert not {name for name in ours(path) if name.startswith("serve")}
-
-
-@pytest.mark.parametrize("path", [p for p in SOURCES if p.is_relative_to(ROOT / "serve")], ids=name_of)
-def test_law_1_serve_knows_only_the_bundle(path: Path) -> None:
-    foreign = {name for name in ours(path) if not name.startswith("serve")}
-    assert not {name for name in foreign if ".".join(name.split(".")[:2]) not in SERVE_MAY_IMPORT}
 
 
 def test_law_1_the_command_line_imports_nothing_of_ours() -> None:
@@ -87,9 +72,9 @@ def test_law_4_algorithms_read_no_environment_and_no_hidden_randomness(path: Pat
             assert node.args, f"line {node.lineno}: a generator without a seed"
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_user_facing_error_says_whose_fault_it_is(room: str) -> None:
-    module = importlib.import_module(f"{room}.errors")
+@pytest.mark.parametrize("name", ERRORS)
+def test_every_user_facing_error_says_whose_fault_it_is(name: str) -> None:
+    module = importlib.import_module(name)
     leaves = [
         kind
         for _, kind in inspect.getmembers(module, inspect.isclass)
@@ -107,8 +92,9 @@ def test_modules_are_small_and_named_for_what_they_hold(path: Path) -> None:
     assert path.stem not in {"utils", "util", "helpers", "helper", "common", "misc", "base_model"}
     if path.is_relative_to(ROOT / "tests"):
         return
-    assert len(text.splitlines()) <= 300
-    for node in ast.walk(ast.parse(text)):
+    tree = ast.parse(text)
+    assert len(text.splitlines()) <= MAX_LINES or "longer than" in (ast.get_docstring(tree) or "")
+    for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             start = node.body[1].lineno if ast.get_docstring(node) and len(node.body) > 1 else node.lineno
             assert (node.end_lineno or start) - start < 40, f"{node.name} is too long"

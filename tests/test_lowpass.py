@@ -126,7 +126,9 @@ def test_help_and_a_wrong_name_import_nothing_of_ours() -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("module", ["serve.server", "serve.cli", "serve.client", "export.bundle"])
+@pytest.mark.parametrize(
+    "module", ["serve.process.server", "serve.commands.serve", "serve.client.recommender", "export.bundle"]
+)
 def test_serving_imports_no_torch(module: str) -> None:
     code = (
         f"import sys, {module}\n"

@@ -13,8 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from distill.report.labels import place_labels
-from export.build.precision import PRODUCT
 
+PRODUCT = "pq"
+"""How names of product-quantised precisions begin."""
 MARKERS = {"float32": "o", "float16": "s", "int8": "^", PRODUCT: "D"}
 FIXED_COLOURS = {"teacher": "0.15", "svd": "0.55"}
 COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from google.protobuf.message import Message
 
-from serve.errors import FieldViolation, InvalidRequest
-from serve.model_manager import ModelManager
-from serve.model_store import VersionState
-from serve.rpc.call import Call
+from serve.answers.call import Call
+from serve.answers.errors import FieldViolation, InvalidRequest
+from serve.live.manager import ModelManager
+from serve.live.shadow import Shadow, ShadowRule
+from serve.live.store import VersionState
 from serve.rpc.pb.lowpass.v1 import admin_pb2 as pb
 from serve.rpc.services import Method
-from serve.shadow import Shadow, ShadowRule
 
 ADMIN_SERVICE: str = pb.DESCRIPTOR.services_by_name["ModelAdminService"].full_name
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from serve.errors import FieldViolation, InvalidRequest
-from serve.limits import Limits
-from serve.model_store import ModelStore, ModelVersions, ServedModel
+from serve.answers.errors import FieldViolation, InvalidRequest
+from serve.answers.limits import Limits
+from serve.answers.types import ModelSummary, Query, Recommendation, Shortfall, SimilarQuery, Source
+from serve.live.store import ModelStore, ModelVersions, ServedModel
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
-from serve.types import ModelSummary, Query, Recommendation, Shortfall, SimilarQuery, Source
 
 _SOURCES = {
     Source.PERSONAL: pb.SOURCE_PERSONAL,

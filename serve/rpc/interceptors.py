@@ -10,13 +10,13 @@ from typing import Any, Self
 
 from google.protobuf.message import Message
 
-from serve.access_log import NO_LOG, AccessLog, trace_of
-from serve.errors import DeadlineExpired, RequestError
-from serve.metrics import Metrics
-from serve.rpc.call import Call, Refusal
+from serve.answers.call import Call, Refusal
+from serve.answers.errors import DeadlineExpired, RequestError
 from serve.rpc.services import AnyMethod, Method, Parts, StreamMethod, full_name
 from serve.rpc.status import CODE_NAMES, INTERNAL, REJECTIONS, to_refusal
-from serve.tracing import Tracing
+from serve.telemetry.access_log import NO_LOG, AccessLog, trace_of
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.traces import Tracing
 
 LOG = logging.getLogger("lowpass.serve")
 

@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from serve.errors import Overloaded, RequestError
-from serve.limits import Limits
-from serve.metrics import Metrics
-from serve.model_store import ModelStore, ServedModel
-from serve.rpc.call import Call
+from serve.answers.call import Call
+from serve.answers.errors import Overloaded, RequestError
+from serve.answers.limits import Limits
+from serve.answers.types import Answers, Query, Recommendation
+from serve.live.shadow import Shadow
+from serve.live.store import ModelStore, ServedModel
 from serve.rpc.convert import (
     to_info,
     to_query,
@@ -24,8 +25,7 @@ from serve.rpc.convert import (
 )
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.status import to_status
-from serve.shadow import Shadow
-from serve.types import Answers, Query, Recommendation
+from serve.telemetry.metrics import Metrics
 
 UNANSWERED = pb.RecommendResponse()
 STREAM_BLOCK = 64

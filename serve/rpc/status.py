@@ -14,8 +14,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from serve import errors
-from serve.rpc.call import Refusal
+from serve.answers import errors
+from serve.answers.call import Refusal
 
 DOMAIN = "lowpass"
 INTERNAL = status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from serve.access_log import NO_LOG, AccessLog
-from serve.admission import Admission
-from serve.credentials import Authorize, TlsFiles
-from serve.limits import Limits
-from serve.metrics import Metrics
+from serve.answers.admission import Admission
+from serve.answers.limits import Limits
+from serve.rpc.credentials import Authorize, TlsFiles
 from serve.rpc.services import AnyMethod
-from serve.tracing import Tracing
+from serve.telemetry.access_log import NO_LOG, AccessLog
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.traces import Tracing
 
 UNREADABLE = "the message cannot be read"
 """What is said of bytes that are not the method's request, with INTERNAL, as gRPC's own libraries do."""

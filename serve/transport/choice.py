@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 from typing import Literal
 
-from serve.errors import StartupError
+from serve.answers.errors import StartupError
 from serve.transport.base import MakeTransport
-from serve.transport.grpcio_server import GrpcioServer
+from serve.transport.grpcio import GrpcioServer
 
 TransportName = Literal["grpcio", "native", "auto"]
 NATIVE_PACKAGE = "pygrpc_native"
@@ -32,6 +32,6 @@ def choose_transport(name: TransportName, *, needs_grpcio: bool) -> tuple[str, M
         raise TransportMissing("--transport native: needs the package pygrpc-native: pip install 'lowpass[native]'")
     if name == "grpcio" or not is_there or (name == "auto" and needs_grpcio):
         return "grpcio", GrpcioServer
-    from serve.transport.native_server import NativeServer
+    from serve.transport.native import NativeServer
 
     return "native", NativeServer

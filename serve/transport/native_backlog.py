@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from serve.rpc.call import Call
+from serve.answers.call import Call
 
 BATCH_AT_MOST = 64
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import grpc
 
-from serve.credentials import Authorize
-from serve.errors import Unauthenticated
+from serve.answers.errors import Unauthenticated
+from serve.rpc.credentials import Authorize
 from serve.transport import reflection
 
 

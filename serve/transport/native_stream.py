@@ -8,10 +8,10 @@ from typing import Any
 from google.protobuf.message import Message
 from pygrpc_native import STREAM_FULL, STREAM_SENT
 
-from serve.access_log import HEADER
-from serve.errors import DeadlineExpired
-from serve.rpc.call import Call
+from serve.answers.call import Call
+from serve.answers.errors import DeadlineExpired
 from serve.rpc.services import Parts
+from serve.telemetry.access_log import HEADER
 
 SLOW_READER = 0.005
 """Between looks at whether a caller has read enough to be sent more, in seconds."""

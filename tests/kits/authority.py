@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import trustme
 
-from serve.credentials import TlsFiles
+from serve.rpc.credentials import TlsFiles
 
 
 class Authority:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import grpc
 import pytest
 
-from serve.limits import Limits
+from serve.answers.limits import Limits
 from tests.kits.transport_bench import WAIT, Bench, eventually
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

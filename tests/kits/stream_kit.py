@@ -13,9 +13,9 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from serve.errors import UnknownUser
-from serve.limits import Limits
-from serve.rpc.call import Call
+from serve.answers.call import Call
+from serve.answers.errors import UnknownUser
+from serve.answers.limits import Limits
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.services import Parts
 from tests.kits.transport_bench import WAIT, Bench, details_of, eventually

@@ -13,14 +13,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from prometheus_client import CollectorRegistry
 
-from serve.access_log import NO_LOG, AccessLog
-from serve.admission import Admission
-from serve.credentials import Authorize, TlsFiles
-from serve.limits import Limits
-from serve.metrics import Metrics
-from serve.rpc.call import Call
+from serve.answers.admission import Admission
+from serve.answers.call import Call
+from serve.answers.limits import Limits
+from serve.rpc.credentials import Authorize, TlsFiles
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.services import SERVICE, Method, Parts, StreamMethod
+from serve.telemetry.access_log import NO_LOG, AccessLog
+from serve.telemetry.metrics import Metrics
 from serve.transport.base import Transport, TransportSettings
 
 RECOMMEND = f"/{SERVICE}/Recommend"

@@ -20,13 +20,13 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from serve.access_log import AccessLog
-from serve.credentials import LOOK_AGAIN, ApiKeys, new_key
-from serve.errors import AddressUnavailable, FieldViolation, InvalidRequest, UnknownUser
-from serve.limits import Limits
-from serve.rpc.call import Call
+from serve.answers.call import Call
+from serve.answers.errors import AddressUnavailable, FieldViolation, InvalidRequest, UnknownUser
+from serve.answers.limits import Limits
+from serve.rpc.credentials import LOOK_AGAIN, ApiKeys, new_key
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.services import SERVICE
+from serve.telemetry.access_log import AccessLog
 from tests.kits.authority import Authority
 from tests.kits.connection_kit import ConnectionKit
 from tests.kits.stream_kit import StreamKit

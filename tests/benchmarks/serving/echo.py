@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from serve.loadtest.closed_loop import METHOD
-from serve.options import ServerOptions
+from serve.bench.closed_loop import METHOD
+from serve.process.options import ServerOptions
 
 THREADS = ServerOptions().workers
 

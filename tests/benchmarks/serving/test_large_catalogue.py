@@ -16,9 +16,9 @@ from export.build.index_choice import choose_index
 from export.build.publish import build_manifest, describe_fold_in, write_graphs
 from export.bundle import BundleContents, ModelCard
 from export.bundle.repository import ModelRepository
-from serve.loadtest.generator import Asking, Generator
-from serve.loadtest.summary import STAGES
-from serve.loadtest.workload import Workload
+from serve.bench.generator import Asking, Generator
+from serve.bench.summary import STAGES
+from serve.bench.workload import Workload
 from tests.benchmarks.serving import servers
 from tests.benchmarks.serving.catalogue import clustered
 

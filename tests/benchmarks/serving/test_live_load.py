@@ -13,10 +13,10 @@ import click
 import pytest
 
 from export.bundle import Bundle
-from serve.admin_client import AdminClient
-from serve.loadtest.generator import Asking, Generator
-from serve.loadtest.window import Window
-from serve.loadtest.workload import Workload
+from serve.bench.generator import Asking, Generator
+from serve.bench.window import Window
+from serve.bench.workload import Workload
+from serve.client.admin import AdminClient
 from tests.benchmarks.serving import servers
 
 ROUNDS, SECONDS = 7, 4.0

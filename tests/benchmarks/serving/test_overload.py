@@ -16,7 +16,7 @@ import click
 import pytest
 
 from export.bundle import Bundle
-from serve.limits import Limits
+from serve.answers.limits import Limits
 from tests.benchmarks.serving import servers
 from tests.benchmarks.serving.h2load import CONNECTIONS, ask, flood
 from tests.benchmarks.serving.server_counts import Seen, watching

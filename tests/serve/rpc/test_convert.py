@@ -5,14 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from serve.answer_table import AnswerTable
-from serve.backends.fake import fake_model
-from serve.errors import InvalidRequest
-from serve.limits import Limits
-from serve.model_store import ModelStore, ServedModel
+from serve.answers.answer_table import AnswerTable
+from serve.answers.errors import InvalidRequest
+from serve.answers.fake import fake_model
+from serve.answers.limits import Limits
+from serve.answers.types import Query, Recommendation, Shortfall, SimilarQuery, Source
+from serve.live.store import ModelStore, ServedModel
 from serve.rpc.convert import to_info, to_limits, to_query, to_response, to_similar_query, to_timings
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
-from serve.types import Query, Recommendation, Shortfall, SimilarQuery, Source
 
 
 def test_every_field_of_a_request_arrives() -> None:

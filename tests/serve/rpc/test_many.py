@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from serve.admission import Deadline
-from serve.backends.fake import fake_model
-from serve.limits import Limits
-from serve.metrics import Metrics
-from serve.model_store import ModelStore, ServedModel
-from serve.rpc.call import Call, Refusal
+from serve.answers.admission import Deadline
+from serve.answers.call import Call, Refusal
+from serve.answers.fake import fake_model
+from serve.answers.limits import Limits
+from serve.live.store import ModelStore, ServedModel
 from serve.rpc.interceptors import guard, guard_many
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.services import Method, RecommenderService
+from serve.telemetry.metrics import Metrics
 
 
 def call(seconds: float = 10.0, active: bool = True) -> Call:

@@ -6,9 +6,9 @@ import pytest
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2
 
-from serve import errors
+from serve.answers import errors
 from serve.rpc.status import CODES, REJECTIONS, reason_of, to_refusal, to_status
-from tests.serve.test_errors import leaves
+from tests.serve.answers.test_errors import leaves
 
 EXAMPLES: dict[type[errors.RequestError], errors.RequestError] = {
     errors.InvalidRequest: errors.InvalidRequest(errors.FieldViolation("k", "too large")),

@@ -8,15 +8,15 @@ import pytest
 from google.rpc import code_pb2
 from prometheus_client import CollectorRegistry
 
-from serve.backends.fake import fake_model
-from serve.errors import DeadlineExpired, InvalidRequest, Overloaded
-from serve.limits import Limits
-from serve.metrics import Metrics
-from serve.model_store import ModelStore, ServedModel
-from serve.rpc.call import Call
+from serve.answers.call import Call
+from serve.answers.errors import DeadlineExpired, InvalidRequest, Overloaded
+from serve.answers.fake import fake_model
+from serve.answers.limits import Limits
+from serve.live.store import ModelStore, ServedModel
 from serve.rpc.interceptors import guard_stream
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.services import STREAM_BLOCK, RecommenderService, StreamMethod
+from serve.telemetry.metrics import Metrics
 from tests.serve.rpc.test_many import call
 
 

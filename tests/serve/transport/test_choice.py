@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from serve.client import RecommenderClient
-from serve.credentials import TlsFiles
-from serve.limits import Limits
-from serve.options import ServerOptions
+from serve.answers.limits import Limits
+from serve.client.recommender import RecommenderClient
+from serve.process.options import ServerOptions
+from serve.rpc.credentials import TlsFiles
 from serve.transport.choice import TransportMissing, choose_transport
-from serve.transport.grpcio_server import GrpcioServer
+from serve.transport.grpcio import GrpcioServer
 from tests.serve.processes import serving
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from time import monotonic
 
-from serve.admission import Deadline
-from serve.rpc.call import Call
+from serve.answers.admission import Deadline
+from serve.answers.call import Call
 from serve.transport.native_backlog import BATCH_AT_MOST, Backlog, Pending
 
 MANY, ONE = 0, 1

@@ -1,0 +1,76 @@
+"""One call as the services see it, and how it fails: what every transport must provide, and nothing of any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from time import perf_counter_ns
+
+from google.rpc import status_pb2
+
+from serve.answers.admission import Deadline
+
+
+@dataclass(slots=True)
+class Call:
+    """One request on its way through the server.
+
+    Args:
+        arrival_ns: When it arrived, by `perf_counter_ns`.
+        deadline: When it must be answered.
+        is_active: Whether the caller still waits.
+        taken_up_ns: When a worker took it up, by `perf_counter_ns`.
+        model: Name of the model that answers; empty until it is found.
+        version: Version of the model that answers.
+        request_id: The caller's own, or made up.
+        metadata: What the caller sent beside the message.
+        protocol: It came by, as traces name it.
+        encode_ns: From ids to vectors, in all that was computed for it; so the next two.
+        search_ns: From vectors to scored candidates.
+        filter_ns: From candidates to answers.
+        trace_id: Of the trace that has its span; empty for none.
+    """
+
+    arrival_ns: int
+    deadline: Deadline
+    is_active: Callable[[], bool]
+    taken_up_ns: int
+    model: str = ""
+    version: str = ""
+    request_id: str = ""
+    metadata: Iterable[tuple[str, str | bytes]] = ()
+    protocol: str = "grpc"
+    encode_ns: int = 0
+    search_ns: int = 0
+    filter_ns: int = 0
+    trace_id: str = ""
+
+    @property
+    def queue_ns(self) -> int:
+        """How long it waited for a worker."""
+        return self.taken_up_ns - self.arrival_ns
+
+    @property
+    def age_ns(self) -> int:
+        """How long ago it arrived."""
+        return perf_counter_ns() - self.arrival_ns
+
+
+class Refusal(Exception):
+    """A call that ends without an answer; not an error of the domain, only its translation.
+
+    Args:
+        status: Code, message and details.
+        trailers: Trailing metadata beside `grpc-status-details-bin`.
+    """
+
+    def __init__(self, status: status_pb2.Status, trailers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(status.message)
+        self.status = status
+        self.trailers = trailers
+
+    @cached_property
+    def details(self) -> tuple[str, bytes]:
+        """The trailer that carries the whole status, as grpcio-status writes it."""
+        return "grpc-status-details-bin", self.status.SerializeToString()

@@ -1,0 +1,1 @@
+"""Where candidates come from: an index a file."""

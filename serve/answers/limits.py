@@ -1,0 +1,144 @@
+"""What a server accepts, and the check that a question keeps to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from serve.answers.errors import FieldViolation, InvalidRequest
+from serve.answers.rerank import RERANKED
+from serve.answers.types import Query, SimilarQuery
+
+MAX_DISCOUNT = 100.0
+MAX_ANSWER_BYTES = 64 << 20
+"""Largest answer sent; a client must accept as much (`serve.client.recommender` does)."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on requests and connections; reported by GetInfo.
+
+    Args:
+        max_k: Largest k.
+        default_k: Meaning of k = 0.
+        max_offset: Largest offset.
+        max_batch: Most requests in a batch.
+        max_stream: Most requests in a streamed batch.
+        max_history: Most item ids in a history.
+        max_exclude: Most excluded item ids.
+        max_allow: Most allowed item ids.
+        max_categories: Most allowed categories.
+        max_id_bytes: Longest id, in bytes of UTF-8.
+        max_message_bytes: Largest request message.
+        max_in_flight: Most requests in work or waiting for a worker.
+        max_wait: Longest expected wait for a worker, in seconds; who would wait longer is refused. 0 for no bound.
+        max_deadline: Longest time a request may take, in seconds, whatever its own deadline.
+        max_stream_deadline: The same for a streamed batch.
+        max_concurrent_streams: Most requests in flight on one connection; a client holds back more.
+        max_connection_age: When the caller of a connection is asked to connect anew, in seconds; 0 for never. A channel
+            that turned gRPC's retries off (they are on by default) may then fail what it had not sent: UNAVAILABLE.
+    """
+
+    max_k: int = 1000
+    default_k: int = 10
+    max_offset: int = 10_000
+    max_batch: int = 1000
+    max_stream: int = 100_000
+    max_history: int = 1000
+    max_exclude: int = 10_000
+    max_allow: int = 10_000
+    max_categories: int = 100
+    max_id_bytes: int = 512
+    max_message_bytes: int = 1 << 20
+    max_in_flight: int = 256
+    max_wait: float = 1.0
+    max_deadline: float = 10.0
+    max_stream_deadline: float = 300.0
+    max_concurrent_streams: int = 1024
+    max_connection_age: float = 0.0
+
+    def check_query(self, query: Query) -> None:
+        """Refuse a question that breaks a bound.
+
+        Raises:
+            InvalidRequest: Naming every field that does.
+        """
+        wrong = [*self._shared(query), *self._reranking(query)]
+        if query.recent:
+            wrong += self._ids("recent_item_ids", query.recent, self.max_history)
+        if query.user_id is not None:
+            wrong += self._ids("user_id", (query.user_id,), 1)
+            if not query.user_id:
+                wrong.append(FieldViolation("user_id", "is empty; send a user id or a history"))
+        else:
+            wrong += self._ids("history.item_ids", query.history, self.max_history)
+            if query.recent:
+                wrong.append(FieldViolation("recent_item_ids", "goes with user_id; put them into the history"))
+        if wrong:
+            raise InvalidRequest(*wrong)
+
+    def check_similar(self, query: SimilarQuery) -> None:
+        """Refuse an item-to-item question that breaks a bound.
+
+        Raises:
+            InvalidRequest: Naming every field that does.
+        """
+        wrong = [*self._shared(query), *self._ids("item_id", (query.item_id,), 1)]
+        if not query.item_id:
+            wrong.append(FieldViolation("item_id", "is empty; send the item to start from"))
+        if wrong:
+            raise InvalidRequest(*wrong)
+
+    def check_batch(self, size: int) -> None:
+        """Refuse a batch that is empty or too large.
+
+        Raises:
+            InvalidRequest: Naming the bound.
+        """
+        _check_size(size, self.max_batch)
+
+    def check_stream(self, size: int) -> None:
+        """Refuse a streamed batch that is empty or too large.
+
+        Raises:
+            InvalidRequest: Naming the bound.
+        """
+        _check_size(size, self.max_stream)
+
+    def _reranking(self, query: Query) -> Iterator[FieldViolation]:
+        if not 0 <= query.diversity <= 1:
+            yield FieldViolation("diversity", f"is {query.diversity:g}; send between 0 and 1")
+        if not 0 <= query.popularity_discount <= MAX_DISCOUNT:
+            text = f"is {query.popularity_discount:g}; send between 0 and {MAX_DISCOUNT:g}"
+            yield FieldViolation("popularity_discount", text)
+        if query.reranks and query.k + query.offset > RERANKED:
+            text = (
+                f"with offset makes {query.k + query.offset}; at most {RERANKED} with diversity or popularity_discount"
+            )
+            yield FieldViolation("k", text)
+
+    def _shared(self, query: Query | SimilarQuery) -> Iterator[FieldViolation]:
+        if not 1 <= query.k <= self.max_k:
+            yield FieldViolation("k", f"is {query.k}; send at most {self.max_k}, or 0 for {self.default_k}")
+        if not 0 <= query.offset <= self.max_offset:
+            yield FieldViolation("offset", f"is {query.offset}; send at most {self.max_offset}")
+        if query.min_score is not None and math.isnan(query.min_score):
+            yield FieldViolation("min_score", "is not a number; leave it out for no bound")
+        if query.exclude_item_ids:
+            yield from self._ids("exclude_item_ids", query.exclude_item_ids, self.max_exclude)
+        if query.allow_item_ids:
+            yield from self._ids("allow_item_ids", query.allow_item_ids, self.max_allow)
+        if query.allow_categories:
+            yield from self._ids("allow_categories", query.allow_categories, self.max_categories)
+
+    def _ids(self, name: str, ids: Sequence[str], most: int) -> Iterator[FieldViolation]:
+        if len(ids) > most:
+            yield FieldViolation(name, f"has {len(ids)} entries; send at most {most}")
+        elif any(len(text) * 4 > self.max_id_bytes and len(text.encode()) > self.max_id_bytes for text in ids):
+            yield FieldViolation(name, f"holds an id longer than {self.max_id_bytes} bytes")
+
+
+def _check_size(size: int, most: int) -> None:
+    if not 1 <= size <= most:
+        raise InvalidRequest(FieldViolation("requests", f"has {size} entries; send between 1 and {most}"))

@@ -1,0 +1,299 @@
+"""From a question to an answer: subject → vector → candidates → mask → top-k. Pure, synchronous, in batches.
+
+An index is asked for as many candidates as could possibly be masked (k + offset + seen + excluded), so that a
+full answer never depends on luck; where that is too many, or an approximate index finds fewer, every item is
+scored. Where the model has an answer table, plain questions of known users are looked up instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter_ns
+
+import numpy as np
+import numpy.typing as npt
+
+from serve.answers.answer_table import AnswerTable
+from serve.answers.errors import FoldInUnavailable, RequestError, UnknownHistory, UnknownItem, UnknownUser
+from serve.answers.ports import CandidateIndex, Catalogue, FoldIn, ItemScorer
+from serve.answers.rerank import RERANKED, diversify, relevance_of, reorder
+from serve.answers.selection import NO_ROWS, Selection, cut, first_good, walk
+from serve.answers.types import Answers, Query, Recommendation, Rows, Scores, SimilarQuery, Source
+
+NO_SCORES: Scores = np.empty(0, dtype=np.float32)
+WALKED = 256
+"""Rankings up to this length, with no more to leave out, are walked in plain Python."""
+MAX_FOLDED = 1000
+"""Most of a user's own items that are folded in with recent ones."""
+
+
+@dataclass(slots=True)
+class _Task:
+    """A question on its way, in row numbers; `vector` is None if popular, `user_index` -1 where no user asks.
+
+    `complete` if no item is missed, `ranked` if no row is to be left out any more and all are in order.
+    """
+
+    position: int
+    query: Query | SimilarQuery
+    source: Source
+    vector: npt.NDArray[np.float32] | None
+    blocked: Rows
+    allowed: Rows | None
+    unknown: list[str]
+    exact: bool
+    rows: Rows = field(default_factory=lambda: NO_ROWS)
+    scores: Scores = field(default_factory=lambda: NO_SCORES)
+    user_index: int = -1
+    ranked: bool = False
+    complete: bool = True
+
+    @property
+    def wanted(self) -> int:
+        if isinstance(self.query, Query) and self.query.reranks:
+            return RERANKED
+        return self.query.k + self.query.offset
+
+
+class Recommender:
+    """Answers questions about one model. Thread-safe: it keeps nothing between calls.
+
+    Args:
+        name: The model's, for errors.
+        catalogue: Users and items, N of them.
+        index: Approximate or exact search over the item embeddings.
+        exact: Exact search over the item embeddings, by inner product.
+        cosine: Exact search over the item embeddings scaled to unit length.
+        fold_in: Histories to vectors; None when the model cannot.
+        answers: Ready answers of the users; None when there are none.
+        max_over_fetch: Most candidates to ask of an approximate index; for more, every item is scored.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        catalogue: Catalogue,
+        *,
+        index: CandidateIndex,
+        exact: ItemScorer,
+        cosine: ItemScorer,
+        fold_in: FoldIn | None = None,
+        answers: AnswerTable | None = None,
+        max_over_fetch: int = 1024,
+    ) -> None:
+        self.name = name
+        self.catalogue = catalogue
+        self._index = index
+        self._exact = exact
+        self._cosine = cosine
+        self._fold_in = fold_in
+        self.answers = answers
+        self._max_over_fetch = max_over_fetch
+        self._num_items = exact.num_items
+        self._selection = Selection(catalogue)
+
+    @property
+    def has_fold_in(self) -> bool:
+        """Whether histories can be answered."""
+        return self._fold_in is not None
+
+    def recommend(self, queries: Sequence[Query]) -> Answers:
+        """Answer a batch of questions; one that fails does not fail the others.
+
+        Args:
+            queries: Already checked against the server's limits.
+
+        Returns:
+            One outcome per question, and where the time went.
+        """
+        started = perf_counter_ns()
+        tasks: list[_Task] = []
+        failures: dict[int, RequestError] = {}
+        for position, query in enumerate(queries):
+            try:
+                tasks.append(self._encode(position, query))
+            except RequestError as error:
+                failures[position] = error
+        return self._answer(tasks, failures, self._index, self._exact, started)
+
+    def similar_items(self, query: SimilarQuery) -> Answers:
+        """Answer an item-to-item question, exactly, by cosine.
+
+        Args:
+            query: Already checked against the server's limits.
+
+        Returns:
+            One outcome, and where the time went.
+        """
+        started = perf_counter_ns()
+        try:
+            tasks, failures = [self._encode_item(query)], {}
+        except RequestError as error:
+            tasks, failures = [], {0: error}
+        return self._answer(tasks, failures, self._cosine, self._cosine, started)
+
+    def _answer(
+        self,
+        tasks: list[_Task],
+        failures: dict[int, RequestError],
+        index: CandidateIndex,
+        exact: ItemScorer,
+        started: int,
+    ) -> Answers:
+        encoded = perf_counter_ns()
+        self._search(tasks, index, exact)
+        searched = perf_counter_ns()
+        outcomes: dict[int, Recommendation | RequestError] = {**failures}
+        for task in tasks:
+            outcomes[task.position] = self._finish(task, exact)
+        filtered = perf_counter_ns()
+        in_order = [outcomes[position] for position in range(len(outcomes))]
+        return Answers(in_order, encoded - started, searched - encoded, filtered - searched)
+
+    def _encode(self, position: int, query: Query) -> _Task:
+        allowed, unlisted = self._selection.allowed(query.allow_item_ids, query.allow_categories)
+        user_index = self.catalogue.user_ids.index_of(query.user_id) if query.user_id is not None else -1
+        if query.user_id is None:
+            source, (vector, has, unknown) = Source.FOLD_IN, self._encode_history(query)
+        elif query.recent:
+            source, (vector, has, unknown) = Source.UPDATED, self._encode_updated(query, user_index)
+        else:
+            source, (vector, has, unknown) = Source.PERSONAL, self._encode_user(query, user_index)
+        blocked = self._selection.blocked(NO_ROWS if query.include_seen else has, query.exclude_item_ids)
+        return _Task(
+            position=position,
+            query=query,
+            source=source if vector is not None else Source.POPULAR,
+            vector=vector,
+            blocked=blocked,
+            allowed=allowed,
+            unknown=list(dict.fromkeys([*unknown, *unlisted])) if unknown or unlisted else [],
+            exact=query.exact,
+            user_index=user_index,
+        )
+
+    def _encode_user(self, query: Query, user_index: int) -> tuple[npt.NDArray[np.float32] | None, Rows, list[str]]:
+        if user_index >= 0:
+            embedding = self.catalogue.user_embeddings[user_index]
+            return embedding.astype(np.float32, copy=False), self._selection.seen(user_index), []
+        if not query.allow_fallback:
+            raise UnknownUser(query.user_id or "")
+        return None, NO_ROWS, []
+
+    def _encode_updated(self, query: Query, user_index: int) -> tuple[npt.NDArray[np.float32] | None, Rows, list[str]]:
+        """A user's own vector, moved as far as its fold-in moves when the recent items join what it has."""
+        vector, has, _ = self._encode_user(query, user_index)
+        recent, unknown = self._selection.rows_of(query.recent)
+        if vector is None or not len(recent):
+            return vector, np.concatenate([has, recent]), unknown
+        if self._fold_in is None:
+            raise FoldInUnavailable(self.name)
+        before = has[-MAX_FOLDED:].astype(np.int64)
+        after = self._fold_in.encode(np.unique(np.concatenate([before, recent])))
+        reference = self._fold_in.encode(before) if len(before) else np.zeros_like(after)
+        # Trained and folded-in vectors agree in direction, not in length.
+        length = np.linalg.norm(reference if len(before) else after)
+        scale = np.linalg.norm(vector) / length if length > 0 else np.float32(1)
+        moved: npt.NDArray[np.float32] = (vector + scale * (after - reference)).astype(np.float32)
+        return moved, np.concatenate([has, recent]), unknown
+
+    def _encode_history(self, query: Query) -> tuple[npt.NDArray[np.float32] | None, Rows, list[str]]:
+        history, unknown = self._selection.rows_of(query.history)
+        if len(history) and self._fold_in is not None:
+            return self._fold_in.encode(history), history, unknown
+        if query.allow_fallback:
+            return None, history, unknown
+        if self._fold_in is None:
+            raise FoldInUnavailable(self.name)
+        raise UnknownHistory(", ".join([*query.history[:3], *(["..."] if len(query.history) > 3 else [])]))
+
+    def _encode_item(self, query: SimilarQuery) -> _Task:
+        row = self.catalogue.item_ids.index_of(query.item_id)
+        if row < 0:
+            raise UnknownItem(query.item_id)
+        allowed, unknown = self._selection.allowed(query.allow_item_ids, query.allow_categories)
+        return _Task(
+            position=0,
+            query=query,
+            source=Source.SIMILAR,
+            vector=self._cosine.item_vector(row),
+            blocked=self._selection.blocked(np.array([row]), query.exclude_item_ids),
+            allowed=allowed,
+            unknown=unknown,
+            exact=True,
+        )
+
+    def _search(self, tasks: list[_Task], index: CandidateIndex, exact: ItemScorer) -> None:
+        groups: dict[tuple[bool, int], list[_Task]] = {}
+        for task in tasks:
+            if task.vector is None:
+                task.rows, task.scores = self._selection.popular(task.wanted, task.blocked, task.allowed)
+                task.ranked = True
+            elif self.answers and (ready := self.answers.look_up(task.user_index, task.query, task.blocked)):
+                (task.rows, task.scores), task.ranked = ready, True
+            elif task.allowed is not None:
+                rows = self._selection.without(task.allowed, task.blocked)
+                task.rows, task.scores = rows, exact.score(task.vector, rows)
+            else:
+                fetch = self._over_fetch(task)
+                scan = task.exact or (fetch > self._max_over_fetch and not index.is_exact)
+                # Requests of like size share a search, more so where it reads all items; one alone shares with none.
+                step = 1 << (fetch - 1).bit_length() if scan or index.is_exact else 16
+                size = fetch if len(tasks) == 1 else min(-(-fetch // step) * step, self._num_items)
+                groups.setdefault((scan, size), []).append(task)
+        for (scan, size), group in groups.items():
+            _search_group(group, exact if scan else index, size)
+
+    def _over_fetch(self, task: _Task) -> int:
+        return min(task.wanted + len(task.blocked), self._num_items)
+
+    def _finish(self, task: _Task, exact: ItemScorer) -> Recommendation:
+        query = task.query
+        rows, scores = self._eligible(task)
+        if len(rows) < task.wanted and not task.complete:
+            # The approximate index found fewer than it was asked for: no answer may be short for that reason.
+            _search_group([task], exact, self._over_fetch(task))
+            rows, scores = self._eligible(task)
+        if task.vector is not None and isinstance(query, Query) and query.reranks:
+            rows, scores = self._rerank(query, np.asarray(rows), np.asarray(scores, dtype=np.float32))
+        min_score = None if task.source is Source.POPULAR else query.min_score
+        rows, scores, shortfall = cut(rows, scores, offset=query.offset, k=query.k, min_score=min_score)
+        titles = self.catalogue.item_titles if query.include_titles else None
+        return Recommendation(
+            item_ids=self.catalogue.item_ids.take(rows),
+            scores=scores,
+            source=task.source,
+            shortfall=shortfall,
+            titles=titles.take(rows) if titles is not None else [],
+            unknown_item_ids=task.unknown,
+        )
+
+    def _rerank(self, query: Query, rows: Rows, scores: Scores) -> tuple[Rows, Scores]:
+        pool = min(first_good(scores, query.min_score), RERANKED)
+        pooled = rows[:pool]
+        relevance = relevance_of(scores[:pool], self._selection.popularity_shares[pooled], query.popularity_discount)
+
+        def similarities(place: int) -> npt.NDArray[np.float32]:
+            return self._cosine.score(self._cosine.item_vector(int(pooled[place])), pooled)
+
+        return reorder(rows, scores, diversify(relevance, similarities, query.diversity, query.offset + query.k))
+
+    def _eligible(self, task: _Task) -> tuple[Rows, Scores] | tuple[list[int], list[float]]:
+        rows, scores = task.rows, task.scores
+        if task.ranked:
+            return rows, scores
+        if task.allowed is None and len(rows) <= WALKED and len(task.blocked) <= WALKED:
+            return walk(rows, scores, task.blocked)
+        keep = self._selection.free(rows, task.blocked) & (rows >= 0)
+        rows, scores = rows[keep], scores[keep]
+        order = np.lexsort((rows, -scores))
+        return rows[order], scores[order]
+
+
+def _search_group(group: list[_Task], index: CandidateIndex, size: int) -> None:
+    found = [task.vector for task in group if task.vector is not None]
+    vectors = found[0][None] if len(found) == 1 else np.stack(found)
+    scores, rows = index.search(vectors, size)
+    for number, task in enumerate(group):
+        task.rows, task.scores, task.complete = rows[number], scores[number], index.is_exact

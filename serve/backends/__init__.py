@@ -1,1 +1,0 @@
-"""Implementations of the ports: FAISS, ONNX, exact NumPy, and a fake that needs no model."""

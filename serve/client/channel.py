@@ -1,0 +1,65 @@
+"""What the clients share: a connection, a deadline and a key for each call, and errors in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from serve.client.errors import error_from_call
+
+
+class GrpcClient:
+    """A connection to a server; a context manager.
+
+    Args:
+        target: `host:port`, or any gRPC target.
+        timeout: Deadline of each call in seconds, retries included.
+        credentials: For TLS; None for plain text.
+        api_key: Shown with each call; empty for none.
+        options: Channel options.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        timeout: float,
+        credentials: grpc.ChannelCredentials | None,
+        api_key: str,
+        options: Sequence[tuple[str, Any]] = (),
+    ) -> None:
+        self.timeout = timeout
+        self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+        if credentials is None:
+            self._channel = grpc.insecure_channel(target, options)
+        else:
+            self._channel = grpc.secure_channel(target, credentials, options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._channel.close()
+
+    def _call(self, method: Any, request: Any) -> Any:
+        try:
+            return method(request, timeout=self.timeout, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise error_from_call(error) from error
+
+    def _stream(self, method: Any, request: Any, timeout: float) -> Iterator[Any]:
+        parts = method(request, timeout=timeout, metadata=self._metadata)
+        try:
+            yield from parts
+        except grpc.RpcError as error:
+            raise error_from_call(error) from error
+        finally:
+            parts.cancel()

@@ -1,0 +1,1 @@
+"""The commands of the online side: they read words, call functions, and print."""

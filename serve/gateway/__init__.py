@@ -1,1 +1,0 @@
-"""The public interface as JSON over HTTP, for browsers and curl."""

@@ -1,0 +1,1 @@
+"""Which models are live: loading, swapping, splitting and shadowing them beside requests."""

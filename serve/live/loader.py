@@ -1,0 +1,267 @@
+"""From a bundle on disk to a model that answers: open → verify → build → warm."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from export.bundle import Bundle, Manifest, open_bundle
+from export.bundle.repository import ModelRepository
+from serve.answers.answer_table import AnswerTable
+from serve.answers.errors import NothingToServe, RequestError, UnusableBundle
+from serve.answers.fold_in import OnnxFoldIn
+from serve.answers.indexes.exact import ExactIndex
+from serve.answers.indexes.faiss_index import FaissIndex
+from serve.answers.ports import Catalogue
+from serve.answers.recommender import Recommender
+from serve.answers.types import IndexSummary, ModelSummary, Query, SimilarQuery
+from serve.live.background import give_way, interrupted_often
+from serve.live.store import ServedModel
+from serve.telemetry.metrics import Metrics
+
+LOG = logging.getLogger("lowpass.serve")
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model to load.
+
+    Args:
+        name: In the repository.
+        revision: A version or a label; None for `stable` or, without one, the newest version.
+    """
+
+    name: str
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ModelChoice:
+        """Read `NAME` or `NAME:VERSION-OR-LABEL`."""
+        name, _, revision = text.partition(":")
+        return cls(name, revision or None)
+
+
+def choose_models(repository: ModelRepository, wanted: Sequence[str]) -> list[ModelChoice]:
+    """What to load.
+
+    Args:
+        repository: Where bundles are.
+        wanted: `NAME` or `NAME:VERSION-OR-LABEL`; empty for every model.
+
+    Raises:
+        NothingToServe: The repository is empty.
+    """
+    choices = [ModelChoice.parse(text) for text in wanted or repository.models()]
+    if not choices:
+        raise NothingToServe(f"{repository.root}: holds no model: fill it with 'lowpass export'")
+    return list(dict.fromkeys(choices))
+
+
+def load_model(
+    name: str, path: Path, *, verify: bool = True, copy_up_to: int = 0, recorded: Sequence[Query] = ()
+) -> ServedModel:
+    """Open, verify, build and warm one model.
+
+    Args:
+        name: Of the model.
+        path: Of its bundle.
+        verify: Also read every byte of it.
+        copy_up_to: A bundle of at most so many bytes is read into memory; a larger one is mapped.
+        recorded: Questions that callers really asked, to warm it with.
+
+    Raises:
+        BundleError: The bundle, or its place in the repository, is wrong.
+        UnusableBundle: It opened but cannot answer.
+    """
+    started = perf_counter()
+    bundle = open_bundle(path, verify=verify, copy_up_to=copy_up_to)
+    summary = summarise(bundle.manifest, name, path.name, bundle.index_path)
+    recommender = build_recommender(bundle, name)
+    warm_up(recommender, path, recorded)
+    return ServedModel(summary, recommender, perf_counter() - started)
+
+
+class BackgroundLoader:
+    """Loads on a thread of lower priority, and remembers what went wrong.
+
+    Args:
+        metrics: Where loads are counted.
+        verify: Read every byte of a bundle before serving it.
+        copy_up_to: A bundle of at most so many bytes is read into memory; a larger one is mapped.
+        prepare_thread: Called once in the loading thread.
+
+    Attributes:
+        errors: (model, version) → why its latest load failed.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        verify: bool = True,
+        copy_up_to: int = 0,
+        prepare_thread: Callable[[], None] | None = None,
+    ) -> None:
+        self.errors: dict[tuple[str, str], str] = {}
+        self._metrics = metrics
+        self._options: dict[str, Any] = {"verify": verify, "copy_up_to": copy_up_to}
+        self._prepare_thread = prepare_thread
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lowpass-load", initializer=self._begin)
+
+    def load(self, name: str, path: Path, recorded: Sequence[Query] = ()) -> ServedModel:
+        """Load a model and wait for it; see `load_model`.
+
+        Raises:
+            BundleError: The bundle is wrong.
+            UnusableBundle: It opened but cannot answer.
+        """
+        which = {"model": name, "version": path.name}
+        try:
+            model = self._thread.submit(self._load, name, path, recorded).result()
+        except Exception as error:
+            self.errors[name, path.name] = str(error)
+            self._metrics.load_failed(name)
+            LOG.error("load failed", extra={"fields": {**which, "error": str(error)}})
+            raise
+        self.errors.pop((name, path.name), None)
+        self._metrics.model_loaded(model.summary, model.load_seconds)
+        details = {"bundle_id": model.summary.bundle_id, "load_seconds": round(model.load_seconds, 3)}
+        LOG.info("model loaded", extra={"fields": {**which, **details}})
+        return model
+
+    def stop(self) -> None:
+        """Load nothing more."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _load(self, name: str, path: Path, recorded: Sequence[Query]) -> ServedModel:
+        with interrupted_often():
+            return load_model(name, path, recorded=recorded, **self._options)
+
+    def _begin(self) -> None:
+        give_way()
+        if self._prepare_thread is not None:
+            self._prepare_thread()
+
+
+def build_recommender(bundle: Bundle, name: str) -> Recommender:
+    """Put a bundle's parts together.
+
+    Args:
+        bundle: Opened.
+        name: The model's.
+
+    Raises:
+        TruncatedIndex: The index file is not whole.
+        UnusableBundle: The index does not fit the items, or a graph cannot be read.
+    """
+    card = bundle.manifest.index
+    # A plain view of the mapped memory: indexing a np.memmap costs a Python call each time.
+    items = np.asarray(bundle.item_embeddings)
+    index = FaissIndex.open(bundle.index_path, card.search, items, in_memory=bundle.in_memory)
+    if (index.num_items, index.dim) != items.shape:
+        raise UnusableBundle(
+            f"{bundle.index_path}: {index.num_items} vectors of {index.dim} for {items.shape[0]} items of"
+            f" {items.shape[1]}: export the bundle again"
+        )
+    names = bundle.category_names
+    catalogue = Catalogue(
+        user_ids=bundle.user_ids,
+        item_ids=bundle.item_ids,
+        user_embeddings=np.asarray(bundle.user_embeddings),
+        seen_indptr=np.asarray(bundle.seen_indptr),
+        seen_indices=np.asarray(bundle.seen_indices),
+        popularity=np.asarray(bundle.popularity),
+        item_titles=bundle.item_titles,
+        category_names=tuple(names.take(range(len(names)))) if names is not None else (),
+        category_indptr=bundle.category_indptr,
+        category_indices=bundle.category_indices,
+    )
+    return Recommender(
+        name,
+        catalogue,
+        index=index,
+        exact=ExactIndex(items),
+        cosine=ExactIndex.by_cosine(items),
+        fold_in=OnnxFoldIn(bundle.fold_in_onnx_path, items if bundle.in_memory else None),
+        answers=_answer_table(bundle),
+    )
+
+
+def _answer_table(bundle: Bundle) -> AnswerTable | None:
+    if bundle.answer_rows is None or bundle.answer_scores is None:
+        return None
+    return AnswerTable(np.asarray(bundle.answer_rows), np.asarray(bundle.answer_scores), len(bundle.item_ids))
+
+
+def warm_up(recommender: Recommender, path: Path, recorded: Sequence[Query] = ()) -> None:
+    """Ask every kind of question once, so that pages are mapped and graphs planned before the first caller.
+
+    Args:
+        recommender: To be warmed.
+        path: Its bundle, for the error.
+        recorded: Asked too; one of them may be refused, since another version may not know its user.
+
+    Raises:
+        UnusableBundle: It cannot answer.
+    """
+    catalogue = recommender.catalogue
+    users, item = len(catalogue.user_ids), catalogue.item_ids.get(0)
+    rows = np.unique(np.linspace(0, users - 1, num=min(users, 64), dtype=np.int64))
+    ids = [catalogue.user_ids.get(int(row)) for row in rows]
+    # With an answer table the plain question does not reach the index.
+    queries = [Query(user_id, include_seen=include_seen) for user_id in ids for include_seen in (False, True)]
+    queries += [Query(history=[item]), Query(history=[item], exact=True), Query("", allow_fallback=True)]
+    try:
+        answers = [recommender.recommend([query]) for query in queries]
+        answers += [recommender.recommend(queries), recommender.similar_items(SimilarQuery(item))]
+        for query in recorded:
+            recommender.recommend([query])
+    except Exception as error:
+        raise UnusableBundle(f"{path}: cannot answer ({error}): export the bundle again") from error
+    for outcome in (outcome for answer in answers for outcome in answer.outcomes):
+        if isinstance(outcome, RequestError):
+            raise UnusableBundle(f"{path}: cannot answer ({outcome}): export the bundle again")
+
+
+def summarise(manifest: Manifest, name: str, version: str, index_path: Path) -> ModelSummary:
+    """What GetInfo and the metrics say of a bundle.
+
+    Args:
+        manifest: Its manifest.
+        name: Of the model in the repository.
+        version: In the repository.
+        index_path: Its index file.
+    """
+    card, index = manifest.model, manifest.index
+    return ModelSummary(
+        name=name,
+        version=version,
+        bundle_id=manifest.bundle_id,
+        backbone=card.backbone,
+        method=card.method,
+        teacher=card.teacher or "",
+        dim=card.dim,
+        num_parameters=card.num_parameters,
+        users=manifest.counts["users"],
+        items=manifest.counts["items"],
+        quality={key: float(value) for key, value in manifest.quality.items() if _is_number(value)},
+        index=IndexSummary(
+            factory=index.factory,
+            search=dict(index.search),
+            ann_recall=index.ann_recall,
+            ann_recall_k=index.ann_recall_k,
+            bytes_per_item=index.bytes_per_item,
+            size_bytes=index_path.stat().st_size,
+        ),
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,1 @@
+"""A serving process: its options, its parts put together, and the supervisor of several."""

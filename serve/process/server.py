@@ -1,0 +1,297 @@
+"""The server put together, and the order in which it starts and stops, written once.
+
+Start: take the addresses → metrics → accept, health NOT_SERVING → load, verify, warm → admit → health SERVING.
+Stop: health NOT_SERVING → wait one probe period → admit and accept nothing more → drain → close → metrics last.
+Changes of models stop first, so that nothing is loaded for callers who are leaving.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from queue import SimpleQueue
+
+from prometheus_client import CollectorRegistry, disable_created_metrics
+
+from export.bundle.repository import STABLE, ModelRepository
+from serve.answers.admission import Admission
+from serve.answers.fake import fake_model
+from serve.answers.indexes.faiss_index import limit_native_threads
+from serve.live.manager import ModelManager
+from serve.live.shadow import Shadow
+from serve.live.store import ModelStore, ServedModel
+from serve.process.announcement import ADDRESSES, announce, stop_signals
+from serve.process.options import ServerOptions
+from serve.rpc.admin import ADMIN_SERVICE, ModelAdminService
+from serve.rpc.credentials import ApiKeys, Authorize
+from serve.rpc.services import SERVICE, RecommenderService
+from serve.telemetry.access_log import AccessLog
+from serve.telemetry.logs import log_to_stderr
+from serve.telemetry.metrics import Metrics, MetricsEndpoint
+from serve.telemetry.traces import open_tracing
+from serve.transport.address import split_address
+from serve.transport.base import MakeTransport, TransportSettings
+from serve.transport.choice import choose_transport
+from serve.transport.http_gateway import Gateway
+from serve.transport.http_server import HttpServer
+
+LOG = logging.getLogger("lowpass.serve")
+ADMIN_IN_FLIGHT, ADMIN_SECONDS = 16, 3600.0
+
+
+class Server:
+    """One process that serves.
+
+    Args:
+        options: How.
+        transport: Makes the transport; None for the one that the options name.
+
+    Attributes:
+        address: Of gRPC, once started.
+        metrics_address: Of Prometheus, once started.
+        admin_address: Where models are changed, once started; empty for nowhere.
+        health_address: Of health alone, once started; empty for nowhere.
+        http_address: Of JSON over HTTP, once started; empty for nowhere.
+        transport_name: Of the transport that the options chose.
+    """
+
+    def __init__(self, options: ServerOptions, transport: MakeTransport | None = None) -> None:
+        self.transport_name = ""
+        if transport is None:
+            self.transport_name, transport = choose_transport(options.transport, needs_grpcio=options.needs_grpcio)
+        self.address = self.metrics_address = self.admin_address = self.health_address = ""
+        self.http_address, self.is_serving = "", False
+        self.store = ModelStore()
+        self.metrics = Metrics(CollectorRegistry())
+        limits, shares_port = options.limits, options.processes > 1
+        self.admission = Admission(limits.max_in_flight, max_wait=limits.max_wait, workers=options.workers)
+        self.metrics.watch_in_flight(lambda: self.admission.in_flight)
+        self._options = options
+        self._tracing = open_tracing(options.trace_endpoint, options.trace_share)
+        self._shadow = Shadow(self.store, self.metrics.shadow, self._is_busy, limit_native_threads)
+        self._manager = None if options.repository is None else self._manage(options.repository)
+        service = self._service()
+        self._transport = transport(
+            TransportSettings(
+                services={SERVICE: service.methods()},
+                admission=self.admission,
+                limits=options.limits,
+                metrics=self.metrics,
+                workers=options.workers,
+                batch_wait=options.batch_wait,
+                shares_port=shares_port,
+                reflection=options.reflection,
+                prepare_thread=limit_native_threads,
+                authorize=_authorize(options.api_keys),
+                tls=options.tls,
+                access_log=AccessLog(options.access_log),
+                tracing=self._tracing,
+            )
+        )
+        self._admin = None
+        if self._manager is not None and options.admin_address:
+            self._admin = transport(self._admin_settings(self._manager))
+        self._health = transport(self._health_settings()) if options.health_address else None
+        self._http = self._gateway(service) if options.http_address else None
+        self._endpoint: MetricsEndpoint | None = None
+
+    def _service(self) -> RecommenderService:
+        # Streamed batches hold workers for long: half of them, so that other callers find one.
+        max_streams = max(1, self._options.workers // 2)
+        version = metadata.version("lowpass")
+        return RecommenderService(
+            self.store, self._options.limits, self.metrics, version, self._shadow, max_streams=max_streams
+        )
+
+    def _is_busy(self) -> bool:
+        return self.admission.in_flight > self._options.workers
+
+    def _manage(self, repository: Path) -> ModelManager:
+        return ModelManager(
+            ModelRepository(repository),
+            self._options.models,
+            self.store,
+            self.metrics,
+            verify=self._options.verify,
+            copy_up_to=self._options.copy_up_to,
+            prepare_thread=limit_native_threads,
+        )
+
+    def _admin_settings(self, manager: ModelManager) -> TransportSettings:
+        admission = Admission(ADMIN_IN_FLIGHT)
+        admission.open()
+        return TransportSettings(
+            services={ADMIN_SERVICE: ModelAdminService(manager, self._shadow).methods()},
+            admission=admission,
+            limits=replace(self._options.limits, max_in_flight=ADMIN_IN_FLIGHT, max_deadline=ADMIN_SECONDS),
+            metrics=self.metrics,
+            workers=2,
+            reflection=self._options.reflection,
+            authorize=_authorize(self._options.admin_api_keys),
+            tls=self._options.tls,
+            access_log=AccessLog(1.0),
+        )
+
+    def _gateway(self, service: RecommenderService) -> HttpServer:
+        options = self._options
+        gateway = Gateway(
+            service.methods(),
+            self.admission,
+            options.limits,
+            self.metrics,
+            _authorize(options.api_keys),
+            lambda: self.is_serving,
+            AccessLog(options.access_log),
+            self._tracing,
+        )
+        tls, shares_port = options.tls, options.processes > 1
+        return HttpServer(gateway, options.limits.max_message_bytes, tls, shares_port=shares_port)
+
+    def _health_settings(self) -> TransportSettings:
+        return TransportSettings(
+            services={SERVICE: ()},
+            admission=Admission(0),
+            limits=self._options.limits,
+            metrics=self.metrics,
+            workers=1,
+            shares_port=self._options.processes > 1,
+            reflection=False,
+        )
+
+    def start(self) -> None:
+        """Start, and return when ready.
+
+        Raises:
+            StartupError: An address, the repository or a bundle is unusable.
+            BundleError: A bundle is wrong.
+        """
+        try:
+            self._accept()
+            self.prepare()
+            if self._admin is not None:
+                self._admin.start()
+                self._admin.set_serving(True)
+        except BaseException:
+            self._close(grace=0.0)
+            raise
+
+    def prepare(self) -> None:
+        """Load and admit, unless that is done; called before `start` where only who can answer may accept.
+
+        Raises:
+            StartupError: The repository or a bundle is unusable.
+            BundleError: A bundle is wrong.
+        """
+        if not self.is_serving:
+            self._load()
+            self.admission.open()
+            self._set_serving(True)
+
+    def _accept(self) -> None:
+        options = self._options
+        split_address("--address", options.address)
+        self.address = self._transport.bind(options.address)
+        if options.metrics_address:
+            host, port = split_address("--metrics-address", options.metrics_address)
+            self._endpoint = MetricsEndpoint.start(host, port, self.metrics.registry)
+            self.metrics_address = self._endpoint.address
+        if self._admin is not None:
+            split_address("--admin-address", options.admin_address)
+            self.admin_address = self._admin.bind(options.admin_address)
+        if self._health is not None:
+            split_address("--health-address", options.health_address)
+            self.health_address = self._health.bind(options.health_address)
+            self._health.start()
+        if self._http is not None:
+            self.http_address = self._http.bind(options.http_address)
+            self._http.start()
+        self._transport.start()
+
+    def _set_serving(self, serving: bool) -> None:
+        self.is_serving = serving
+        self._transport.set_serving(serving)
+        if self._health is not None:
+            self._health.set_serving(serving)
+
+    def stop(self) -> bool:
+        """Stop in order; returns whether everything in flight ended in time."""
+        self._set_serving(False)
+        time.sleep(self._options.drain_wait)
+        return self._close(self._options.grace)
+
+    def _close(self, grace: float) -> bool:
+        if self._admin is not None:
+            self._admin.stop(0.0)
+        self._shadow.stop()
+        if self._manager is not None:
+            self._manager.stop()
+        self.admission.close()
+        drained = self._transport.stop(grace)
+        if self._http is not None:
+            self._http.stop(grace)
+        if self._health is not None:
+            self._health.stop(0.0)
+        if self._tracing is not None:
+            self._tracing.stop()
+        if self._endpoint is not None:
+            self._endpoint.stop()
+        return drained
+
+    def _load(self) -> None:
+        limit_native_threads()
+        if self._manager is None:
+            model = ServedModel(*fake_model())
+            self.store.add(model)
+            self.store.point(model.summary.name, {STABLE: model.summary.version})
+            self.metrics.model_loaded(model.summary, model.load_seconds)
+            return
+        self._manager.start()
+        for name, shares in self._options.splits.items():
+            self._manager.set_split(name, shares)
+        for name, rule in self._options.shadows.items():
+            self._shadow.set_rule(name, rule)
+        if self._options.watch:
+            self._manager.watch(self._options.watch)
+
+
+def _authorize(keys: Path | None) -> Authorize | None:
+    return None if keys is None else ApiKeys(keys).authorize
+
+
+def run(options: ServerOptions) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code.
+
+    Args:
+        options: How.
+
+    Raises:
+        StartupError: An address, the repository or a bundle is unusable.
+        BundleError: A bundle is wrong.
+    """
+    log_to_stderr()
+    # One more series per child, which no query here needs.
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # not annotated there
+    server = Server(options)
+    server.start()
+    stops: SimpleQueue[str] = SimpleQueue()
+    with stop_signals(stops.put):
+        addresses = {name: getattr(server, name) for name in ADDRESSES}
+        models = [f"{model.summary.name}:{model.summary.version}" for model in server.store.models]
+        announce(options, {**addresses, "models": models, "transport": server.transport_name})
+        return stop_in_order(server, stops.get())
+
+
+def stop_in_order(server: Server, reason: str) -> int:
+    """Stop, with a line in the log before and after; returns the exit code.
+
+    Args:
+        server: Started.
+        reason: Why it stops.
+    """
+    LOG.info("stopping", extra={"fields": {"signal": reason, "in_flight": server.admission.in_flight}})
+    drained = server.stop()
+    LOG.info("stopped", extra={"fields": {"drained": drained, "handled": server.metrics.handled()}})
+    return 0 if drained else 1

@@ -1,0 +1,288 @@
+"""`lowpass serve --workers N`: the process that starts workers, keeps them up, and stops them.
+
+Start: hold the addresses → the endpoint of all series → one worker → the others → all ready → announce.
+What is wrong with a bundle, the first worker says once, and ends the whole as it would end a single server. From then
+on a worker that ends is started again, after a wait that grows with each end in a row.
+Stop: SIGTERM to every worker → each drains → the endpoint last.
+
+A worker is restarted when it ends, not when it is slow: `lowpass_worker_up` tells of one that hangs.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from serve.answers.errors import StartupError
+from serve.process.announcement import ADDRESSES, announce, stop_signals
+from serve.process.backoff import Backoff
+from serve.process.merged_series import MergedSeries, WorkerState
+from serve.process.options import ServerOptions
+from serve.process.shared_port import SharedPort
+from serve.process.worker_process import Ended, Failed, Ready, Report, Worker, WorkerProcess
+from serve.telemetry.logs import log_to_stderr
+from serve.telemetry.metrics import MetricsEndpoint
+from serve.transport.address import split_address
+
+LOG = logging.getLogger("lowpass.serve")
+SHARED = {"address": "--address", "health_address": "--health-address", "http_address": "--http-address"}
+SLACK = 10.0
+"""Beyond its drain wait and grace, a worker may take so long to end, in seconds; then it is killed."""
+
+
+class WorkerFailed(Exception):
+    """A worker cannot start.
+
+    Args:
+        message: Why.
+        exit_code: Whose fault that is: 2 the user's, 1 ours.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class OneProcessOnly(StartupError):
+    """An option that several workers cannot follow together."""
+
+
+@dataclass
+class _Place:
+    """Where one worker after another serves.
+
+    Attributes:
+        worker: Started; None while none is.
+        ready_since: When it became ready, on the supervisor's clock; None before.
+        due: When to start one; None while there is one.
+        backoff: How long to wait when it ends.
+        restarts: How often one was started again.
+    """
+
+    worker: Worker | None = None
+    ready_since: float | None = None
+    due: float | None = None
+    backoff: Backoff = field(default_factory=Backoff)
+    restarts: int = 0
+
+
+class Supervisor:
+    """Keeps workers up.
+
+    Args:
+        count: How many.
+        start: Starts the worker of a number, which reports what becomes of it.
+        clock: In seconds, rising.
+
+    Attributes:
+        ready: What the first worker said when it was ready.
+    """
+
+    def __init__(
+        self, count: int, start: Callable[[int, Report], Worker], clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._start = start
+        self._clock = clock
+        self._places = [_Place() for _ in range(count)]
+        self._events: SimpleQueue[Ready | Failed | Ended | str] = SimpleQueue()
+        self.ready: dict[str, Any] = {}
+
+    def tell(self, signal_name: str) -> None:
+        """Let it stop; may be called from a signal handler."""
+        self._events.put(signal_name)
+
+    def states(self) -> list[WorkerState]:
+        """The workers that serve, by number."""
+        return [
+            WorkerState(place.worker if place.ready_since is not None else None, place.restarts)
+            for place in self._places
+        ]
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the workers."""
+        return [place.worker.pid for place in self._places if place.worker is not None]
+
+    def bring_up(self) -> str:
+        """Start one worker, then the others; returns when all are ready, or with the name of a signal that came before.
+
+        Raises:
+            WorkerFailed: One cannot start.
+        """
+        numbers = range(len(self._places))
+        return self._start_together(numbers[:1]) or self._start_together(numbers[1:])
+
+    def keep_up(self) -> str:
+        """Start anew whichever worker ends; returns the name of the signal that says stop."""
+        while not isinstance(event := self._next(), str):
+            self.handle(event)
+        return event
+
+    def start_due(self) -> float | None:
+        """Start what is due; returns the seconds until something else is, None for never."""
+        for number, place in enumerate(self._places):
+            if place.due is not None and place.due <= self._clock():
+                place.restarts += 1
+                try:
+                    self._launch(number)
+                except OSError as error:
+                    wait = place.backoff.after(0.0)
+                    place.due = self._clock() + wait
+                    fields = {"worker": number, "error": str(error), "restart_in": wait}
+                    LOG.error("worker cannot start", extra={"fields": fields})
+        return min((place.due - self._clock() for place in self._places if place.due is not None), default=None)
+
+    def handle(self, event: Ready | Failed | Ended) -> None:
+        """Take note of what became of a worker."""
+        place = self._places[event.number]
+        if place.worker is None:
+            raise RuntimeError(f"worker {event.number} spoke after its end")
+        which: dict[str, Any] = {"worker": event.number, "pid": place.worker.pid}
+        if isinstance(event, Ready):
+            place.ready_since = self._clock()
+            self.ready = self.ready or event.content
+            LOG.info("worker ready", extra={"fields": {**which, **event.content}})
+        elif isinstance(event, Failed):
+            LOG.error("worker cannot start", extra={"fields": {**which, "error": event.error}})
+        else:
+            which |= _how_ended(place.worker.reap())
+            served = 0.0 if place.ready_since is None else self._clock() - place.ready_since
+            wait = place.backoff.after(served)
+            place.worker, place.ready_since, place.due = None, None, self._clock() + wait
+            LOG.error("worker ended", extra={"fields": {**which, "served": round(served, 3), "restart_in": wait}})
+
+    def end(self, within: float) -> bool:
+        """Let every worker stop in order.
+
+        Args:
+            within: Whoever is not done after so long is killed, in seconds.
+
+        Returns:
+            Whether all were done in time, with nothing cut off; one that was not ready yet had nothing to do.
+        """
+        left = {number: place.worker for number, place in enumerate(self._places) if place.worker is not None}
+        for worker in left.values():
+            worker.terminate()
+        give_up, in_order = monotonic() + within, True
+        while left:
+            try:
+                event = self._events.get(timeout=max(0.0, give_up - monotonic()))
+            except Empty:
+                in_order, give_up = False, monotonic() + SLACK
+                for worker in left.values():
+                    worker.kill()
+                continue
+            if isinstance(event, Ended):
+                worker = left.pop(event.number)
+                ended = _how_ended(worker.reap())
+                was_ready = self._places[event.number].ready_since is not None
+                in_order = in_order and (ended == {"exit_code": 0} or not was_ready)
+                LOG.info("worker ended", extra={"fields": {"worker": event.number, "pid": worker.pid, **ended}})
+        return in_order
+
+    def _start_together(self, numbers: Sequence[int]) -> str:
+        for number in numbers:
+            self._launch(number)
+        while any(self._places[number].ready_since is None for number in numbers):
+            event = self._next()
+            if isinstance(event, str):
+                return event
+            if isinstance(event, Failed):
+                raise WorkerFailed(event.error, event.exit_code)
+            was_ready = self._places[event.number].ready_since is not None
+            self.handle(event)
+            if isinstance(event, Ended) and not was_ready:
+                raise WorkerFailed(f"worker {event.number} ended before it was ready; the log says how", 1)
+        return ""
+
+    def _next(self) -> Ready | Failed | Ended | str:
+        """What comes next; meanwhile start what is due."""
+        while True:
+            wait = self.start_due()
+            with suppress(Empty):
+                return self._events.get(timeout=wait)
+
+    def _launch(self, number: int) -> None:
+        place = self._places[number]
+        place.due = None
+        place.worker = self._start(number, self._events.put)
+        LOG.info("worker started", extra={"fields": {"worker": number, "pid": place.worker.pid}})
+
+
+def _how_ended(exit_code: int) -> dict[str, Any]:
+    return {"signal": signal.Signals(-exit_code).name} if exit_code < 0 else {"exit_code": exit_code}
+
+
+def run(options: ServerOptions) -> int:
+    """Serve with several workers until SIGTERM or SIGINT; returns the exit code.
+
+    Args:
+        options: How; `processes` says how many.
+
+    Raises:
+        StartupError: An address is unusable, or an option is for a single process.
+        WorkerFailed: A worker cannot start.
+    """
+    log_to_stderr()
+    if options.admin_address:
+        raise OneProcessOnly(
+            "--admin-address: would change one of several workers; move labels with 'lowpass label set' and let every"
+            " worker follow them with --watch"
+        )
+    with ExitStack() as stack:
+        shared: dict[str, Any] = {name: stack.enter_context(_held(options, name)) for name in SHARED}
+        worker_options = replace(options, metrics_address="", ready_file=None, **shared)
+        supervisor = Supervisor(options.processes, lambda number, tell: WorkerProcess(worker_options, number, tell))
+        stack.enter_context(stop_signals(supervisor.tell))
+        metrics_address = stack.enter_context(_endpoint(options, supervisor))
+        try:
+            told = supervisor.bring_up()
+        except BaseException:
+            supervisor.end(0.0)
+            raise
+        if not told:
+            addresses = {**dict.fromkeys(ADDRESSES, ""), **shared, "metrics_address": metrics_address}
+            announce(options, {**addresses, **supervisor.ready, "workers": supervisor.pids})
+            told = supervisor.keep_up()
+        LOG.info("stopping", extra={"fields": {"signal": told, "workers": supervisor.pids}})
+        drained = supervisor.end(options.drain_wait + options.grace + SLACK)
+        LOG.info("stopped", extra={"fields": {"drained": drained}})
+    return 0 if drained else 1
+
+
+@contextmanager
+def _held(options: ServerOptions, name: str) -> Iterator[str]:
+    """Hold one of the shared addresses, if it is asked for."""
+    address = getattr(options, name)
+    if not address:
+        yield ""
+        return
+    port = SharedPort(SHARED[name], address)
+    try:
+        yield port.address
+    finally:
+        port.close()
+
+
+@contextmanager
+def _endpoint(options: ServerOptions, supervisor: Supervisor) -> Iterator[str]:
+    """Offer the series of all workers, if that is asked for."""
+    if not options.metrics_address:
+        yield ""
+        return
+    registry = CollectorRegistry()
+    ProcessCollector(namespace="lowpass_supervisor", registry=registry)
+    registry.register(MergedSeries(supervisor.states))
+    endpoint = MetricsEndpoint.start(*split_address("--metrics-address", options.metrics_address), registry)
+    try:
+        yield endpoint.address
+    finally:
+        endpoint.stop()

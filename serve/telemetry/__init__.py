@@ -1,0 +1,1 @@
+"""What is told of requests: Prometheus series, traces and log lines."""

@@ -1,1 +1,0 @@
-"""Several processes that serve on one port, and the process that keeps them up."""
