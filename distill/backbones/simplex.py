@@ -29,8 +29,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from distill.backbones.base import Backbone
-from distill.backbones.sampling import Batch, Sampler
-from distill.backbones.shared_negatives import SharedNegativesSampler, taken_pairs
+from distill.backbones.sampling import Batch, Sampler, SharedNegativesSampler, taken_pairs
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.graph.propagation import SparseMatrix

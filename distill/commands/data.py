@@ -9,16 +9,13 @@ from typing import Any
 
 import click
 
-from distill.data.catalog import CATALOG, CatalogEntry, find_entry
-from distill.data.download import fetch as download
-from distill.data.download import take_local
-from distill.data.inspection import describe, format_description
-from distill.data.interactions import Interactions, load_interactions, save_interactions
+from distill.data.interactions import Interactions, describe, format_description, load_interactions, save_interactions
 from distill.data.item_metadata import read_item_metadata
-from distill.data.prepare import PrepareOptions
+from distill.data.prepare import SPLIT_METHODS, PrepareOptions
 from distill.data.prepare import prepare as prepare_table
+from distill.data.public_sets import CATALOG, CatalogEntry, find_entry, take_local
+from distill.data.public_sets import fetch as download
 from distill.data.readers import READERS, ColumnNames, detect_format, read_table
-from distill.data.splits import SPLIT_METHODS
 from distill.data.synthetic import SyntheticOptions, synthesize
 from distill.errors import SettingError
 

@@ -18,10 +18,8 @@ from distill.run import open_run
 from distill.settings import describe_settings
 from distill.storage import write_file
 from distill.training.job import features_fingerprint
-from distill.training.sweep.plan import Plan
-from distill.training.sweep.space import needs_teacher, parse_pairs, parse_space, sweepable
-from distill.training.sweep.study import MAX_GRID, OBJECTIVE, Budget, open_study, run_sweep
-from distill.training.sweep.summary import render_summary, summarize
+from distill.training.sweep.plan import Plan, needs_teacher, parse_pairs, parse_space, sweepable
+from distill.training.sweep.study import MAX_GRID, OBJECTIVE, Budget, open_study, render_summary, run_sweep, summarize
 
 DEFAULT_TRIALS = 30
 DIRECTORY = click.Path(path_type=Path, file_okay=False)

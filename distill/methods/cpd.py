@@ -34,9 +34,9 @@ from torch import nn
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.base import Step, Teacher, require_not_negative
-from distill.methods.candidate_draws import draw_positions
+from distill.methods.candidates import draw_positions
 from distill.methods.cross_entropy import top_items
-from distill.methods.selected_scores import selected_scores
+from distill.methods.responses import selected_scores
 
 Preference = Literal["list", "pair"]
 ProjectPair = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]

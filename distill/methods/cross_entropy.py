@@ -21,8 +21,16 @@ from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.evaluation.ranking import rank_items
 from distill.methods.base import Method, Step, Teacher, require_teacher
-from distill.methods.catalogue_softmax import HIDDEN_SCORE, ItemSets, TopTarget, catalogue_divergence
-from distill.methods.response import TRAINING_DEFAULTS, ResponseSettings, smooth_teacher, suit_temperature
+from distill.methods.responses import (
+    HIDDEN_SCORE,
+    TRAINING_DEFAULTS,
+    ItemSets,
+    ResponseSettings,
+    TopTarget,
+    catalogue_divergence,
+    smooth_teacher,
+    suit_temperature,
+)
 
 CHUNK_USERS = 256
 

@@ -39,10 +39,9 @@ from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.base import Method, Step, Teacher, require_not_negative, require_teacher
-from distill.methods.candidate_draws import Lists, draw_positions, find_positions, rank_unseen
+from distill.methods.candidates import Lists, StudentRanking, draw_positions, find_positions, rank_unseen
+from distill.methods.responses import selected_scores
 from distill.methods.rrd import relaxed_ranking_loss
-from distill.methods.selected_scores import selected_scores
-from distill.methods.student_ranking import StudentRanking
 
 LEAST_WEIGHT = 1e-5
 SATURATION = 5.0

@@ -32,9 +32,9 @@ from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.base import Method, Step, Teacher, require_teacher
-from distill.methods.batch_entities import batch_entities
 from distill.methods.cpd import PreferenceConsistency, PreferenceSettings
-from distill.methods.experts import SelectedExperts
+from distill.methods.features import batch_entities
+from distill.methods.projector import SelectedExperts
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,8 @@ from distill.errors import SettingError
 from distill.graph.adjacency import bipartite_adjacency, cooccurrence_adjacency, symmetric_normalization
 from distill.graph.filters import FilterRows, GraphFilter, linear_coefficients, quadratic_coefficients
 from distill.methods.base import Method, Step, Teacher, require_teacher
-from distill.methods.batch_entities import Sides, batch_entities
 from distill.methods.cpd import PreferenceConsistency, PreferenceSettings
-from distill.methods.losses import FeatureLoss, feature_loss
+from distill.methods.features import FeatureLoss, Sides, batch_entities, feature_loss
 from distill.methods.projector import ProjectorKind, build_projector, project_pair, row_moments
 
 Variant = Literal["bipartite", "cooccurrence"]

@@ -13,7 +13,7 @@ Group(P, e). Its other one, Group(P, P), compares means with means, which teache
 
 Cost of a step. R, users and items half each, is bounded by `max_rows` and drawn from the batch, because it counts
 squared: 2 R² (d_t + 3 d_s) operations and 20 R² bytes for similarities, 8 R K (d_t + 3 d_s) for the means. At T = 0.1
-about 4 of the experts have a share in a row: 3 (d_s + d_t)² operations each (see `distill.methods.experts`).
+about 4 of the experts have a share in a row: 3 (d_s + d_t)² operations each (see `distill.methods.projector`).
 
 Where this is not the authors' code: it takes all entities of a batch, and leaves pairs of one group out of the first
 sum where the teacher's similarity is not positive, which the paper does not.
@@ -34,8 +34,8 @@ from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.base import Method, Step, Teacher, require_not_negative, require_teacher
-from distill.methods.batch_entities import batch_entities
-from distill.methods.experts import SelectedExperts
+from distill.methods.features import batch_entities
+from distill.methods.projector import SelectedExperts
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,14 @@ import torch
 from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.methods.base import Method, Step, Teacher, require_teacher
-from distill.methods.catalogue_softmax import TeacherTarget, catalogue_divergence
-from distill.methods.response import TRAINING_DEFAULTS, ResponseSettings, smooth_teacher, suit_temperature
+from distill.methods.responses import (
+    TRAINING_DEFAULTS,
+    ResponseSettings,
+    TeacherTarget,
+    catalogue_divergence,
+    smooth_teacher,
+    suit_temperature,
+)
 
 
 class KullbackLeibler(Method):

@@ -30,8 +30,8 @@ from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.base import Method, Step, Teacher, require_not_negative, require_teacher
-from distill.methods.candidate_draws import Lists, Remainder, draw_positions, rank_unseen
-from distill.methods.selected_scores import selected_scores
+from distill.methods.candidates import Lists, Remainder, draw_positions, rank_unseen
+from distill.methods.responses import selected_scores
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ from distill.backbones.pairwise_loss import bpr_loss
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.base import Method, Step, Teacher, require_not_negative, require_teacher
-from distill.methods.candidate_draws import Lists, rank_unseen
-from distill.methods.selected_scores import selected_scores
+from distill.methods.candidates import Lists, rank_unseen
+from distill.methods.responses import selected_scores
 
 Counts = npt.NDArray[np.int64]
 

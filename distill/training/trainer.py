@@ -1,33 +1,107 @@
-"""The epoch loop: Adam, early stop on validation, checkpoints, resume."""
+"""The epoch loop: Adam, early stop on validation, checkpoints, resume.
+
+Keeping freed memory: a training step frees and takes the same megabytes over and over.
+
+glibc gives large blocks back to the kernel when they are freed, so the next step's tensors fault in page by page: a
+gather of 8.8 MB then costs several times its copy. Raising the two thresholds keeps the pages.
+
+Watching a training: a progress bar, and TensorBoard where it is asked for.
+"""
 
 from __future__ import annotations
 
 import csv
+import ctypes
 import io
 import math
+import platform
 import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import TracebackType
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from distill.backbones.base import Backbone
-from distill.backbones.sampling import Batch, Sampler
-from distill.backbones.user_sampling import UserSampler
+from distill.backbones.sampling import Batch, Sampler, UserSampler
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.evaluation.evaluate import Protocol, evaluate, report_splits
 from distill.methods.base import Method, Step
 from distill.run import HISTORY_FILE, write_run
 from distill.storage import write_file
-from distill.training.allocator import keep_freed_memory
 from distill.training.checkpoint import STATE_FILE, Embeddings, Progress, load_checkpoint, save_checkpoint
-from distill.training.tracking import Tracker
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_MMAP_THRESHOLD = 2**30
+_TRIM_THRESHOLD = 2**31 - 1
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc's allocator to keep what is freed (mallopt(3)); the peak does not change.
+
+    Returns:
+        Whether it was told; elsewhere than on glibc nothing happens.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD) and mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD))
+
+
+class Tracker:
+    """Shows epochs on a terminal (silent elsewhere) and writes TensorBoard events when given a directory."""
+
+    def __init__(self, epochs: int, initial: int, tensorboard: Path | None) -> None:
+        """Open the bar and the event file.
+
+        Args:
+            epochs: Most epochs there can be.
+            initial: Epochs done already.
+            tensorboard: Directory of the event files, or None.
+
+        Raises:
+            SettingError: TensorBoard is asked for and not installed.
+        """
+        self._bar = tqdm(total=epochs, initial=initial, desc="training", unit="epoch", disable=None)
+        self._writer = None
+        if tensorboard is not None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise SettingError("tensorboard: not installed; pip install 'lowpass[tensorboard]'") from error
+            self._writer = SummaryWriter(str(tensorboard))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def advance(self, loss: float) -> None:
+        """One epoch is done with this mean loss per interaction."""
+        self._bar.set_description(f"training, loss {loss:.4f}")
+        self._bar.update()
+
+    def evaluated(self, row: Mapping[str, float]) -> None:
+        """An epoch was evaluated; `row` is its line of the history."""
+        self._bar.set_postfix(
+            {name: f"{value:.4f}" for name, value in row.items() if name.startswith(("NDCG", "Recall"))}
+        )
+        if self._writer is not None:
+            for name, value in row.items():
+                self._writer.add_scalar(name, value, int(row["epoch"]))
+
 
 CHECKPOINT_SECONDS = 60.0
 STOP_METRIC = "NDCG@10"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from export.bundle.repository import write_file
 from serve.process.options import ServerOptions
 from serve.transport.address import is_loopback, split_address
 
-LOG = logging.getLogger("lowpass.serve")
 ADDRESSES = ("address", "metrics_address", "admin_address", "health_address", "http_address")
 READ, CHANGE = "read requests and answers", "change what is served"
 HARM = {"address": READ, "admin_address": CHANGE, "http_address": READ}

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from distill.commands.data import prepare_source
-from distill.data.catalog import CATALOG
 from distill.data.interactions import Interactions
+from distill.data.public_sets import CATALOG
 
 REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 

@@ -29,7 +29,7 @@ from distill.data.prepare import PrepareOptions, prepare
 from distill.data.readers import ColumnNames, read_citeulike, read_lightgcn
 from distill.methods import METHODS, Method, Step, Teacher
 from distill.methods.freqd import FeatureSettings, FreqDSettings
-from distill.training.allocator import keep_freed_memory
+from distill.training.trainer import keep_freed_memory
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 SOURCES = {

@@ -17,7 +17,7 @@ import torch
 
 from distill.backbones.bprmf import BPRMF
 from distill.backbones.sampling import Batch, PairwiseSampler
-from distill.training.allocator import keep_freed_memory
+from distill.training.trainer import keep_freed_memory
 from tests.benchmarks.measuring import load_real, one_thread
 
 BATCH_SIZE, DIMS, EPOCHS = 2048, (20, 64), 5

@@ -25,8 +25,7 @@ from distill.backbones import BACKBONES, Backbone
 from distill.backbones.lightgcn import LightGCN
 from distill.backbones.simplex import SimpleX
 from distill.methods.scratch import Scratch
-from distill.training.allocator import keep_freed_memory
-from distill.training.trainer import Trainer, TrainingOptions
+from distill.training.trainer import Trainer, TrainingOptions, keep_freed_memory
 from tests.benchmarks.measuring import REAL_DATA, load_real, one_thread
 
 RECBOLE = os.environ.get("LOWPASS_RECBOLE_PYTHON", "")

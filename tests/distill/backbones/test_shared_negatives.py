@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.backbones.shared_negatives import SharedNegativesSampler, taken_pairs
+from distill.backbones.sampling import SharedNegativesSampler, taken_pairs
 from distill.data.interactions import Interactions
 from distill.errors import DataError
 from tests.distill.toy import build_random

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from distill.backbones.sampling import Batch
+from distill.backbones.sampling import Batch, UserSampler
 from distill.backbones.simplex import SimpleX, SimpleXSettings
-from distill.backbones.user_sampling import UserSampler
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from tests.distill.backbones.recbole_golden import RecBoleGolden

@@ -10,8 +10,8 @@ import pytest
 
 import lowpass
 from distill.commands.data import prepare_command
-from distill.data.catalog import CATALOG
 from distill.data.interactions import load_interactions
+from distill.data.public_sets import CATALOG
 
 REAL_DATA = Path(__file__).parents[4] / "shared" / "data"
 needs_real_data = pytest.mark.skipif(not REAL_DATA.is_dir(), reason="no ../shared/data here")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.data.catalog import CATALOG, find_entry
+from distill.data.public_sets import CATALOG, find_entry
 from distill.data.readers import READERS
 from distill.errors import DataError
 

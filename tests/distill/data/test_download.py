@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from distill.data.catalog import CatalogEntry, CatalogFile
-from distill.data.download import ATTEMPTS, fetch, take_local
 from distill.data.prepare import PrepareOptions
+from distill.data.public_sets import ATTEMPTS, CatalogEntry, CatalogFile, fetch, take_local
 from distill.errors import DataError
 from tests.distill.data.file_server import FileServer, serve_files
 

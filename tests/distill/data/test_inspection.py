@@ -4,8 +4,7 @@ import json
 
 import numpy as np
 
-from distill.data.inspection import describe, format_description
-from distill.data.interactions import Interactions, build_user_items
+from distill.data.interactions import Interactions, build_user_items, describe, format_description
 
 TOY = Interactions(
     name="toy",

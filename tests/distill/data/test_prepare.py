@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill.data.catalog import CATALOG
 from distill.data.prepare import PrepareOptions, prepare
+from distill.data.public_sets import CATALOG
 from distill.data.raw_table import RawTable
 from distill.data.readers import read_table
 from distill.errors import DataError, SettingError

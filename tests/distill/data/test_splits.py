@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.data.splits import SPLIT_METHODS, TEST, TRAIN, VALIDATION, assign_splits, carve_validation
+from distill.data.prepare import SPLIT_METHODS, TEST, TRAIN, VALIDATION, assign_splits, carve_validation
 from distill.errors import SettingError
 
 user_rows = st.lists(st.integers(0, 5), min_size=1, max_size=80)

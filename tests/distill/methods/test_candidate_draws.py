@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-import distill.methods.candidate_draws
-from distill.methods.candidate_draws import Remainder, draw_positions, find_positions, rank_unseen
+import distill.methods.candidates
+from distill.methods.candidates import Remainder, draw_positions, find_positions, rank_unseen
 
 
 def seen_matrix(pairs: list[tuple[int, int]], shape: tuple[int, int]) -> sp.csr_matrix:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-import distill.methods.catalogue_softmax
-from distill.methods.catalogue_softmax import TeacherTarget, TopTarget, catalogue_divergence
+import distill.methods.responses
+from distill.methods.responses import TeacherTarget, TopTarget, catalogue_divergence
 
 NUM_USERS, NUM_ITEMS, DIM, TEMPERATURE = 7, 11, 3, 1.7
 

@@ -12,7 +12,7 @@ from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods import Teacher
 from distill.methods.de import DistillationExperts, DistillationExpertsSettings
-from distill.methods.experts import SelectedExperts
+from distill.methods.projector import SelectedExperts
 from tests.distill.toy import build_random, build_step
 from tests.kits.method_kit import MethodKit
 

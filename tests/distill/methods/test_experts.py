@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from distill.methods.experts import NEGLIGIBLE_SHARE, Experts, SelectedExperts
+from distill.methods.projector import NEGLIGIBLE_SHARE, Experts, SelectedExperts
 
 DIMS, NUM_EXPERTS = (3, 5, 4), 6
 

@@ -18,8 +18,8 @@ from distill.graph.filters import response
 from distill.graph.spectrum import exact_spectrum, knowledge_losses
 from distill.methods import Teacher
 from distill.methods.fd import FeatureDistillation
+from distill.methods.features import FeatureLoss
 from distill.methods.freqd import FilterKind, FreqD, FreqDSettings, Order, Variant, complete
-from distill.methods.losses import FeatureLoss
 from distill.methods.projector import LinearProjector, ProjectorKind
 from tests.distill.toy import build_random, build_step, whole_batch
 from tests.kits.method_kit import MethodKit

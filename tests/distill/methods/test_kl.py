@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from distill.backbones.bprmf import BPRMF
 from distill.methods import Teacher
 from distill.methods.kl import KullbackLeibler
-from distill.methods.response import ResponseSettings
+from distill.methods.responses import ResponseSettings
 from tests.distill.toy import build_random, build_step, whole_batch
 from tests.kits.method_kit import MethodKit
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from distill.backbones.pairwise_loss import bpr_loss
-from distill.methods.losses import feature_loss
+from distill.methods.features import feature_loss
 from distill.methods.projector import row_moments
 
 

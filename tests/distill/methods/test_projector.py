@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distill.methods.losses import FeatureLoss
+from distill.methods.features import FeatureLoss
 from distill.methods.projector import (
     PROJECTORS,
     LinearProjector,

@@ -14,7 +14,7 @@ from distill.data.interactions import Interactions
 from distill.methods import METHODS, Teacher
 from distill.methods.cross_entropy import CrossEntropySettings
 from distill.methods.kl import KullbackLeibler
-from distill.methods.response import ResponseSettings, suit_temperature
+from distill.methods.responses import ResponseSettings, suit_temperature
 
 
 @pytest.mark.parametrize(("backbone", "expected"), [("bprmf", 2.0), ("lightgcn", 2.0), ("simplex", 0.1)])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import scipy.sparse as sp
 import torch
 
-from distill.methods.student_ranking import StudentRanking
+from distill.methods.candidates import StudentRanking
 
 SEEN = sp.csr_matrix((2, 4), dtype="float32")
 ROWS, CANDIDATES = torch.tensor([[1.0], [-1.0]]), torch.tensor([[0.0], [1.0], [2.0], [3.0]])

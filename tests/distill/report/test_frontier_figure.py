@@ -9,8 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 
-from distill.report.frontier_figure import draw_frontier, encode_png
-from distill.report.labels import place_labels
+from distill.report.frontier_figure import draw_frontier, encode_png, place_labels
 from export.frontier.recommendation import Limits
 from tests.export.frontier.test_report import document_of
 from tests.export.frontier.toy import build_baseline, build_row, build_teacher

@@ -5,7 +5,7 @@ import resource
 
 import torch
 
-from distill.training.allocator import keep_freed_memory
+from distill.training.trainer import keep_freed_memory
 
 
 def test_memory_that_was_freed_is_taken_again_without_page_faults() -> None:

@@ -22,8 +22,7 @@ from distill.methods.freqd import FreqDSettings
 from distill.run import Run, open_run
 from distill.storage import write_file
 from distill.training.job import Job, describe, run_job
-from distill.training.tracking import Tracker
-from distill.training.trainer import TrainingOptions, open_device
+from distill.training.trainer import Tracker, TrainingOptions, open_device
 
 OPTIONS = TrainingOptions(epochs=6, batch_size=128, learning_rate=0.01, eval_every=2, patience=6)
 FREQD = FreqDSettings(variant="cooccurrence", projector="mlp", keep_prob=0.5)

@@ -11,8 +11,7 @@ import pytest
 from distill.commands.train import distill
 from distill.errors import SettingError
 from distill.methods.freqd import FreqDSettings
-from distill.training.sweep.plan import FLAGS, Plan
-from distill.training.sweep.space import parse_space, sweepable
+from distill.training.sweep.plan import FLAGS, Plan, parse_space, sweepable
 from distill.training.trainer import TrainingOptions
 
 

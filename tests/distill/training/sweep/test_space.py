@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.errors import SettingError
-from distill.training.sweep.space import Choice, Range, grid_points, needs_teacher, parse_pairs, parse_space, sweepable
+from distill.training.sweep.plan import Choice, Range, grid_points, needs_teacher, parse_pairs, parse_space, sweepable
 
 
 def test_words_become_axes_with_the_type_of_their_setting() -> None:

@@ -14,10 +14,16 @@ from optuna.trial import TrialState
 from distill.errors import RunError, SettingError
 from distill.storage import write_file
 from distill.training.sweep import study as sweep_study
-from distill.training.sweep.plan import Plan
-from distill.training.sweep.space import parse_space
-from distill.training.sweep.study import MAX_FAILURES, Budget, open_study, run_sweep, sampled_values
-from distill.training.sweep.summary import render_summary, summarize
+from distill.training.sweep.plan import Plan, parse_space
+from distill.training.sweep.study import (
+    MAX_FAILURES,
+    Budget,
+    open_study,
+    render_summary,
+    run_sweep,
+    sampled_values,
+    summarize,
+)
 from distill.training.sweep.trials import Outcome, Trial
 
 FINGERPRINTS = {"data": "d", "teacher": "t"}

@@ -1,4 +1,9 @@
-"""Softmax losses over the whole catalogue, forward and backward in one pass over blocks of scores.
+"""What the response methods share: their settings, and the teacher whose scores they learn.
+
+The filter of FreqD applies to scores too: the scores of h(L) X_t are the teacher's, smoothed over the graph. With
+α = 0 they are the teacher's own.
+
+Softmax losses over the whole catalogue, forward and backward in one pass over blocks of scores.
 
 For a user with score row s and a target distribution q over items, the loss is the divergence of softmax(s / τ) from
 q, Σ_j q_j (ln q_j − ln softmax(s / τ)_j): the cross-entropy less the entropy of q, so that 0 is perfect. Its
@@ -7,14 +12,88 @@ outlives its block, whatever the batch.
 
 Cost of a step with B users: 6 B |I| d_s floating-point operations (scores, and the gradients of users and items)
 and B |I| exponentials; the optimizer apart, nothing else grows with the catalogue.
+
+Scores of each row with a few entities of its own, differentiable, without a (B, K, d) tensor.
+
+Plain indexing makes B K rows of d floats, writes them, reads them, and lets autograd scatter as many back. Here the
+rows are gathered a block at a time into a buffer that stays in the cache, the gradient of the owners is an embedding
+bag, and that of the others a transposed sparse product: a fifth of the time (4 ms instead of 20 for B = 1,700, K = 80,
+d = 20 on one core).
+
+Cost of a call and its gradient: 6 B K d floating-point operations; B K d floats read in each of three passes, none of
+them written to memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol, TypeVar
 
+import numpy as np
+import scipy.sparse as sp
 import torch
+import torch.nn.functional as F
+
+from distill.backbones.base import Backbone
+from distill.data.interactions import Interactions
+from distill.errors import SettingError
+from distill.graph.adjacency import bipartite_adjacency, symmetric_normalization
+from distill.graph.filters import GraphFilter, linear_coefficients
+from distill.methods.base import Teacher, require_not_negative
+
+AnySettings = TypeVar("AnySettings", bound="HasTemperature")
+TRAINING_DEFAULTS = {"batch_size": 256, "learning_rate": 5e-3, "weight_decay": 0.0}
+
+
+class HasTemperature(Protocol):
+    """A frozen dataclass with a temperature."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def temperature(self) -> float:
+        """τ."""
+        ...
+
+
+@dataclass(frozen=True)
+class ResponseSettings:
+    """Settings of the losses over the whole catalogue; each changes the result.
+
+    Attributes:
+        distillation_weight: Factor of the loss, a sum over the batch's users.
+        temperature: τ of teacher and student, in units of the backbone's `score_temperature`.
+        base_weight: Factor of the backbone's own loss beside it.
+        alpha: α of the filter 1 − αλ on the user–item graph that smooths the teacher first; 0 leaves it as it is.
+    """
+
+    distillation_weight: float = 1.0
+    temperature: float = 1.0
+    base_weight: float = 0.0
+    alpha: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_not_negative(self, "distillation_weight", "base_weight")
+        if self.temperature <= 0:
+            raise SettingError(f"temperature: {self.temperature} is not above 0")
+        if not 0 <= self.alpha <= 1:
+            raise SettingError(f"alpha: {self.alpha} is outside [0, 1]")
+
+
+def suit_temperature(settings: AnySettings, student: Backbone) -> AnySettings:
+    """The settings with τ in units of the student's scores."""
+    return replace(settings, temperature=settings.temperature * student.score_temperature)
+
+
+def smooth_teacher(teacher: Teacher, data: Interactions, alpha: float) -> Teacher:
+    """The teacher with features h(L) X_t, h(λ) = 1 − αλ (arXiv 2411.10676), over the user–item graph."""
+    if alpha == 0:
+        return teacher
+    adjacency = symmetric_normalization(bipartite_adjacency(data.train))
+    features = GraphFilter(adjacency, linear_coefficients(alpha)).filter_all(np.asarray(teacher.features))
+    return Teacher(torch.from_numpy(features), teacher.num_users)
+
 
 BLOCK_USERS = 32
 """Few enough that a block of scores stays in the cache; from 64 rows the thin products are several times slower."""
@@ -165,3 +244,58 @@ class _CatalogueDivergence(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * gradients[0], None, None, None, None
+
+
+GATHERED_BYTES = 2**20
+"""A block of gathered rows that a core's own cache holds."""
+
+
+def selected_scores(table: torch.Tensor, owners: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Inner products ⟨x_b, x_bk⟩ of rows of one table.
+
+    Args:
+        table: Shape (N, d); differentiable.
+        owners: Its rows x_b, each once, int64 of shape (B,).
+        others: Its rows x_bk, none of them an owner, int64 of shape (B, K).
+
+    Returns:
+        Shape (B, K).
+    """
+    apply: Callable[..., torch.Tensor] = _SelectedScores.apply
+    return apply(table, owners, others)
+
+
+class _SelectedScores(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, table: torch.Tensor, owners: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(table, owners, others)
+        own = table[owners]
+        (rows, width), dim = others.shape, table.shape[1]
+        scores = table.new_empty(rows, 1, width)
+        block = max(1, GATHERED_BYTES // (table.element_size() * width * dim))
+        buffer = table.new_empty(min(block, rows) * width, dim)
+        for start in range(0, rows, block):
+            part = others[start : start + block]
+            gathered = torch.index_select(table, 0, part.reshape(-1), out=buffer[: part.numel()])
+            columns = gathered.view(len(part), width, dim).transpose(1, 2)
+            torch.bmm(own[start : start + block, None], columns, out=scores[start : start + block])
+        return scores.squeeze(1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        weights = gradients[0].contiguous()
+        table, owners, others = ctx.saved_tensors
+        result = _spread(weights, others, table[owners], len(table))
+        result[owners] = F.embedding_bag(others, table, per_sample_weights=weights, mode="sum")
+        return result, None, None
+
+
+def _spread(weights: torch.Tensor, others: torch.Tensor, own: torch.Tensor, size: int) -> torch.Tensor:
+    """Σ_b w_bk x_b into each row x_bk of a table of `size` rows; the sparse product needs no sort of the indices."""
+    rows, width = others.shape
+    if weights.device.type == "cpu":
+        entries = (weights.numpy().reshape(-1), others.numpy().reshape(-1), np.arange(0, rows * width + 1, width))
+        return torch.from_numpy(sp.csc_matrix(entries, shape=(size, rows)) @ own.numpy())
+    result = own.new_zeros(size, own.shape[1])
+    owners = torch.arange(rows, device=own.device).repeat_interleave(width)
+    return result.index_add_(0, others.reshape(-1), own[owners] * weights.reshape(-1, 1))

@@ -1,4 +1,8 @@
-"""The feature loss of a linear projector, forward and backward in one pass over the teacher's rows.
+"""Losses as pure functions of rows; each returns one value per row, and the caller sums.
+
+The entities that a feature loss compares in a step, and how much each counts.
+
+The feature loss of a linear projector, forward and backward in one pass over the teacher's rows.
 
 With P(a) = W a, the moments of a projected row are ⟨W a, b⟩ = a · (Wᵀ b) and ‖W a‖² = a · (WᵀW) a, so that no
 d_t-wide student row is ever formed. The loss of a row depends on its own moments alone: its gradient is known as
@@ -14,12 +18,73 @@ Floor of a call with B rows: 4 B d_t bytes read and written once by the gather (
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 
-from distill.methods.losses import EPSILON, FeatureLoss, feature_loss
+from distill.backbones.sampling import Batch
+
+FeatureLoss = Literal["cosine", "l2"]
+
+EPSILON = 1e-8
+
+
+def feature_loss(
+    inner: torch.Tensor, squared_norm: torch.Tensor, target_squared_norm: torch.Tensor, kind: FeatureLoss
+) -> torch.Tensor:
+    """Distance of projected student rows p from teacher rows b, from their moments.
+
+    "l2" is ‖p − b‖² = ‖p‖² − 2⟨p, b⟩ + ‖b‖², for which Theorem 1 of FreqD (arXiv 2411.10676) holds literally;
+    "cosine" is 1 − ⟨p, b⟩ / (‖p‖ ‖b‖), the public code's shipped choice. A zero row has cosine 0.
+
+    Args:
+        inner: ⟨p, b⟩, shape (B,).
+        squared_norm: ‖p‖², shape (B,).
+        target_squared_norm: ‖b‖², shape (B,).
+        kind: "cosine" or "l2".
+
+    Returns:
+        Shape (B,).
+    """
+    if kind == "l2":
+        return squared_norm - 2.0 * inner + target_squared_norm
+    return 1.0 - inner * torch.rsqrt((squared_norm * target_squared_norm).clamp_min(EPSILON**2))
+
+
+Sides = Literal["both", "users", "items"]
+
+ITEM_WEIGHT = 0.5
+
+
+def batch_entities(
+    batch: Batch, num_users: int, num_entities: int, sides: Sides = "both"
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Collect the users, positives and negatives of a batch, each entity once.
+
+    A user weighs 1; an item weighs `ITEM_WEIGHT` as a positive, as much as a negative, and twice that as both: the
+    public codes halve the sum of a loss over the positives and one over the negatives.
+
+    Args:
+        batch: Users, positives and negatives.
+        num_users: |U|.
+        num_entities: N.
+        sides: "both", "users" or "items".
+
+    Returns:
+        (entity rows, ascending, so users first, int64 of shape (B,); their weights, shape (B,); number of users).
+    """
+    weights = torch.zeros(num_entities, device=batch.users.device)
+    if sides != "items":
+        weights[batch.users] = 1.0
+    if sides != "users":
+        for items in (batch.positives, batch.negatives):
+            role = torch.zeros_like(weights)
+            role[num_users + items] = ITEM_WEIGHT
+            weights += role
+    entities = weights.nonzero().squeeze(1)
+    return entities, weights[entities], int(torch.searchsorted(entities, num_users))
+
 
 ROWS_STEP = 512
 
