@@ -22,7 +22,7 @@ from distill.evaluation.evaluate import evaluate_scores, report_splits
 from distill.methods.low_rank import cut_to_rank
 from distill.run import Run
 from distill.training.trainer import final_reports
-from export.build.quantize import decode_rounded, quantize_items
+from export.build.precision import decode_rounded, quantize_items
 
 Vectors = npt.NDArray[np.float32]
 

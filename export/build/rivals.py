@@ -21,11 +21,10 @@ from tqdm import tqdm
 from distill.methods.low_rank import cut_to_rank
 from export.build.ann import code_size
 from export.build.fold_in import FoldInWeights, build_whitening
-from export.build.index_choice import choose_index
+from export.build.index_choice import choose_index, draw_questions, measure_recall
+from export.build.precision import codebook_size, quantize_items
 from export.build.publish import build_manifest, compare_with_teacher, describe_fold_in, write_graphs
 from export.build.quality import as_csr, measure_quality
-from export.build.quantize import codebook_size, quantize_items
-from export.build.questions import draw_questions, measure_recall
 from export.bundle import Bundle, BundleContents, ExportError, IndexCard, ModelCard, open_bundle
 from export.bundle.repository import ModelRepository
 

@@ -74,10 +74,10 @@ def frontier(data: Path, teacher: Path, out: Path, *, as_json: bool, **options: 
 
     Example: lowpass frontier data/citeulike --teacher runs/teacher --out runs/frontier --max-bytes-per-item 64
     """
+    from export.frontier.choice import Limits
+    from export.frontier.document import render_summary
     from export.frontier.job import Request, run_frontier
     from export.frontier.plan import Plan
-    from export.frontier.recommendation import Limits
-    from export.frontier.report import render_summary
 
     given = {name: options.pop(name) for name in ("methods", "dims", "precisions", "baselines")}
     training = {name: options.pop(name) for name in ("epochs", "max_seconds")}

@@ -17,12 +17,9 @@ from distill.report.frontier_figure import draw_frontier, encode_png
 from distill.run import Run, open_run
 from distill.storage import write_file
 from export.frontier.candidates import measure_candidates
-from export.frontier.comparison import compare_candidates
-from export.frontier.document import build_document
+from export.frontier.choice import Limits, compare_candidates, explain, next_commands, recommend
+from export.frontier.document import FIGURE_FILE, build_document, render_page
 from export.frontier.plan import RESERVED, Plan
-from export.frontier.reasons import explain, next_commands
-from export.frontier.recommendation import Limits, recommend
-from export.frontier.report import FIGURE_FILE, render_page
 from export.frontier.training import train_students
 
 DOCUMENT_FILE, PAGE_FILE, RUNS_FOLDER = "frontier.json", "frontier.md", "runs"

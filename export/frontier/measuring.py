@@ -24,7 +24,7 @@ from distill.errors import SettingError
 from distill.evaluation.metrics import ndcg_at_k, recall_at_k
 from distill.evaluation.ranking import Rows, ScoreRows, find_hits, rank_items, rank_scores
 from export.build.ann import Vectors, one_thread, set_search
-from export.build.index_candidates import EF_SEARCH
+from export.build.index_choice import EF_SEARCH
 
 CUTOFF = 20
 TIMED_QUERIES = 400

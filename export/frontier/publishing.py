@@ -28,10 +28,10 @@ from export.build.quality import convention, measure_quality
 from export.build.verify import verify_bundle
 from export.bundle import IndexCard, ModelCard
 from export.bundle.repository import ModelRepository
+from export.frontier.candidates import Source, build_sources, open_student, store
 from export.frontier.document import FORMAT
 from export.frontier.job import DOCUMENT_FILE
 from export.frontier.measuring import CUTOFF
-from export.frontier.sources import Source, build_sources, open_student, store
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 
 from distill.report.frontier_figure import draw_frontier, encode_png, place_labels
-from export.frontier.recommendation import Limits
+from export.frontier.choice import Limits
 from tests.export.frontier.test_report import document_of
 from tests.export.frontier.toy import build_baseline, build_row, build_teacher
 

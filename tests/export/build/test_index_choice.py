@@ -8,9 +8,7 @@ import scipy.sparse as sp
 
 from export.build import index_choice
 from export.build.ann import Vectors
-from export.build.index_candidates import IndexCandidate
-from export.build.index_choice import choose_index, mark_pareto
-from export.build.questions import draw_questions, measure_recall
+from export.build.index_choice import IndexCandidate, choose_index, draw_questions, mark_pareto, measure_recall
 from export.bundle.errors import ExportError
 from export.bundle.manifest import IndexCard
 

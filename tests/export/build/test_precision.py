@@ -9,11 +9,11 @@ from export.build.precision import (
     PRECISIONS,
     StoredVectors,
     build_graph,
+    decode_rounded,
     measure_bytes_per_item,
     store_product_quantized,
     store_vectors,
 )
-from export.build.quantize import decode_rounded
 from export.bundle.errors import ExportError
 
 USERS, ITEMS, DIM = 30, 400, 12

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from export.build.ann import Vectors, code_size
-from export.build.quantize import codebook_size, quantize_items
+from export.build.precision import codebook_size, quantize_items
 from export.bundle.errors import ExportError
 
 

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from export.build.ann import Vectors, build_index
-from export.build.questions import FEWEST_USERS, MAX_OVER_FETCH, MOST_USERS, draw_questions, measure_recall
+from export.build.index_choice import FEWEST_USERS, MAX_OVER_FETCH, MOST_USERS, draw_questions, measure_recall
 
 
 def vectors(count: int, seed: int, dim: int = 6) -> Vectors:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.errors import SettingError
-from export.frontier.comparison import Row, are_level, compare_candidates, ratio_interval
+from export.frontier.choice import Row, are_level, compare_candidates, ratio_interval
 from tests.export.frontier.toy import build_candidate
 
 

@@ -4,7 +4,7 @@ import json
 import re
 
 from export.frontier import document
-from export.frontier.recommendation import Limits
+from export.frontier.choice import Limits
 from tests.export.frontier.test_report import document_of
 from tests.export.frontier.toy import build_baseline, build_row, build_teacher
 

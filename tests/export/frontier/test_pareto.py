@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.frontier.pareto import Objectives, dominates, find_pareto
+from export.frontier.choice import Objectives, dominates, find_pareto
 
 FEW = st.builds(
     Objectives,

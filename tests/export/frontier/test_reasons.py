@@ -2,9 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from export.frontier.comparison import Row
-from export.frontier.reasons import explain, milliseconds, next_commands
-from export.frontier.recommendation import Limits, Recommendation, recommend
+from export.frontier.choice import Limits, Recommendation, Row, explain, milliseconds, next_commands, recommend
 from tests.export.frontier.toy import USERS, build_baseline, build_row, build_teacher, build_untrained
 
 ROWS = [

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 
 from distill.errors import SettingError
-from export.frontier.comparison import Row
-from export.frontier.recommendation import Limits, Recommendation, recommend
+from export.frontier.choice import Limits, Recommendation, Row, recommend
 from tests.export.frontier.toy import build_baseline, build_row, build_teacher, build_untrained
 
 

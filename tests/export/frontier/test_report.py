@@ -4,11 +4,8 @@ from typing import Any
 
 import pytest
 
-from export.frontier.comparison import Row
-from export.frontier.document import build_document
-from export.frontier.reasons import explain
-from export.frontier.recommendation import Limits, recommend
-from export.frontier.report import render_page, render_summary, render_table
+from export.frontier.choice import Limits, Row, explain, recommend
+from export.frontier.document import build_document, render_page, render_summary, render_table
 from tests.export.frontier.toy import build_baseline, build_row, build_teacher
 
 ABOUT: dict[str, Any] = {

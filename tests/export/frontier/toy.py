@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from export.frontier.candidates import SCORES, Candidate
-from export.frontier.comparison import Row
+from export.frontier.choice import Row
 from export.frontier.measuring import NDCG, RECALL, Latency, Quality
 
 USERS = 40
