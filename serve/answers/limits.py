@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from serve.answers.errors import FieldViolation, InvalidRequest
-from serve.answers.rerank import RERANKED
+from serve.answers.selection import RERANKED
 from serve.answers.types import Query, SimilarQuery
 
 MAX_DISCOUNT = 100.0

@@ -3,6 +3,8 @@
 An index is asked for as many candidates as could possibly be masked (k + offset + seen + excluded), so that a
 full answer never depends on luck; where that is too many, or an approximate index finds fewer, every item is
 scored. Where the model has an answer table, plain questions of known users are looked up instead.
+
+Ready answers: the best items that each known user does not have, ranked exactly when the bundle was made.
 """
 
 from __future__ import annotations
@@ -14,12 +16,71 @@ from time import perf_counter_ns
 import numpy as np
 import numpy.typing as npt
 
-from serve.answers.answer_table import AnswerTable
 from serve.answers.errors import FoldInUnavailable, RequestError, UnknownHistory, UnknownItem, UnknownUser
 from serve.answers.ports import CandidateIndex, Catalogue, FoldIn, ItemScorer
-from serve.answers.rerank import RERANKED, diversify, relevance_of, reorder
-from serve.answers.selection import NO_ROWS, Selection, cut, first_good, walk
+from serve.answers.selection import (
+    NO_ROWS,
+    RERANKED,
+    Selection,
+    cut,
+    diversify,
+    first_good,
+    relevance_of,
+    reorder,
+    walk,
+)
 from serve.answers.types import Answers, Query, Recommendation, Rows, Scores, SimilarQuery, Source
+
+
+class AnswerTable:
+    """N ready answers for each of U users. Immutable.
+
+    Args:
+        rows: Item rows, best first, -1 behind the last where a user has fewer than N left, shape (U, N).
+        scores: Shape (U, N).
+        num_items: Number of items there are.
+
+    Attributes:
+        length: N.
+    """
+
+    def __init__(self, rows: npt.NDArray[np.int32], scores: Scores, num_items: int) -> None:
+        self._rows = rows
+        self._scores = scores
+        self.length = rows.shape[1]
+        self._holds_all = rows.shape[1] >= num_items
+
+    def look_up(self, user_index: int, query: Query | SimilarQuery, blocked: Rows) -> tuple[Rows, Scores] | None:
+        """The best items of a user.
+
+        Args:
+            user_index: Row of the user; -1 where no known user asks.
+            query: Its question.
+            blocked: Rows never to answer with: what the user has, and what the question excludes.
+
+        Returns:
+            Rows and scores, best first: k + offset of them, or all that are left; None where the table does not reach
+            that far, or cannot have the answer.
+        """
+        if user_index < 0 or not isinstance(query, Query) or not _is_plain(query):
+            return None
+        rows, scores = self._rows[user_index], self._scores[user_index]
+        is_all = rows[-1] < 0 or self._holds_all
+        if rows[-1] < 0:
+            length = np.count_nonzero(rows >= 0)
+            rows, scores = rows[:length], scores[:length]
+        if query.exclude_item_ids:
+            free = ~np.isin(rows, blocked)
+            rows, scores = rows[free], scores[free]
+        wanted = query.k + query.offset
+        return (rows[:wanted], scores[:wanted]) if is_all or len(rows) >= wanted else None
+
+
+def _is_plain(query: Query) -> bool:
+    """Whether the answer is the user's best items but those it has; whoever asks for `exact` has every item scored."""
+    restricted = query.allow_item_ids or query.allow_categories or query.include_seen
+    return not (restricted or query.recent or query.reranks or query.exact)
+
 
 NO_SCORES: Scores = np.empty(0, dtype=np.float32)
 WALKED = 256

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from serve.bench.cores import pin
-from serve.bench.gains_errors import GainsError
+from serve.bench.errors import GainsError
 
 START_SECONDS = 300.0
 STOP_SECONDS = 20.0

@@ -9,7 +9,7 @@ from pathlib import Path
 from export.bundle import Manifest, UnknownModel, open_manifest
 from export.bundle.repository import ModelRepository
 from serve.bench.children import run_lowpass
-from serve.bench.gains_errors import GainsError
+from serve.bench.errors import GainsError
 
 BYTES_PER_NUMBER = 4
 

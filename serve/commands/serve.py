@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from serve.process.limit_options import limit_options
+from serve.process.options import limit_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable

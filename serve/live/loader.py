@@ -14,13 +14,12 @@ import numpy as np
 
 from export.bundle import Bundle, Manifest, open_bundle
 from export.bundle.repository import ModelRepository
-from serve.answers.answer_table import AnswerTable
 from serve.answers.errors import NothingToServe, RequestError, UnusableBundle
 from serve.answers.fold_in import OnnxFoldIn
 from serve.answers.indexes.exact import ExactIndex
 from serve.answers.indexes.faiss_index import FaissIndex
 from serve.answers.ports import Catalogue
-from serve.answers.recommender import Recommender
+from serve.answers.recommender import AnswerTable, Recommender
 from serve.answers.types import IndexSummary, ModelSummary, Query, SimilarQuery
 from serve.live.background import give_way, interrupted_often
 from serve.live.store import ServedModel

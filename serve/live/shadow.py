@@ -2,6 +2,8 @@
 
 The caller's answer is ready before a request is offered, and nothing it does waits: what does not fit the short queue,
 or comes while requests wait for a worker, is shed and counted.
+
+How far two top-k lists agree.
 """
 
 from __future__ import annotations
@@ -9,16 +11,40 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 
+import numpy as np
+
 from serve.answers.errors import FieldViolation, InvalidRequest, RequestError, VersionNotServed
 from serve.answers.types import Answers, Query, Recommendation
-from serve.live.agreement import overlap, rank_correlation
 from serve.live.background import give_way
 from serve.live.store import ModelStore, ServedModel
-from serve.telemetry.model_series import ShadowSeries
+from serve.telemetry.metrics import ShadowSeries
+
+
+def overlap(first: Sequence[str], second: Sequence[str]) -> float:
+    """Share of the longer list that the other one holds too, whatever the ranks; 1 where both are empty."""
+    longer = max(len(first), len(second))
+    return len(set(first) & set(second)) / longer if longer else 1.0
+
+
+def rank_correlation(first: Sequence[str], second: Sequence[str]) -> float | None:
+    """Spearman's rank correlation of the items that both lists hold (Spearman, 1904); None for fewer than two.
+
+    Args:
+        first: Distinct ids, best first.
+        second: Likewise.
+    """
+    places = {item_id: place for place, item_id in enumerate(second)}
+    common = np.array([places[item_id] for item_id in first if item_id in places])
+    size = len(common)
+    if size < 2:
+        return None
+    ranks = np.argsort(np.argsort(common))
+    return float(1 - 6 * np.square(ranks - np.arange(size)).sum() / (size * (size * size - 1)))
+
 
 LOG = logging.getLogger("lowpass.serve")
 QUEUED_AT_MOST = 64

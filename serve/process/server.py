@@ -3,40 +3,84 @@
 Start: take the addresses → metrics → accept, health NOT_SERVING → load, verify, warm → admit → health SERVING.
 Stop: health NOT_SERVING → wait one probe period → admit and accept nothing more → drain → close → metrics last.
 Changes of models stop first, so that nothing is loaded for callers who are leaving.
+
+What a server process tells its surroundings, ready file and log, and what it is told: to stop.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import signal
 import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
-from export.bundle.repository import STABLE, ModelRepository
+from export.bundle.repository import STABLE, ModelRepository, write_file
 from serve.answers.admission import Admission
 from serve.answers.fake import fake_model
 from serve.answers.indexes.faiss_index import limit_native_threads
 from serve.live.manager import ModelManager
 from serve.live.shadow import Shadow
 from serve.live.store import ModelStore, ServedModel
-from serve.process.announcement import ADDRESSES, announce, stop_signals
 from serve.process.options import ServerOptions
 from serve.rpc.admin import ADMIN_SERVICE, ModelAdminService
 from serve.rpc.credentials import ApiKeys, Authorize
 from serve.rpc.services import SERVICE, RecommenderService
-from serve.telemetry.access_log import AccessLog
-from serve.telemetry.logs import log_to_stderr
+from serve.telemetry.logs import AccessLog, log_to_stderr
 from serve.telemetry.metrics import Metrics, MetricsEndpoint
 from serve.telemetry.traces import open_tracing
-from serve.transport.address import split_address
+from serve.transport.address import is_loopback, split_address
 from serve.transport.base import MakeTransport, TransportSettings
 from serve.transport.choice import choose_transport
-from serve.transport.http_gateway import Gateway
-from serve.transport.http_server import HttpServer
+from serve.transport.http_gateway import Gateway, HttpServer
+
+ADDRESSES = ("address", "metrics_address", "admin_address", "health_address", "http_address")
+READ, CHANGE = "read requests and answers", "change what is served"
+HARM = {"address": READ, "admin_address": CHANGE, "http_address": READ}
+"""Address → what anyone who reaches it can do where it is in plain text."""
+
+
+def announce(options: ServerOptions, ready: Mapping[str, Any]) -> None:
+    """Say that all is ready: in the log, loudly where an address is open in plain text, and in the ready file.
+
+    Args:
+        options: How to serve.
+        ready: Addresses under the names of `ADDRESSES`, empty where there is none, and whatever else is known.
+    """
+    for name, harm in HARM.items():
+        address = ready[name]
+        if address and options.tls is None and not is_loopback(split_address("--address", address)[0]):
+            warning = f"OPEN WITHOUT TLS: anyone who reaches this address can {harm}"
+            LOG.warning(warning, extra={"fields": {"address": address}})
+    known = {name: value for name, value in ready.items() if value}
+    LOG.info("ready", extra={"fields": known})
+    if options.ready_file is not None:
+        write_file(options.ready_file, (json.dumps(known) + "\n").encode())
+
+
+@contextmanager
+def stop_signals(tell: Callable[[str], None]) -> Iterator[None]:
+    """Instead of dying of SIGTERM and SIGINT, pass on their names.
+
+    Args:
+        tell: Called in the middle of anything; `SimpleQueue.put` may be, `Event.set` may not.
+    """
+    signals = (signal.SIGTERM, signal.SIGINT)
+    previous = {number: signal.signal(number, lambda got, _: tell(signal.Signals(got).name)) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
 
 LOG = logging.getLogger("lowpass.serve")
 ADMIN_IN_FLIGHT, ADMIN_SECONDS = 16, 3600.0

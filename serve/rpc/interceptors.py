@@ -14,7 +14,7 @@ from serve.answers.call import Call, Refusal
 from serve.answers.errors import DeadlineExpired, RequestError
 from serve.rpc.services import AnyMethod, Method, Parts, StreamMethod, full_name
 from serve.rpc.status import CODE_NAMES, INTERNAL, REJECTIONS, to_refusal
-from serve.telemetry.access_log import NO_LOG, AccessLog, trace_of
+from serve.telemetry.logs import NO_LOG, AccessLog, trace_of
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.traces import Tracing
 

@@ -10,7 +10,7 @@ from serve.answers.admission import Admission
 from serve.answers.limits import Limits
 from serve.rpc.credentials import Authorize, TlsFiles
 from serve.rpc.services import AnyMethod
-from serve.telemetry.access_log import NO_LOG, AccessLog
+from serve.telemetry.logs import NO_LOG, AccessLog
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.traces import Tracing
 

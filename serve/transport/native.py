@@ -7,34 +7,205 @@ timer, and a full server still says quickly that it is full.
 
 What it cannot do: TLS, closing connections by age, and the trailer `grpc-retry-pushback-ms` (RetryInfo in the details
 says the same). Reflection is answered by a grpcio server on a socket beside it.
+
+Admitted calls on their way to a worker: what waits is the next batch.
+
+An answer in parts over the native front: no further ahead than the caller reads.
+
+`grpc.health.v1` over the native front: Check at once, Watch as a stream that is told of every change.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic, perf_counter_ns, sleep
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2
-from pygrpc_native import EVENT_CALL, NativeGrpcFront
+from grpc_health.v1 import health_pb2
+from pygrpc_native import EVENT_CALL, STREAM_FULL, STREAM_SENT, NativeGrpcFront
 
 from serve.answers.admission import Deadline
 from serve.answers.call import Call, Refusal
-from serve.answers.errors import AddressUnavailable
+from serve.answers.errors import AddressUnavailable, DeadlineExpired
 from serve.rpc.interceptors import GuardedMany, GuardedStream, guard_many, guard_stream, refuse
-from serve.rpc.services import AnyMethod, Method, StreamMethod
+from serve.rpc.services import AnyMethod, Method, Parts, StreamMethod
 from serve.rpc.status import INTERNAL
-from serve.telemetry.access_log import HEADER, request_id_of
+from serve.telemetry.logs import HEADER, request_id_of
 from serve.transport.base import UNREADABLE, TransportSettings
-from serve.transport.native_backlog import BATCH_AT_MOST, Backlog, Pending
-from serve.transport.native_health import NativeHealth
-from serve.transport.native_reflection import ReflectionServer
-from serve.transport.native_stream import send_parts
+from serve.transport.reflection import ReflectionServer
+
+BATCH_AT_MOST = 64
+
+
+@dataclass(slots=True)
+class Pending:
+    """An admitted call.
+
+    Args:
+        call_id: Of the front.
+        method: Its number.
+        payload: The request as received.
+        call: What the services see of it.
+    """
+
+    call_id: int
+    method: int
+    payload: bytes
+    call: Call
+
+
+class Backlog:
+    """Calls that wait, and how many workers are at work; thread-safe.
+
+    Args:
+        workers: Threads that work at a time.
+        answers_many: Whether a method's calls may be answered together.
+    """
+
+    def __init__(self, workers: int, answers_many: Callable[[int], bool]) -> None:
+        self._workers = workers
+        self._answers_many = answers_many
+        self._waiting: deque[Pending] = deque()
+        self._working = 0
+        self._lock = threading.Lock()
+
+    def add(self, calls: Iterable[Pending]) -> None:
+        """Let calls wait."""
+        self._waiting.extend(calls)
+
+    def begin(self) -> list[Pending]:
+        """A batch for a worker who was idle; empty where nothing waits, or all workers are at work."""
+        with self._lock:
+            batch = self._take() if self._working < self._workers else []
+            self._working += bool(batch)
+            return batch
+
+    def go_on(self) -> list[Pending]:
+        """The next batch for a worker who has finished one; empty, and the worker is idle, where nothing waits."""
+        with self._lock:
+            batch = self._take()
+            self._working -= not batch
+            return batch
+
+    def end(self) -> None:
+        """A worker is idle."""
+        with self._lock:
+            self._working -= 1
+
+    def _take(self) -> list[Pending]:
+        if not self._waiting:
+            return []
+        batch = [self._waiting.popleft()]
+        first = batch[0].method
+        if self._answers_many(first):
+            while self._waiting and self._waiting[0].method == first and len(batch) < BATCH_AT_MOST:
+                batch.append(self._waiting.popleft())
+        return batch
+
+
+SLOW_READER = 0.005
+"""Between looks at whether a caller has read enough to be sent more, in seconds."""
+
+
+def send_parts(front: Any, call_id: int, parts: Parts[Message], call: Call) -> None:
+    """Send parts until there are no more, the caller has left, or time is up.
+
+    Args:
+        front: Where they go.
+        call_id: The call's, at the front.
+        parts: Guarded.
+        call: The call.
+
+    Raises:
+        Refusal: The parts end with one, or the caller did not read in time.
+    """
+    for part in parts:
+        payload = part.SerializeToString()
+        while (state := front.stream_try_send(call_id, payload)) == STREAM_FULL:
+            if call.deadline.expired:
+                parts.throw(DeadlineExpired("the caller did not read in time"))
+            sleep(SLOW_READER)
+        if state != STREAM_SENT:
+            parts.close()
+            return
+    front.stream_end(call_id, ((HEADER, call.request_id),))
+
+
+SERVICE = "grpc.health.v1.Health"
+Response = health_pb2.HealthCheckResponse
+
+
+class NativeHealth:
+    """The standard health service, starting NOT_SERVING.
+
+    Args:
+        services: Full names beside "", which stands for the whole server.
+        first_method: Number of the first of its methods at the front.
+
+    Attributes:
+        front: Where answers go.
+        methods: Path, and whether it streams.
+    """
+
+    def __init__(self, services: Iterable[str], first_method: int) -> None:
+        self.front: Any = None
+        self.methods = [(f"/{SERVICE}/Check", False), (f"/{SERVICE}/Watch", True)]
+        self._check = first_method
+        self._known = frozenset(("", SERVICE, *services))
+        self._is_serving = False
+        self._watches: dict[int, bool] = {}
+        self._lock = threading.Lock()
+
+    def set_serving(self, serving: bool) -> None:
+        """Say SERVING or NOT_SERVING for the server and every service."""
+        with self._lock:
+            self._is_serving = serving
+            for call_id, is_known in self._watches.items():
+                if is_known:
+                    self.front.stream_send(call_id, self._answer(is_known))
+
+    def answer(self, call_id: int, method: int, payload: bytes) -> None:
+        """Answer a call of one of its methods."""
+        try:
+            service = health_pb2.HealthCheckRequest.FromString(payload).service
+        except DecodeError:
+            self.front.fail(call_id, code_pb2.INTERNAL, "the message cannot be read")
+            return
+        is_known = service in self._known
+        if method != self._check:
+            with self._lock:
+                self._watches[call_id] = is_known
+                self.front.stream_send(call_id, self._answer(is_known))
+        elif is_known:
+            self.front.respond(call_id, self._answer(is_known))
+        else:
+            self.front.fail(call_id, code_pb2.NOT_FOUND, "unknown service")
+
+    def forget(self, call_id: int) -> None:
+        """A caller went away."""
+        with self._lock:
+            self._watches.pop(call_id, None)
+
+    def end_watches(self) -> None:
+        """End all open Watch streams."""
+        with self._lock:
+            watches, self._watches = list(self._watches), {}
+        for call_id in watches:
+            self.front.stream_end(call_id)
+
+    def _answer(self, is_known: bool) -> bytes:
+        if not is_known:
+            return Response(status=Response.SERVICE_UNKNOWN).SerializeToString()
+        return Response(status=Response.SERVING if self._is_serving else Response.NOT_SERVING).SerializeToString()
+
 
 LOG = logging.getLogger("lowpass.serve")
 RECEIVED_AT_MOST = 1024

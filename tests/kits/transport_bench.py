@@ -19,7 +19,7 @@ from serve.answers.limits import Limits
 from serve.rpc.credentials import Authorize, TlsFiles
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.services import SERVICE, Method, Parts, StreamMethod
-from serve.telemetry.access_log import NO_LOG, AccessLog
+from serve.telemetry.logs import NO_LOG, AccessLog
 from serve.telemetry.metrics import Metrics
 from serve.transport.base import Transport, TransportSettings
 

@@ -26,7 +26,7 @@ from serve.answers.limits import Limits
 from serve.rpc.credentials import LOOK_AGAIN, ApiKeys, new_key
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.services import SERVICE
-from serve.telemetry.access_log import AccessLog
+from serve.telemetry.logs import AccessLog
 from tests.kits.authority import Authority
 from tests.kits.connection_kit import ConnectionKit
 from tests.kits.stream_kit import StreamKit

@@ -36,7 +36,7 @@ def test_unseen_candidates_are_ranked_and_seen_ones_end_a_list_that_is_too_long(
 def test_positions_are_those_of_a_search(
     monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, chunk_bytes: int
 ) -> None:
-    monkeypatch.setattr(distill.methods.candidate_draws, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(distill.methods.candidates, "CHUNK_BYTES", chunk_bytes)
     lists, wanted = (np.stack([rng.permutation(9)[:5] for _ in range(7)]).astype(np.int32) for _ in range(2))
     expected = [
         [row.tolist().index(item) if item in row else 5 for item in items]
@@ -49,7 +49,7 @@ def test_positions_are_those_of_a_search(
 def test_draws_without_replacement_follow_the_weights(
     monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, chunk_bytes: int
 ) -> None:
-    monkeypatch.setattr(distill.methods.candidate_draws, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(distill.methods.candidates, "CHUNK_BYTES", chunk_bytes)
     weights, num_rows = np.array([5.0, 2.0, 1.0, 0.5]), 20_000
     drawn = draw_positions(np.log(weights, dtype=np.float32)[None], num_rows, 2, rng)
     pairs = list(combinations(range(4), 2))

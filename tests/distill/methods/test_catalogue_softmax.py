@@ -21,7 +21,7 @@ def plain(embeddings: torch.Tensor, users: torch.Tensor, target: torch.Tensor) -
 
 @pytest.mark.parametrize("block_users", [1, 3, 64])
 def test_top_target_equals_autograd_in_any_block(monkeypatch: pytest.MonkeyPatch, block_users: int) -> None:
-    monkeypatch.setattr(distill.methods.catalogue_softmax, "BLOCK_USERS", block_users)
+    monkeypatch.setattr(distill.methods.responses, "BLOCK_USERS", block_users)
     embeddings, users = tensors()
     items = torch.stack([torch.randperm(NUM_ITEMS)[:4] for _ in users])
     probabilities = torch.softmax(torch.randn(len(users), 4), dim=1)
@@ -36,7 +36,7 @@ def test_top_target_equals_autograd_in_any_block(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("block_bytes", [1, 10**6])
 def test_teacher_target_equals_autograd(monkeypatch: pytest.MonkeyPatch, block_bytes: int) -> None:
-    monkeypatch.setattr(distill.methods.catalogue_softmax, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(distill.methods.responses, "BLOCK_BYTES", block_bytes)
     embeddings, users = tensors()
     teacher_users, teacher_items = torch.randn(len(users), 8), torch.randn(NUM_ITEMS, 8)
     target = TeacherTarget(teacher_users, teacher_items, TEMPERATURE)

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from export.build.answer_table import add_answers
 from export.build.quality import as_csr
 from export.bundle.repository import ModelRepository
-from serve.answers.answer_table import AnswerTable
 from serve.answers.fake import FakeFoldIn
 from serve.answers.indexes.exact import ExactIndex
-from serve.answers.recommender import Recommender
+from serve.answers.recommender import AnswerTable, Recommender
 from serve.answers.types import Answers, Query, Recommendation
 from serve.live.loader import load_model
 from tests.serve.answers.test_recommender import item_ids, make, queries

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.answers.rerank import RERANKED, diversify, relevance_of, reorder
-from serve.answers.selection import first_good
+from serve.answers.selection import RERANKED, diversify, first_good, relevance_of, reorder
 from serve.answers.types import Query, Recommendation, Source
 from tests.serve.answers.test_recommender import make, only
 

@@ -12,7 +12,7 @@ from distill.run import Run, write_run
 from export.build.publish import ExportOptions, export_run
 from export.bundle.repository import ModelRepository
 from serve.bench.children import run_load, serve_model
-from serve.bench.gains_errors import GainsError
+from serve.bench.errors import GainsError
 
 
 @pytest.fixture(scope="module")

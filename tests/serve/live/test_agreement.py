@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from serve.live.agreement import overlap, rank_correlation
+from serve.live.shadow import overlap, rank_correlation
 
 LISTS = st.lists(st.integers(0, 12).map(str), unique=True, max_size=10)
 

@@ -12,8 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from export.bundle.arrays import sha256_of
 from export.bundle.repository import ModelRepository
-from serve.live.load_backoff import FIRST_PAUSE, LoadBackoff
-from serve.live.manager import ModelManager
+from serve.live.manager import FIRST_PAUSE, LoadBackoff, ModelManager
 from serve.live.store import ModelStore
 from serve.telemetry.metrics import Metrics
 from tests.serve.live.test_manager import damage

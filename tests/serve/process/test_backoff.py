@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve.process.backoff import Backoff
+from serve.process.supervisor import Backoff
 
 
 def test_the_wait_doubles_up_to_a_bound() -> None:

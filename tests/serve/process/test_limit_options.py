@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from serve.answers.limits import Limits
-from serve.process.limit_options import limit_options
+from serve.process.options import limit_options
 
 
 def made(*words: str) -> Limits:

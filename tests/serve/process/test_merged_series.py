@@ -3,7 +3,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, generate_latest
 
 from serve.answers.types import Source
-from serve.process.merged_series import MergedSeries, WorkerState, merge
+from serve.process.supervisor import MergedSeries, WorkerState, merge
 from serve.telemetry.metrics import BUCKETS, Metrics
 from tests.serve.process.fakes import FakeWorker
 

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from serve.process.backoff import FIRST, HEALTHY, LONGEST
-from serve.process.supervisor import Supervisor, WorkerFailed
+from serve.process.supervisor import FIRST, HEALTHY, LONGEST, Supervisor, WorkerFailed
 from serve.process.worker_process import Ended, Failed, Ready, Report
 from tests.serve.process.fakes import FakeWorker
 

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from serve.answers.answer_table import AnswerTable
 from serve.answers.errors import InvalidRequest
 from serve.answers.fake import fake_model
 from serve.answers.limits import Limits
+from serve.answers.recommender import AnswerTable
 from serve.answers.types import Query, Recommendation, Shortfall, SimilarQuery, Source
 from serve.live.store import ModelStore, ServedModel
 from serve.rpc.convert import to_info, to_limits, to_query, to_response, to_similar_query, to_timings

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from serve.telemetry.latency_histogram import LatencyHistogram
+from serve.telemetry.metrics import LatencyHistogram
 
 BOUNDS = (0.001, 0.0025, 1.0)
 durations = st.floats(0, 4) | st.sampled_from(BOUNDS)

@@ -22,8 +22,7 @@ from serve.client.recommender import RecommenderClient
 from serve.rpc.credentials import LOOK_AGAIN, new_key
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.status import CODES
-from serve.transport.http_gateway import HTTP_STATUS, from_parameters, path_of
-from serve.transport.http_server import HttpServer
+from serve.transport.http_gateway import HTTP_STATUS, HttpServer, from_parameters, path_of
 from tests.kits.authority import Authority
 from tests.serve.processes import ServerProcess, serving
 

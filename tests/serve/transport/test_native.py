@@ -17,7 +17,7 @@ from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.services import SERVICE, Method
 from serve.transport.base import TransportSettings
 from serve.transport.grpcio import GrpcioServer
-from serve.transport.native_backlog import Pending
+from serve.transport.native import Pending
 from tests.kits.authority import Authority
 from tests.kits.transport_bench import Bench, eventually
 from tests.kits.transport_kit import TransportKit

@@ -6,7 +6,7 @@ from time import monotonic
 
 from serve.answers.admission import Deadline
 from serve.answers.call import Call
-from serve.transport.native_backlog import BATCH_AT_MOST, Backlog, Pending
+from serve.transport.native import BATCH_AT_MOST, Backlog, Pending
 
 MANY, ONE = 0, 1
 
