@@ -27,7 +27,7 @@ COMMANDS = {
     "baseline": "distill.commands.baseline:baseline",
     "analyze": "distill.commands.analyze:analyze_runs",
     "sweep": "distill.commands.sweep:sweep",
-    "report": "distill.commands.report:report",
+    "report": "export.commands.report:report",
     "frontier": "export.commands.frontier:frontier",
     "results": "results.cli:results",
     "export": "export.commands.export:export",

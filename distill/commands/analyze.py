@@ -7,17 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import numpy as np
 
 from distill.data.interactions import load_interactions
-from distill.graph.analysis import Graph, Grouping, analyze, build_graph, build_groups, render_analysis
-from distill.report.analysis_figures import draw_figures, encode_png
+from distill.graph.analysis import Graph, Grouping, View, analyze_data
+from distill.report.figures import draw_figures, encode_png
+from distill.report.tables import render_analysis
 from distill.run import open_run
 from distill.storage import write_file
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
-SEED = 0
-"""Of the estimated number of frequencies in a band; energies and losses draw nothing."""
 
 
 @click.command("analyze")
@@ -48,22 +46,20 @@ def analyze_runs(
     opened = [open_run(path) for path in (teacher, *runs)]
     for run in opened:
         run.require_same_data(interactions)
-    adjacency = build_graph(interactions, graph, num_neighbors)
-    groups = build_groups(adjacency, num_groups, grouping, np.random.default_rng(SEED))
-    analysis = analyze(groups, opened[0], opened[1:], _names(runs), progress=True)
-    settings = {"graph": graph, "num_neighbors": num_neighbors, "grouping": grouping}
-    isolated = int(np.sum(np.diff(adjacency.indptr) == 0))
-    report = {"data": interactions.name, **settings, "isolated_entities": isolated, **analysis.as_dict()}
+    view = View(graph, num_neighbors, num_groups, grouping)
+    analysis = analyze_data(interactions, opened[0], opened[1:], _names(runs), view, progress=True)
+    report = analysis.as_dict()
     if out is not None:
         write_file(out / "analysis.json", (json.dumps(report, indent=2) + "\n").encode())
-        for name, figure in draw_figures(analysis, grouping, f"{interactions.name}, {graph} graph").items():
+        for name, figure in draw_figures(analysis).items():
             write_file(out / f"{name}.png", encode_png(figure))
     if as_json:
         click.echo(json.dumps(report))
         return
     click.echo(render_analysis(analysis))
-    if isolated:
-        click.echo(f"\n{isolated:,} of {adjacency.shape[0]:,} entities have no edge: they stand at frequency 1")
+    if analysis.isolated_entities:
+        entities = interactions.num_users + interactions.num_items
+        click.echo(f"\n{analysis.isolated_entities:,} of {entities:,} entities have no edge: they stand at frequency 1")
 
 
 def _names(runs: Sequence[Path]) -> list[str]:

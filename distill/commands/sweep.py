@@ -12,8 +12,7 @@ from distill.backbones import BACKBONES
 from distill.data.interactions import Interactions, load_interactions
 from distill.errors import RunError, SettingError
 from distill.evaluation.comparison import label
-from distill.report.analysis_figures import encode_png
-from distill.report.sweep_figures import draw_sweep
+from distill.report.figures import draw_sweep, encode_png
 from distill.run import open_run
 from distill.settings import describe_settings
 from distill.storage import write_file

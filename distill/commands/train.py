@@ -13,13 +13,14 @@ import click
 
 from distill.backbones import BACKBONES
 from distill.data.interactions import load_interactions
-from distill.evaluation.comparison import compare_runs, render_comparison
+from distill.evaluation.comparison import compare_runs
 from distill.evaluation.evaluate import Protocol
 from distill.evaluation.evaluate import evaluate as evaluate_embeddings
 from distill.methods import METHODS, Method
 from distill.methods.composition import build_method_settings
 from distill.methods.projector import PROJECTORS
-from distill.report.run_figures import plot_curves
+from distill.report.figures import plot_curves
+from distill.report.tables import render_comparison
 from distill.run import open_run, write_run
 from distill.settings import build_settings, describe_settings
 from distill.training.job import RANDOM, RECOMMENDED_METHOD, Job, run_job, training_options

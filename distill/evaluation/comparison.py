@@ -76,22 +76,3 @@ def label(config: Any) -> str:
     if config["backbone"] not in {"bprmf", "imported"}:
         parts.insert(0, config["backbone"])
     return " ".join(parts)
-
-
-def render_comparison(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as a Markdown table."""
-    columns = [f"{split} {metric}" for split in ("validation", "test") for metric in SHOWN]
-    header = ["run", "d", "seeds", *columns, "best epoch", "training s"]
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    for row in rows:
-        cells = [row["label"], str(row["dim"]), str(len(row["seeds"]))]
-        cells += [_cell(row.get(column), len(row["seeds"])) for column in columns]
-        cells += [f"{row['epochs']:g}", f"{row['seconds']:g}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _cell(value: dict[str, float] | None, seeds: int) -> str:
-    if value is None:
-        return "–"
-    return f"{value['mean']:.4f} ± {value['std']:.4f}" if seeds > 1 else f"{value['mean']:.4f}"

@@ -1,18 +1,21 @@
-"""What a student kept of its teacher, by knowledge group: the analysis behind the paper's Figures 1 and 2.
+"""What students kept of their teacher in each knowledge group: computed, and read back from `analysis.json`.
 
-Training throws its projector away, and `scratch` never had one. So each student is measured through the best linear
-projector there is, found afterwards by least squares, one for users and one for items. The losses are therefore a
-floor: a linear projector of any training leaves at least that much in total, though not in each single group. A group
-may even lose more than the teacher has in it, and the kept share 1 − loss / energy is then negative.
+It is the analysis behind Figures 1 and 2 of FreqD (arXiv 2411.10676). Training throws its projector away, and `scratch`
+never had one. So each student is measured through the best linear projector there is, found afterwards by least
+squares, one for users and one for items. The losses are therefore a floor: a linear projector of any training leaves at
+least that much in total, though not in each single group. A group may even lose more than the teacher has in it, and
+the kept share 1 − loss / energy is then negative.
 
-The loss is the squared one of Theorem 1 (arXiv 2411.10676), which splits over the frequencies; cosine does not.
+The loss is the squared one of the paper's Theorem 1, which splits over the frequencies; cosine does not.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -22,6 +25,7 @@ import scipy.sparse as sp
 from tqdm import tqdm
 
 from distill.data.interactions import Interactions
+from distill.errors import RunError
 from distill.graph.adjacency import bipartite_adjacency, cooccurrence_adjacency, symmetric_normalization
 from distill.graph.bands import ChebyshevBands
 from distill.graph.spectrum import (
@@ -38,6 +42,8 @@ Graph = Literal["bipartite", "cooccurrence"]
 Grouping = Literal["equal-width", "equal-count"]
 
 METRIC = "Recall@20"
+SEED = 0
+"""Of the estimated number of frequencies in a band; energies and losses draw nothing."""
 
 
 class KnowledgeGroups(Protocol):
@@ -59,11 +65,45 @@ class KnowledgeGroups(Protocol):
 
 
 @dataclass(frozen=True)
+class View:
+    """Which graph is looked at, and how its frequencies are grouped.
+
+    Attributes:
+        graph: "bipartite" or "cooccurrence".
+        num_neighbors: Neighbours kept for each entity of the co-occurrence graph.
+        num_groups: G; an odd number keeps frequency 1 inside one group.
+        grouping: "equal-width" in frequency, or "equal-count", the same number of frequencies in each.
+    """
+
+    graph: Graph = "bipartite"
+    num_neighbors: int = 5
+    num_groups: int = 21
+    grouping: Grouping = "equal-width"
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Where knowledge groups lie and how many frequencies they hold, without the frequencies themselves.
+
+    Attributes:
+        bounds: Lowest and highest frequency of each group, shape (G, 2).
+        counts: Number of frequencies in each group, shape (G,).
+        leakage: Share of one frequency's energy that may show in a foreign group.
+        basis: "exact", or "chebyshev" for groups with soft boundaries.
+    """
+
+    bounds: Values
+    counts: Values
+    leakage: float
+    basis: str
+
+
+@dataclass(frozen=True)
 class StudentAnalysis:
     """A student against its teacher, by group.
 
     Attributes:
-        name: The run's.
+        name: Unique in the analysis.
         dim: d_s.
         quality: Test Recall@20, or None where it was never measured.
         energies: Energy of X_s, shape (G,).
@@ -82,16 +122,22 @@ class Analysis:
     """A teacher's knowledge groups, and what students kept of them.
 
     Attributes:
-        groups: The grouping.
-        teacher: The teacher's name.
+        groups: Where the groups lie.
+        teacher: The teacher's run directory.
         teacher_energies: Energy of X_t, shape (G,).
         students: One entry a run, in the order given.
+        view: How graph and groups were made.
+        data: Name of the data set.
+        isolated_entities: Users and items without an edge; they stand at frequency 1.
     """
 
-    groups: KnowledgeGroups
+    groups: Groups
     teacher: str
     teacher_energies: Values
     students: tuple[StudentAnalysis, ...]
+    view: View = View()
+    data: str = ""
+    isolated_entities: int = 0
 
     @property
     def occupied(self) -> npt.NDArray[np.bool_]:
@@ -110,9 +156,14 @@ class Analysis:
         return float(1 - student.losses.sum() / self.teacher_energies.sum())
 
     def as_dict(self) -> dict[str, Any]:
-        """The numbers, ready for JSON; None stands for a kept share that means nothing."""
+        """What `analysis.json` holds; None stands for a kept share that means nothing."""
         return {
-            "basis": "chebyshev" if isinstance(self.groups, ChebyshevBands) else "exact",
+            "data": self.data,
+            "graph": self.view.graph,
+            "num_neighbors": self.view.num_neighbors,
+            "grouping": self.view.grouping,
+            "isolated_entities": self.isolated_entities,
+            "basis": self.groups.basis,
             "leakage": self.groups.leakage,
             "projector": "linear, by least squares after training, one for users and one for items",
             "groups": [
@@ -136,16 +187,7 @@ class Analysis:
 
 
 def build_graph(data: Interactions, graph: Graph, num_neighbors: int) -> sp.csr_matrix:
-    """Build Â over the training interactions, as FreqD filters it.
-
-    Args:
-        data: The interactions.
-        graph: "bipartite" or "cooccurrence".
-        num_neighbors: Neighbours kept for each entity of the co-occurrence graph.
-
-    Returns:
-        CSR of shape (N, N).
-    """
+    """Build Â over the training interactions, as FreqD filters it: CSR of shape (N, N)."""
     if graph == "bipartite":
         return symmetric_normalization(bipartite_adjacency(data.train))
     return symmetric_normalization(cooccurrence_adjacency(data.train, num_neighbors))
@@ -159,7 +201,7 @@ def build_groups(
     Args:
         normalized_adjacency: Â, symmetric CSR of shape (N, N).
         num_groups: G.
-        grouping: "equal-width" in frequency, or "equal-count", the same number of frequencies in each.
+        grouping: As in `View`.
         rng: Estimates the number of frequencies in a group where there is no eigenbasis.
 
     Raises:
@@ -190,6 +232,35 @@ def project_best(student: Features, teacher: Features, num_users: int) -> Featur
     return projected
 
 
+def analyze_data(
+    data: Interactions,
+    teacher: Run,
+    students: Sequence[Run],
+    names: Sequence[str],
+    view: View,
+    *,
+    progress: bool = False,
+) -> Analysis:
+    """Build the graph of a data set and its knowledge groups, and analyse runs over them.
+
+    Args:
+        data: What the runs were trained on.
+        teacher: The run to keep.
+        students: Runs on the same data.
+        names: What to call the students.
+        view: How to make graph and groups.
+        progress: Show a bar where somebody looks.
+
+    Raises:
+        SettingError: Equal counts on a graph too large for an eigenbasis, or more groups than frequencies.
+    """
+    adjacency = build_graph(data, view.graph, view.num_neighbors)
+    groups = build_groups(adjacency, view.num_groups, view.grouping, np.random.default_rng(SEED))
+    analysis = analyze(groups, teacher, students, names, progress=progress)
+    isolated = int(np.sum(np.diff(adjacency.indptr) == 0))
+    return replace(analysis, view=view, data=data.name, isolated_entities=isolated)
+
+
 def analyze(
     groups: KnowledgeGroups, teacher: Run, students: Sequence[Run], names: Sequence[str], *, progress: bool = False
 ) -> Analysis:
@@ -210,7 +281,47 @@ def analyze(
         for run, name in zip(students, names, strict=True):
             analysed.append(_analyze_student(groups, features, run, name, num_users))
             bar.update()
-    return Analysis(groups, str(teacher.path), energies, tuple(analysed))
+    basis = "chebyshev" if isinstance(groups, ChebyshevBands) else "exact"
+    kept = Groups(groups.bounds, groups.counts, groups.leakage, basis)
+    return Analysis(kept, str(teacher.path), energies, tuple(analysed))
+
+
+def read_analysis(path: Path) -> Analysis:
+    """Read what `lowpass analyze --out` wrote.
+
+    Raises:
+        RunError: The file is unreadable, or no analysis.
+    """
+    try:
+        return _parse(json.loads(path.read_text(encoding="utf-8")))
+    except KeyError as error:
+        raise RunError(f"{path}: has no field {error}; 'lowpass analyze --out' writes it") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise RunError(f"{path}: unreadable ({error}); 'lowpass analyze --out' writes it") from error
+
+
+def _parse(found: Mapping[str, Any]) -> Analysis:
+    bounds = np.array([(group["from"], group["to"]) for group in found["groups"]], dtype=np.float64)
+    counts = np.array([group["frequencies"] for group in found["groups"]], dtype=np.float64)
+    students = [
+        StudentAnalysis(
+            each["run"],
+            each["dim"],
+            each[METRIC],
+            np.array(each["energies"], dtype=np.float64),
+            np.array(each["losses"], dtype=np.float64),
+        )
+        for each in found["students"]
+    ]
+    return Analysis(
+        Groups(bounds, counts, float(found["leakage"]), found["basis"]),
+        found["teacher"]["run"],
+        np.array(found["teacher"]["energies"], dtype=np.float64),
+        tuple(students),
+        View(found["graph"], found["num_neighbors"], len(bounds), found["grouping"]),
+        found["data"],
+        found["isolated_entities"],
+    )
 
 
 def stack_features(run: Run) -> Features:
@@ -226,24 +337,3 @@ def _analyze_student(
     np.subtract(teacher, gap, out=gap)
     quality = run.metrics.get("test", {}).get(METRIC)
     return StudentAnalysis(name, run.dim, quality, groups.energies(student), groups.energies(gap))
-
-
-def render_analysis(analysis: Analysis) -> str:
-    """Two Markdown tables: a line a run, then a line a group."""
-    lines = [f"| run | d | test {METRIC} | loss | kept |", "|---" * 5 + "|"]
-    for student in analysis.students:
-        quality = "–" if student.quality is None else f"{student.quality:.4f}"
-        loss, kept = student.losses.sum(), analysis.kept_in_all(student)
-        lines.append(f"| {student.name} | {student.dim} | {quality} | {loss:.4g} | {kept:.3f} |")
-    header = ["frequency", "share of frequencies", "of the teacher's energy"]
-    header += [f"{student.name} keeps" for student in analysis.students]
-    lines += ["", "| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    columns = [values / values.sum() for values in (analysis.groups.counts, analysis.teacher_energies)]
-    columns += [analysis.kept(student) for student in analysis.students]
-    for (low, high), shares in zip(analysis.groups.bounds, np.column_stack(columns), strict=True):
-        lines.append("| " + " | ".join([f"{low:.3f}–{high:.3f}", *(_cell(share) for share in shares)]) + " |")
-    return "\n".join(lines)
-
-
-def _cell(share: float) -> str:
-    return "–" if math.isnan(share) else f"{share:.4f}"

@@ -1,7 +1,7 @@
-"""The report: one self-contained HTML page on a set of runs of one data set.
+"""The report: one self-contained HTML page on a set of runs of one data set, and the figures and tables it is made of.
 
-material ─► comparison, curves, recommendations, frequencies, frontier ─► page (template.html, style.css)
+material ─► figures (PNG and SVG), tables (Markdown and HTML) ─► sections ─► page (template.html, style.css)
 
-Each section is a module that turns what it is given into a `Section`, or says which option would bring it. Names of
-runs and data sets are text in the page, escaped by the template, and never part of a figure.
+The commands draw with the same figures and tables. Names of runs and data sets are text in the page, escaped by the
+template, and never part of a figure there.
 """

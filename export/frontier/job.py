@@ -13,13 +13,14 @@ from typing import Any
 
 from distill.data.interactions import Interactions, load_interactions
 from distill.errors import RunError, SettingError
-from distill.report.frontier_figure import draw_frontier, encode_png
+from distill.report.figures import draw_frontier, encode_png
 from distill.run import Run, open_run
 from distill.storage import write_file
 from export.frontier.candidates import measure_candidates
 from export.frontier.choice import Limits, compare_candidates, explain, next_commands, recommend
 from export.frontier.document import FIGURE_FILE, build_document, render_page
 from export.frontier.plan import RESERVED, Plan
+from export.frontier.reading import build_frontier
 from export.frontier.training import train_students
 
 DOCUMENT_FILE, PAGE_FILE, RUNS_FOLDER = "frontier.json", "frontier.md", "runs"
@@ -90,7 +91,7 @@ def run_frontier(request: Request) -> dict[str, Any]:
         notes=notes,
         commands=next_commands(found, request.out),
     )
-    write_file(request.out / FIGURE_FILE, encode_png(draw_frontier(document)))
+    write_file(request.out / FIGURE_FILE, encode_png(draw_frontier(build_frontier(document))))
     write_file(request.out / PAGE_FILE, render_page(document).encode())
     write_file(request.out / DOCUMENT_FILE, (json.dumps(document, indent=2) + "\n").encode())
     return document

@@ -15,11 +15,13 @@ import distill.graph.analysis
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.graph.analysis import (
+    View,
     analyze,
+    analyze_data,
     build_graph,
     build_groups,
     project_best,
-    render_analysis,
+    read_analysis,
     stack_features,
 )
 from distill.graph.bands import ChebyshevBands
@@ -125,24 +127,15 @@ def test_a_group_the_teacher_has_nothing_in_has_no_kept_share(rng: np.random.Gen
     assert report["students"][0]["kept"][1:] == [None] * 4
     assert report["students"][0]["Recall@20"] is None
     assert sum(group["frequencies"] for group in report["groups"]) == 55
-    assert render_analysis(analysis).splitlines()[-1].endswith("| 0.0000 | – |")
 
 
-def test_tables_name_runs_and_their_quality(rng: np.random.Generator, data: Interactions) -> None:
+def test_what_is_written_reads_back(rng: np.random.Generator, data: Interactions, tmp_path: Path) -> None:
     teacher = make_run(rng.normal(size=(55, 6)), 30)
-    students = [
-        make_run(rng.normal(size=(55, 2)), 30, {"test": {"Recall@20": 0.25}}),
-        make_run(rng.normal(size=(55, 3)), 30),
-    ]
-    groups = build_groups(build_graph(data, "bipartite", 5), 4, "equal-width", rng)
-    analysis = analyze(groups, teacher, students, ["fd", "freqd"])
-    lines = render_analysis(analysis).splitlines()
-    assert lines[0] == "| run | d | test Recall@20 | loss | kept |"
-    assert lines[2].startswith("| fd | 2 | 0.2500 | ")
-    assert lines[3].startswith("| freqd | 3 | – | ")
-    assert lines[5].endswith("| fd keeps | freqd keeps |")
-    assert [line.split(" | ")[0] for line in lines[7:]] == [
-        "| 0.000–0.500", "| 0.500–1.000", "| 1.000–1.500", "| 1.500–2.000",
-    ]  # fmt: skip
-    shares = np.array([[float(cell) for cell in line.split(" | ")[1:3]] for line in lines[7:]])
-    np.testing.assert_allclose(shares.sum(axis=0), 1, atol=2e-4)
+    students = [make_run(rng.normal(size=(55, 2)), 30, {"test": {"Recall@20": 0.25}})]
+    view = View("cooccurrence", 3, 7, "equal-count")
+    analysis = analyze_data(data, teacher, students, ["fd"], view)
+    (tmp_path / "analysis.json").write_text(json.dumps(analysis.as_dict()))
+    found = read_analysis(tmp_path / "analysis.json")
+    assert found.as_dict() == analysis.as_dict()
+    assert (found.view, found.data) == (view, data.name)
+    np.testing.assert_array_equal(found.occupied, analysis.occupied)

@@ -6,16 +6,19 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from distill.data.interactions import Interactions
+from distill.data.interactions import Interactions, save_interactions
+from distill.report.material import Frontier, FrontierPoint, Material, gather
 from distill.run import Run, open_run, write_run
 from distill.training.job import features_fingerprint
 from distill.training.trainer import final_reports
+from tests.distill.toy import build_random
 
 HISTORY = ((5.0, 1.0, 0.1), (10.0, 2.0, 0.3), (15.0, 4.0, 0.2))
 """Epoch, seconds, validation Recall@20."""
@@ -73,34 +76,30 @@ def invent_run(
     return open_run(path)
 
 
-def invent_frontier(path: Path, data: Interactions, name: str = "freqd-d4-int8") -> Path:
-    """Write a `frontier.json` of three candidates, the last of which is recommended and calls itself `name`."""
-    candidates = [
-        _candidate("teacher-float32", "teacher", 1.0, 64.0, 40.0),
-        _candidate("svd-d4-float16", "svd", 0.8, 8.0, 20.0),
-        _candidate(name, "freqd", 0.97, 4.0, 15.0),
-    ]
-    document = {
-        "format": 1,
-        "data": {"name": data.name, "fingerprint": data.fingerprint},
-        "limits": {"max_bytes_per_item": None, "max_p99_ms": None, "min_kept": 0.95},
-        "candidates": candidates,
-        "pareto": ["teacher-float32", name],
-        "recommended": name,
-        "reasons": [f"Take `{name}`."],
-        "notes": [],
-        "commands": ["lowpass publish frontier"],
-    }
-    path.write_text(json.dumps(document), encoding="utf-8")
-    return path
-
-
-def _candidate(name: str, method: str, kept: float, size: float, time: float) -> dict[str, Any]:
-    return {
-        "name": name, "method": method, "kept": kept, "kept_interval": [kept - 0.01, kept + 0.01], "kept_on_test": None,
-        "bytes_per_item": size, "bytes_per_user": 4 * size, "latency_us": {"p50": time, "p99": 2 * time},
-        "training_seconds": 7.0, "trained": method == "freqd", "fits": kept >= 0.95,
+def invent_frontier(data: Interactions, name: str = "freqd-d4-int8", **more: Any) -> Frontier:
+    """A frontier of three candidates, the last of which is recommended and calls itself `name`."""
+    points = (
+        invent_point("teacher-float32", 1.0, 64, 80.0, method="teacher", training_seconds=None),
+        invent_point("svd-d4-float16", 0.8, 8, 40.0, method="svd", training_seconds=None, unbeaten=False, fits=False),
+        invent_point(name, 0.97, 4, 30.0, precision="int8"),
+    )
+    values: dict[str, Any] = {
+        "limits": {"max_bytes_per_item": None, "max_p99_ms": None, "min_kept": 0.95}, "recommended": name,
+        "sentences": (f"Take `{name}`.",), "commands": ("lowpass export frontier",), **more,
     }  # fmt: skip
+    return Frontier(data.name, data.fingerprint, 16, points, **values)
+
+
+def invent_point(name: str, kept: float, bytes_per_item: float, p99_us: float = 100.0, **more: Any) -> FrontierPoint:
+    """A point whose median time is half its 99th percentile."""
+    values: dict[str, Any] = {
+        "method": "freqd", "precision": "float32", "kept_interval": (kept - 0.01, kept + 0.01), "kept_on_test": None,
+        "bytes_per_user": 4 * bytes_per_item, "training_seconds": 7.0, "is_graph": False, "servable": True,
+        "unbeaten": True, "fits": True, **more,
+    }  # fmt: skip
+    return FrontierPoint(
+        name=name, kept=kept, bytes_per_item=bytes_per_item, p50_us=p99_us / 2, p99_us=p99_us, **values
+    )
 
 
 def invent_analysis(path: Path, data_name: str, runs: Sequence[str]) -> Path:
@@ -114,6 +113,42 @@ def invent_analysis(path: Path, data_name: str, runs: Sequence[str]) -> Path:
     ]  # fmt: skip
     groups = [{"from": low, "to": low + 2 / 3, "frequencies": 5.0} for low in (0.0, 2 / 3, 4 / 3)]
     teacher = {"run": "teacher", "energies": [4.0, 2.0, 0.0]}
-    document = {"data": data_name, "graph": "cooccurrence", "groups": groups, "teacher": teacher, "students": students}
+    document = {
+        "data": data_name, "graph": "cooccurrence", "num_neighbors": 5, "grouping": "equal-width",
+        "isolated_entities": 0, "basis": "exact", "leakage": 1e-12, "groups": groups, "teacher": teacher,
+        "students": students,
+    }  # fmt: skip
     path.write_text(json.dumps(document), encoding="utf-8")
     return path
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A folder with data, a teacher, and students: freqd under two seeds and a worse one from scratch."""
+
+    folder: Path
+    data: Interactions
+    teacher: Run
+    freqd: tuple[Run, Run]
+    scratch: Run
+
+    @property
+    def students(self) -> list[Path]:
+        return [*(run.path for run in self.freqd), self.scratch.path]
+
+    def gather(self) -> Material:
+        return gather(self.students, self.folder / "data")
+
+
+def build_gallery(folder: Path) -> Gallery:
+    """Write data and runs of a gallery into a folder."""
+    data = build_random(np.random.default_rng(5), num_users=60, num_items=45)
+    save_interactions(data, folder / "data")
+    teacher = invent_run(folder / "teacher", data, dim=16, skill=9.0)
+    first, second = (
+        invent_run(folder / f"freqd-{seed}", data, method="freqd", seed=seed, teacher=teacher, skill=6.0,
+                   settings={"variant": "bipartite", "alpha": 0.2}, dim=12)
+        for seed in (0, 1)
+    )  # fmt: skip
+    scratch = invent_run(folder / "scratch", data, skill=0.5)
+    return Gallery(folder, data, teacher, (first, second), scratch)

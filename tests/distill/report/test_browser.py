@@ -8,25 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import lowpass
-from tests.distill.report.conftest import Gallery
-from tests.distill.report.invented import invent_frontier
+from distill.report.figures.style import THEMES
+from distill.report.material import gather
+from distill.report.page import render_page
+from distill.report.sections import build_sections
+from tests.distill.report.invented import Gallery, invent_frontier
 from tests.distill.report.test_page import HOSTILE
 from tests.kits.chromium import Theme, needs_chromium, photograph, visit
 
 pytestmark = needs_chromium
 
-PAPER = {"light": 0xFFFFFF, "dark": 0x14171C}
-"""`--paper` in distill/report/style.css."""
-
 
 @pytest.fixture(scope="module")
 def page(gallery: Gallery, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("page")
-    frontier = invent_frontier(folder / "frontier.json", gallery.data, name=HOSTILE)
-    words = ["report", *map(str, gallery.students), "--out", str(folder / "report.html"), "--title", HOSTILE]
-    assert lowpass.main([*words, "--data", str(gallery.folder / "data"), "--frontier", str(frontier)]) == 0
-    return folder / "report.html"
+    material = gather(gallery.students, gallery.folder / "data", frontier=invent_frontier(gallery.data, name=HOSTILE))
+    target = tmp_path_factory.mktemp("page") / "report.html"
+    target.write_text(render_page(material, build_sections(material), HOSTILE), encoding="utf-8")
+    return target
 
 
 def test_the_page_is_shown_asks_for_nothing_and_complains_of_nothing(page: Path) -> None:
@@ -57,7 +55,7 @@ def test_a_page_that_does_ask_and_complain_is_found_out(tmp_path: Path) -> None:
 def test_the_page_follows_the_theme_and_stays_readable(page: Path, theme: Theme) -> None:
     pixels = photograph(page, theme).reshape(-1, 3).astype(np.int64)
     found, counts = np.unique(pixels @ [1 << 16, 1 << 8, 1], return_counts=True)
-    assert found[counts.argmax()] == PAPER[theme]
+    assert found[counts.argmax()] == int(THEMES[theme]["paper"].removeprefix("#"), 16)
     brightness = pixels.sum(axis=1)
     assert brightness.max() - brightness.min() > 500
     assert len(found) > 100

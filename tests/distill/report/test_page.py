@@ -7,10 +7,9 @@ from pathlib import Path
 
 import distill.report
 from distill.report.material import Material, gather
-from distill.report.page import build_sections, render_page
-from distill.report.section import LeftOut
-from tests.distill.report.conftest import Gallery
-from tests.distill.report.invented import invent_analysis, invent_frontier, invent_run
+from distill.report.page import render_page
+from distill.report.sections import LeftOut, build_sections
+from tests.distill.report.invented import Gallery, invent_analysis, invent_frontier, invent_run
 
 HOSTILE = "<script>alert(1)</script><img src=//evil.example/x onerror=alert(2)>"
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -53,8 +52,8 @@ def render(material: Material, title: str = "A report") -> str:
     return render_page(material, build_sections(material), title)
 
 
-def test_the_page_has_every_section_there_is_material_for(gallery: Gallery, tmp_path: Path) -> None:
-    frontier = invent_frontier(tmp_path / "frontier.json", gallery.data)
+def test_the_page_has_every_section_there_is_material_for(gallery: Gallery) -> None:
+    frontier = invent_frontier(gallery.data)
     page = render(gather(gallery.students, gallery.folder / "data", frontier=frontier))
     reader = read(page)
     sections = [attributes["id"] for tag, attributes in reader.seen if tag == "section"]
@@ -104,7 +103,7 @@ def test_hostile_names_are_text_and_nothing_else(gallery: Gallery, tmp_path: Pat
                    settings={HOSTILE: HOSTILE})
         for seed in (0, 1)
     ]  # fmt: skip
-    frontier = invent_frontier(tmp_path / "frontier.json", gallery.data, name=HOSTILE)
+    frontier = invent_frontier(gallery.data, name=HOSTILE)
     analysis = invent_analysis(tmp_path / "analysis.json", gallery.data.name, [HOSTILE])
     paths = [*(run.path for run in runs), *gallery.students]
     page = render(gather(paths, gallery.folder / "data", analysis, frontier), title=HOSTILE)

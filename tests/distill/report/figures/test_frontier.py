@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,20 +8,30 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 
-from distill.report.frontier_figure import draw_frontier, encode_png, place_labels
-from export.frontier.choice import Limits
-from tests.export.frontier.test_report import document_of
-from tests.export.frontier.toy import build_baseline, build_row, build_teacher
+from distill.report.figures import draw_frontier, encode_png, encode_svg
+from distill.report.figures.frontier import place_labels
+from distill.report.material import Frontier, FrontierPoint
+from tests.distill.report.invented import invent_point
+
+TEACHER = invent_point("teacher-float32", 1.0, 256, method="teacher", training_seconds=None)
 
 
-def crowd() -> dict[str, Any]:
+def baseline(name: str, kept: float, bytes_per_item: int) -> FrontierPoint:
+    return invent_point(name, kept, bytes_per_item, method=name, servable=False, training_seconds=None)
+
+
+def frontier_of(*points: FrontierPoint, recommended: str | None = None, **limits: float) -> Frontier:
+    return Frontier("toy", "0", 64, points, recommended, {"min_kept": 0.95, **limits})
+
+
+def crowd() -> Frontier:
     rng = np.random.default_rng(0)
-    rows = [build_teacher()]
+    points = [TEACHER]
     for number in range(30):
         power = int(rng.integers(3, 8))
         kept = 0.7 + 0.04 * power + float(rng.normal(0, 0.01))
-        rows.append(build_row(f"method-{number}-int8", kept, 2**power, 20.0 * power, method=f"m{number % 6}"))
-    return document_of([*rows, build_baseline("popularity", 0.1, 4)])
+        points.append(invent_point(f"method-{number}-int8", kept, 2**power, 20.0 * power, method=f"m{number % 6}"))
+    return frontier_of(*points, baseline("popularity", 0.1, 4), recommended="teacher-float32")
 
 
 def labels_of(figure: Figure) -> list[list[Annotation]]:
@@ -52,8 +61,7 @@ def test_what_finds_no_place_is_left_out() -> None:
 
 
 def test_the_recommended_one_is_ringed_and_named_in_both_panels() -> None:
-    document = document_of([build_teacher(), build_row("small", 1.0, 32)])
-    figure = draw_frontier(document)
+    figure = draw_frontier(frontier_of(TEACHER, invent_point("small", 1.0, 32), recommended="small"))
     for labels in labels_of(figure):
         assert labels[0].get_text() == "★ small"
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -62,19 +70,19 @@ def test_the_recommended_one_is_ringed_and_named_in_both_panels() -> None:
 
 
 def test_the_line_is_the_best_that_can_be_served_for_the_bytes() -> None:
-    rows = [
-        build_teacher(), build_row("a", 0.9, 8), build_row("b", 0.97, 16), build_row("c", 0.96, 32, 10.0),
-        build_baseline("ease", 1.2, 4),
-    ]  # fmt: skip
-    axes = draw_frontier(document_of(rows)).axes[0]
+    points = (
+        TEACHER, invent_point("a", 0.9, 8), invent_point("b", 0.97, 16), invent_point("c", 0.96, 32, 10.0),
+        baseline("ease", 1.2, 4),
+    )  # fmt: skip
+    axes = draw_frontier(frontier_of(*points)).axes[0]
     (line,) = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
     assert np.asarray(line.get_xdata()).tolist() == [8, 16, 256, 256]
     assert np.asarray(line.get_ydata()).tolist() == [0.9, 0.97, 1.0, 1.0]
 
 
 def test_what_keeps_little_stands_at_the_edge_and_squeezes_nothing() -> None:
-    rows = [build_teacher(), build_row("a", 0.97, 8), build_row("poor", 0.05, 4)]
-    axes = draw_frontier(document_of(rows)).axes[0]
+    poor = invent_point("poor", 0.05, 4)
+    axes = draw_frontier(frontier_of(TEACHER, invent_point("a", 0.97, 8), poor)).axes[0]
     lowest = axes.get_ylim()[0]
     assert lowest == pytest.approx(0.62)
     heights = [float(np.asarray(line.get_ydata())[0]) for line in axes.lines if line.get_linestyle() == "None"]
@@ -82,8 +90,17 @@ def test_what_keeps_little_stands_at_the_edge_and_squeezes_nothing() -> None:
 
 
 def test_limits_are_shaded_and_said() -> None:
-    document = document_of([build_teacher(), build_row("a", 0.97, 8)], Limits(max_bytes_per_item=100, min_kept=0.9))
-    left, right = draw_frontier(document).axes
+    frontier = frontier_of(TEACHER, invent_point("a", 0.97, 8), max_bytes_per_item=100, min_kept=0.9)
+    left, right = draw_frontier(frontier).axes
     assert right.texts[0].get_text() == "below 90%"
     assert len(left.patches) == len(right.patches) + 1
-    assert encode_png(draw_frontier(document)).startswith(b"\x89PNG")
+    assert encode_png(draw_frontier(frontier)).startswith(b"\x89PNG")
+
+
+def test_on_the_page_numbers_stand_for_names() -> None:
+    frontier = crowd()
+    figure = draw_frontier(frontier, labels={"teacher-float32": "1", "method-3-int8": "2"})
+    for labels in labels_of(figure):
+        assert {label.get_text() for label in labels} == {"★ 1", "2"}
+    svg = encode_svg(figure, "frontier", "what it shows")
+    assert not any(point.name in svg or f">{point.method}<" in svg for point in frontier.points)

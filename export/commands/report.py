@@ -1,4 +1,7 @@
-"""The command that writes the page: report."""
+"""The command that writes the page: report.
+
+It stands here and not among the commands of `distill` because it may be given a frontier, which `export` measures.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from pathlib import Path
 import click
 
 from distill.report.material import gather
-from distill.report.page import build_sections, render_page
-from distill.report.section import Section
+from distill.report.page import render_page
+from distill.report.sections import Section, build_sections
 from distill.storage import write_file
+from export.frontier.reading import read_frontier
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -23,7 +27,8 @@ FILE = click.Path(path_type=Path, dir_okay=False)
               help="The data directory; brings the paired test, the popularity deciles, and on small graphs the "
                    "frequencies.")  # fmt: skip
 @click.option("--analysis", type=FILE, help="analysis.json of 'lowpass analyze --out'; brings the frequencies.")
-@click.option("--frontier", type=FILE, help="frontier.json of 'lowpass frontier'; brings the frontier.")
+@click.option("--frontier", type=click.Path(path_type=Path),
+              help="Output directory of 'lowpass frontier', or its frontier.json; brings the frontier.")  # fmt: skip
 @click.option("--title", help="[default: the data set's name]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def report(
@@ -36,7 +41,7 @@ def report(
 
     Example: lowpass report runs/scratch-* runs/freqd-* --data data/ml-100k --out report.html
     """
-    material = gather(runs, data, analysis, frontier)
+    material = gather(runs, data, analysis, None if frontier is None else read_frontier(frontier))
     sections = build_sections(material, progress=True)
     page = render_page(material, sections, title or f"Distillation on {material.data_name}")
     write_file(out, page.encode())

@@ -6,12 +6,17 @@ from pathlib import Path
 import pytest
 
 import lowpass
-from tests.distill.report.conftest import Gallery
-from tests.distill.report.invented import invent_analysis, invent_frontier
+from tests.distill.report.invented import Gallery, build_gallery, invent_analysis
+from tests.export.frontier.test_reading import write_frontier
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
+    return build_gallery(tmp_path_factory.mktemp("gallery"))
 
 
 def test_the_report_is_one_file(gallery: Gallery, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    frontier = invent_frontier(tmp_path / "frontier.json", gallery.data)
+    frontier = write_frontier(tmp_path / "frontier.json", gallery.data.fingerprint)
     analysis = invent_analysis(tmp_path / "analysis.json", "toy", ["scratch"])
     target = tmp_path / "pages" / "report.html"
     words = ["report", *map(str, gallery.students), "--out", str(target), "--data", str(gallery.folder / "data")]
@@ -56,3 +61,16 @@ def test_the_users_mistakes_are_named(
     assert captured.err.count("\n") == 1
     assert message in captured.err
     assert not (tmp_path / "a.html").exists()
+
+
+def test_a_frontier_is_given_as_its_directory_and_must_be_about_the_same_data(
+    gallery: Gallery, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_frontier(tmp_path / "frontier.json", gallery.data.fingerprint)
+    words = ["report", str(gallery.scratch.path), "--out", str(tmp_path / "a.html"), "--frontier", str(tmp_path)]
+    assert lowpass.main(words) == 0
+    assert "<h2>The frontier</h2>" in (tmp_path / "a.html").read_text(encoding="utf-8")
+    capsys.readouterr()
+    write_frontier(tmp_path / "frontier.json", "other")
+    assert lowpass.main(words) == 2
+    assert "--frontier: is about other data than the runs; run 'lowpass frontier' on theirs" in capsys.readouterr().err

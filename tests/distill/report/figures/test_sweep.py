@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from distill.report.analysis_figures import encode_png
-from distill.report.sweep_figures import draw_sweep
+from distill.report.figures import draw_sweep, encode_png
 
 ALPHA = {"name": "alpha", "low": 0.0, "high": 1.0, "log": False, "integer": False}
 BETA = {"name": "distillation_weight", "low": 0.01, "high": 10.0, "log": True, "integer": False}

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from distill.training.sweep.study import OBJECTIVE
+from distill.report.figures.style import DASHES, MUTED, WIDTH, add_legend, colour, in_style, plain_numbers
+from distill.report.material import METRIC
 
 COLUMNS = 3
 MAX_SERIES = 6
@@ -34,53 +35,50 @@ Trial = Mapping[str, Any]
 Values = npt.NDArray[np.float64]
 
 
+@in_style()
 def draw_sweep(summary: Mapping[str, Any], references: Sequence[tuple[str, float]]) -> Figure:
     """Draw one panel a swept setting.
 
     Args:
-        summary: From `summarize`; at least one trial has finished.
+        summary: From `distill.training.sweep`; at least one trial has finished.
         references: Name and validation Recall@20 of runs to compare with, drawn as level lines.
     """
     trials = [trial for trial in summary["trials"] if trial["value"] is not None]
-    axes_of_space = summary["space"]
-    columns = 2 if len(axes_of_space) == 4 else min(COLUMNS, len(axes_of_space))
-    rows = math.ceil(len(axes_of_space) / columns)
-    figure = Figure(figsize=(max(4.6 * columns, 6), 3.6 * rows + 0.6), layout="constrained")
+    space = summary["space"]
+    columns = 2 if len(space) == 4 else min(COLUMNS, len(space))
+    rows = math.ceil(len(space) / columns)
+    figure = Figure(figsize=(WIDTH * max(columns, 2) / COLUMNS, 3.6 * rows + 0.6), layout="constrained")
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
-    for panel, axis in zip(panels, axes_of_space, strict=False):
-        _draw_panel(panel, axis, trials, alone=len(axes_of_space) == 1)
+    for panel, axis in zip(panels, space, strict=False):
+        _draw_panel(panel, axis, trials, alone=len(space) == 1)
         for number, (name, value) in enumerate(references):
-            panel.axhline(value, color="0.25", linewidth=1, linestyle=((0, (5, 2 + 2 * number))), label=name)
-    for panel in panels[len(axes_of_space) :]:
+            panel.axhline(value, color=MUTED, linewidth=1.2, linestyle=DASHES[(number + 1) % len(DASHES)], label=name)
+    for panel in panels[len(space) :]:
         panel.set_visible(False)
     for panel in panels[::columns]:
-        panel.set_ylabel(f"validation {OBJECTIVE}")
-    figure.suptitle(f"{summary['method']} on {summary['data']}: {len(trials)} trials", fontsize=11)
-    labelled: dict[str, Any] = {}
-    for panel in panels:
-        handles, labels = panel.get_legend_handles_labels()
-        labelled |= dict(zip(labels, handles, strict=True))
-    figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+        panel.set_ylabel(f"validation {METRIC}")
+    figure.suptitle(f"{summary['method']} on {summary['data']}: {len(trials)} trials")
+    add_legend(figure)
     return figure
 
 
 def _draw_panel(panel: Axes, axis: Mapping[str, Any], trials: Sequence[Trial], *, alone: bool) -> None:
     name, words = axis["name"], _places_of_words(axis)
     panel.set_xlabel(SYMBOLS.get(name, name))
-    panel.grid(alpha=0.3)
     if axis.get("log"):
         panel.set_xscale("log")
     if words:
         panel.set_xticks(list(words.values()), list(words))
         panel.set_xlim(-0.5, len(words) - 0.5)
-    for number, (label, members) in enumerate(_series(name, trials)):
+    for number, (label, members) in enumerate(_series(name, trials), start=1):
         x = np.array([words.get(trial["settings"][name], trial["settings"][name]) for trial in members], np.float64)
         y = np.array([trial["value"] for trial in members])
-        colour = "0.4" if name == DIMENSION else f"C{number}"
-        style: dict[str, Any] = {"color": colour, "marker": "o", "markersize": 5, "linewidth": 1.4}
-        panel.scatter(x, y, s=16, color=colour, alpha=0.45, linewidths=0)
+        shade = MUTED if name == DIMENSION else colour(number)
+        panel.scatter(x, y, s=16, color=shade, alpha=0.45, linewidths=0)
         best = _upper_line(x, y, every_value=alone or "values" in axis)
-        panel.plot(x[best], y[best], label=label, linestyle="none" if words else "-", **style)
+        style: dict[str, Any] = {"color": shade, "marker": "o", "linestyle": "none" if words else "-", "markersize": 5}
+        panel.plot(x[best], y[best], label=label, **style)
+    plain_numbers(panel)
 
 
 def _series(name: str, trials: Sequence[Trial]) -> list[tuple[str, list[Trial]]]:
