@@ -47,13 +47,7 @@ SEED = 0
 
 
 class KnowledgeGroups(Protocol):
-    """Frequencies of one graph, grouped; `ExactGroups` and `ChebyshevBands` are the two there are.
-
-    Attributes:
-        bounds: Lowest and highest frequency of each group, shape (G, 2).
-        counts: Number of frequencies in each group, shape (G,).
-        leakage: Share of one frequency's energy that may show in a foreign group.
-    """
+    """Frequencies of one graph, grouped: `ExactGroups` or `ChebyshevBands`. `Groups` describes the attributes."""
 
     bounds: Values
     counts: Values
