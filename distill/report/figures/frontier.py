@@ -100,8 +100,10 @@ def draw_frontier(
 
 
 def _range(frontier: Frontier) -> tuple[float, float]:
-    heights = [point.kept for point in frontier.points]
-    return max(min(heights), (frontier.limits.get("min_kept") or 0.0) - DEPTH) - MARGIN, max(heights) + MARGIN
+    """The heights shown: all points but those far below the limit, and the limit where it is not far below them."""
+    heights, least = [point.kept for point in frontier.points], frontier.limits.get("min_kept") or 0.0
+    lowest = max(min(heights), least - DEPTH)
+    return (min(lowest, least) if least > lowest - DEPTH else lowest) - MARGIN, max(heights) + MARGIN
 
 
 def _kind(point: FrontierPoint) -> str:
@@ -155,7 +157,7 @@ def _draw_limits(panels: Sequence[Axes], frontier: Frontier) -> None:
     for axes in panels:
         lowest, across = axes.get_ylim()[0], axes.get_yaxis_transform()
         axes.axhline(1.0, color=INK, linewidth=1, linestyle=LEVEL, zorder=1)
-        if least is not None:
+        if least is not None and least > lowest:
             axes.axhspan(0, least, **shade)
             axes.text(0.995, least - 0.004, f"below {least:.0%}", va="top", ha="right", transform=across, **words)
         if any(point.kept < lowest for point in frontier.points):

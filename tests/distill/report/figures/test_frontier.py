@@ -89,6 +89,15 @@ def test_what_keeps_little_stands_at_the_edge_and_squeezes_nothing() -> None:
     assert min(heights) == lowest
 
 
+def test_a_limit_below_the_plot_is_not_written_outside_of_it() -> None:
+    figure = draw_frontier(frontier_of(TEACHER, invent_point("a", 0.97, 8), min_kept=0.3))
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        assert not axes.patches
+        boxes = [Text.get_window_extent(text) for text in axes.texts]
+        assert all(axes.bbox.contains(*corner) for box in boxes for corner in box.corners())
+
+
 def test_limits_are_shaded_and_said() -> None:
     frontier = frontier_of(TEACHER, invent_point("a", 0.97, 8), max_bytes_per_item=100, min_kept=0.9)
     left, right = draw_frontier(frontier).axes
