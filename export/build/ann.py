@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.bundle.errors import RowOutOfRange, TruncatedIndex
-from export.bundle.rescoring import K_FACTOR, rescore
+from export.bundle.search import K_FACTOR, rescore
 
 Vectors = npt.NDArray[np.float32]
 Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]

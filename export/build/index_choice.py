@@ -56,7 +56,7 @@ from export.build.ann import (
 )
 from export.bundle.errors import ExportError
 from export.bundle.manifest import IndexCard
-from export.bundle.rescoring import K_FACTOR
+from export.bundle.search import K_FACTOR
 
 Search = dict[str, int]
 

@@ -24,7 +24,7 @@ from export.build.onnx_graphs import write_fold_in_graph, write_recommend_graph
 from export.build.quality import convention, measure_quality
 from export.build.verify import verify_bundle
 from export.bundle import BundleContents, ExportError, IndexCard, Manifest, ModelCard
-from export.bundle.layout import INDEX_FILE
+from export.bundle.manifest import INDEX_FILE
 from export.bundle.manifest import SCHEMA_VERSION
 from export.bundle.repository import ModelRepository
 

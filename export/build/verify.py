@@ -13,7 +13,7 @@ from export.build.ann import ask, open_index, set_search
 from export.build.fold_in import FoldInWeights, build_whitening, fold_in
 from export.build.onnx_graphs import open_session
 from export.bundle import K_FACTOR, Bundle, MalformedManifest, WrongAnswer, open_bundle
-from export.bundle.layout import ANSWER_ROWS_FILE
+from export.bundle.manifest import ANSWER_ROWS_FILE
 
 CHECKED_USERS = 8
 CHECKED_K = 20
