@@ -24,7 +24,7 @@ def verify_bundle(path: Path) -> dict[str, Any]:
     """Check everything about a bundle.
 
     Args:
-        path: The bundle's directory.
+        path: The bundle's directory; a draft may be verified like what it is to become.
 
     Returns:
         What was checked: files, bytes, bundle_id, users compared, largest differences; 0 for a table that is not there.
