@@ -16,9 +16,9 @@ from distill.errors import RunError, SettingError
 from distill.report.figures import draw_frontier, encode_png
 from distill.run import Run, open_run
 from distill.storage import write_file
-from export.frontier.candidates import measure_candidates
 from export.frontier.choice import Limits, compare_candidates, explain, next_commands, recommend
 from export.frontier.document import FIGURE_FILE, build_document, render_page
+from export.frontier.measuring import measure_candidates
 from export.frontier.plan import RESERVED, Plan
 from export.frontier.reading import build_frontier
 from export.frontier.training import train_students
@@ -38,8 +38,8 @@ class Request:
         limits: The budget.
         runs: Students trained elsewhere, to put beside.
         jobs: Students trained at a time.
-        ann_recall: What a graph must find of the exact top 20.
-        seed: Of the draw of timed users; the students' is in the plan.
+        ann_recall: What an index must find of the exact top 20.
+        seed: Of the draw of users who ask; the students' is in the plan.
     """
 
     data: Path
