@@ -115,13 +115,6 @@ def file_bytes_per_item(index: faiss.Index) -> float:
     return float(len(faiss.serialize_index(index)) / index.ntotal)
 
 
-def search_exactly(items: Vectors, queries: Vectors, k: int) -> npt.NDArray[np.int64]:
-    """Rows of the k largest inner products, int64 of shape (B, k)."""
-    index = build_index("Flat", items)
-    rows: npt.NDArray[np.int64] = index.search(queries, k)[1]
-    return rows
-
-
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Keep FAISS on one thread: times are per core, and the same items give the same index bytes."""

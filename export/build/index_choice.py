@@ -283,7 +283,7 @@ def climb(
     for ladder in candidate.ladders:
         for search in ladder:
             found, latency = questions.answer(index, search, stored)
-            row = {
+            row: Row = {
                 "factory": candidate.factory,
                 "search": search,
                 "ann_recall": round(measure_recall(found, exact), 6),

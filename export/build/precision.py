@@ -22,7 +22,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from export.build.ann import Vectors, build_index, one_thread
+from export.build.ann import Vectors, build_index, code_size, one_thread
 from export.bundle.errors import ExportError
 
 FACTORIES = {"float32": "Flat", "float16": "SQfp16", "int8": "SQ8"}
@@ -60,7 +60,7 @@ class StoredVectors:
     @property
     def code_bytes(self) -> int:
         """Bytes of one item's code."""
-        return int(self.index.sa_code_size())
+        return code_size(self.index)
 
     @property
     def bytes_per_user(self) -> int:

@@ -109,7 +109,10 @@ def export_run(
         num_parameters=run.user_embeddings.size + run.item_embeddings.size,
         teacher=teacher.path.name if teacher else None,
     )
-    vectors = store(run.user_embeddings, run.item_embeddings, options.dtype)
+    try:
+        vectors = store(run.user_embeddings, run.item_embeddings, options.dtype)
+    except ExportError as error:
+        raise ExportError(f"{run.path}: {error}") from error
     reported = {"run_test": run.metrics["test"]} if "test" in run.metrics else {}
     return publish_vectors(vectors, card, data, repository, options, teacher=teacher, reported=reported)
 

@@ -52,8 +52,9 @@ def measure_quality(
     sorted_relevant = relevant.sorted_indices()
     length = min(CUTOFF, item_embeddings.shape[0])
     # Copies, because a mapped array is read-only and torch tensors are not.
-    tensors = (torch.from_numpy(np.array(side, dtype=np.float32)) for side in (user_embeddings, item_embeddings))
-    recalls, gains = judge_lists(rank_items(*tensors, masked, users, length, progress=True), sorted_relevant, users)
+    vectors, columns = (torch.from_numpy(np.array(side, np.float32)) for side in (user_embeddings, item_embeddings))
+    ranked = rank_items(vectors, columns, masked, users, length, progress=True)
+    recalls, gains = judge_lists(ranked, sorted_relevant, users)
     return {f"recall@{CUTOFF}": float(recalls.mean()), f"ndcg@{CUTOFF}": float(gains.mean())}
 
 

@@ -51,7 +51,9 @@ RIVALS_TAKE = ("rivals", "teacher", "repository", "as_json")
 @click.option("--rivals", type=int, metavar="DIM", help="Make the rivals of --teacher at a student's d = DIM instead.")
 @JSON_OPTION
 @click.pass_context
-def export(context: click.Context, source: Path | None, *, as_json: bool, rivals: int | None, **options: Any) -> None:
+def export(
+    context: click.Context, /, source: Path | None, *, as_json: bool, rivals: int | None, **options: Any
+) -> None:
     """Turn SOURCE into a bundle in a model repository: a run, or a candidate of a frontier.
 
     The index of a run is chosen by measurement: exhaustive search, scalar and product codes, inverted lists and graphs

@@ -12,11 +12,10 @@ import numpy as np
 from distill.data.interactions import load_interactions
 from distill.errors import RunError, SettingError
 from distill.run import Run, open_run
-from export.build.ann import build_index, set_search
+from export.build.ann import RECALL_K, build_index, set_search
 from export.build.index_choice import describe_index
 from export.build.precision import StoredVectors
 from export.build.publish import ChosenIndex, ExportOptions, publish_vectors
-from export.build.quality import CUTOFF
 from export.bundle import ModelCard, ModelRepository
 from export.frontier.candidates import Source, build_sources, open_student
 from export.frontier.document import FORMAT
@@ -114,4 +113,4 @@ def _rebuild_index(row: dict[str, Any], stored: StoredVectors) -> ChosenIndex:
     set_search(index, search)
     latency = {"median_us": row["latency_us"]["p50"], "p99_us": row["latency_us"]["p99"]}
     measured = {**row["index"], **latency, "code_bytes": row["code_bytes"]}
-    return index, describe_index(measured, CUTOFF, [measured])
+    return index, describe_index(measured, RECALL_K, [measured])

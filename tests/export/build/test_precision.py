@@ -55,7 +55,7 @@ def test_stored_element_types_lose_nothing_more(vectors: tuple[Vectors, Vectors]
         np.testing.assert_array_equal(stored.items.astype(stored.item_dtype), stored.items)
         np.testing.assert_array_equal(stored.users.astype(stored.user_dtype), stored.users)
         users, items = stored.as_stored
-        assert (users.dtype, items.dtype) == (stored.user_dtype, stored.item_dtype)
+        assert (users.dtype.name, items.dtype.name) == (stored.user_dtype, stored.item_dtype)
 
 
 @pytest.mark.parametrize("side", [0, 1])

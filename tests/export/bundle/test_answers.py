@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from export import BundleError, ScoredItem, open_bundle
 from export.bundle import UnknownId
+from serve.answers.types import Query, Recommendation, SimilarQuery
+from serve.live.loader import load_model
 from tests.export.toy import toy_contents, write_toy
+from tests.serve.repositories import publish
 
 
 def test_a_user_is_recommended_what_scores_best_without_what_it_has(toy: Path) -> None:
@@ -35,8 +38,8 @@ def test_similar_items_are_those_of_the_same_direction_whatever_their_length(tmp
 
 
 def test_who_has_everything_is_recommended_nothing(tmp_path: Path) -> None:
-    everything = {"seen_indptr": np.array([0, 4, 4, 4]), "seen_indices": np.arange(4)}
-    write_toy(tmp_path / "1", replace(toy_contents(), **everything))
+    contents = replace(toy_contents(), seen_indptr=np.array([0, 4, 4, 4]), seen_indices=np.arange(4))
+    write_toy(tmp_path / "1", contents)
     bundle = open_bundle(tmp_path / "1")
     assert bundle.recommend("ann") == []
     assert len(bundle.recommend("bob")) == 4
@@ -61,6 +64,21 @@ def test_any_bundle_answers_as_sorting_everything_does(
     expected = sorted(set(range(50)) - set(had.tolist()), key=lambda row: (-scores[row], row))[:k]
     found = open_bundle(target).recommend("ann", k)
     assert [(item.item_id, item.score) for item in found] == [(f"i{row}", float(scores[row])) for row in expected]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_it_answers_as_a_server_of_the_same_bundle_does(tmp_path: Path, dtype: str) -> None:
+    path = publish(tmp_path, factory="Flat", dtype=dtype)
+    bundle, recommender = open_bundle(path), load_model("student", path).recommender
+    for user, item, k in (("u0", "i0", 1), ("u7", "i33", 10), ("u59", "i399", 400)):
+        asked = Query(user, k=k, exact=True, include_titles=True)
+        (served,) = recommender.recommend([asked]).outcomes
+        (similar,) = recommender.similar_items(SimilarQuery(item, k=k, include_titles=True)).outcomes
+        for outcome, found in ((served, bundle.recommend(user, k)), (similar, bundle.similar_items(item, k))):
+            assert isinstance(outcome, Recommendation)
+            assert [each.item_id for each in found] == list(outcome.item_ids)
+            assert [each.title for each in found] == list(outcome.titles)
+            np.testing.assert_allclose([each.score for each in found], outcome.scores, rtol=1e-6)
 
 
 def test_an_unknown_id_is_named(toy: Path) -> None:
