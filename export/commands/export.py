@@ -15,7 +15,6 @@ from export.bundle import ExportError, ModelRepository, open_manifest
 from export.bundle.description import describe_bundle
 from export.commands.options import DIRECTORY, EXISTING_DIRECTORY, JSON_OPTION
 
-FRONTIER_FILE = "frontier.json"
 RUN_ONLY = ("data", "teacher", "ann_recall", "max_index_bytes_per_item", "dtype")
 RIVALS_TAKE = ("rivals", "teacher", "repository", "as_json")
 
@@ -77,11 +76,17 @@ def export(
     if not options["model"]:
         raise ExportError("--model: give the name of the model in the repository")
     options["label"] = options["label"] or None
-    if options["candidate"] or (source / FRONTIER_FILE).is_file():
+    if options["candidate"] or _is_frontier(source):
         path, name = _export_candidate(source, repository, given, options)
         _report([path], as_json, candidate=name)
     else:
         _report([_export_run(source, repository, options)], as_json)
+
+
+def _is_frontier(source: Path) -> bool:
+    from export.frontier.reading import FILE
+
+    return (source / FILE).is_file()
 
 
 def _export_run(source: Path, repository: ModelRepository, options: dict[str, Any]) -> Path:

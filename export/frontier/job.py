@@ -20,10 +20,10 @@ from export.frontier.choice import Limits, compare_candidates, explain, next_com
 from export.frontier.document import FIGURE_FILE, build_document, render_page
 from export.frontier.measuring import measure_candidates
 from export.frontier.plan import RESERVED, Plan
-from export.frontier.reading import build_frontier
+from export.frontier.reading import FILE, build_frontier
 from export.frontier.training import train_students
 
-DOCUMENT_FILE, PAGE_FILE, RUNS_FOLDER = "frontier.json", "frontier.md", "runs"
+PAGE_FILE, RUNS_FOLDER = "frontier.md", "runs"
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,12 @@ def run_frontier(request: Request) -> dict[str, Any]:
     )
     write_file(request.out / FIGURE_FILE, encode_png(draw_frontier(build_frontier(document))))
     write_file(request.out / PAGE_FILE, render_page(document).encode())
-    write_file(request.out / DOCUMENT_FILE, (json.dumps(document, indent=2) + "\n").encode())
+    write_file(request.out / FILE, (json.dumps(document, indent=2) + "\n").encode())
     return document
 
 
 def _require_ours(out: Path) -> None:
-    ours = {DOCUMENT_FILE, PAGE_FILE, FIGURE_FILE, RUNS_FOLDER}
+    ours = {FILE, PAGE_FILE, FIGURE_FILE, RUNS_FOLDER}
     strangers = sorted(path.name for path in out.iterdir() if path.name not in ours) if out.exists() else []
     if strangers:
         raise RunError(f"{out}: holds '{strangers[0]}', which is no part of a frontier; give another --out")

@@ -19,7 +19,7 @@ from export.build.publish import ChosenIndex, ExportOptions, publish_vectors
 from export.bundle import ModelCard, ModelRepository
 from export.frontier.candidates import Source, build_sources, open_student
 from export.frontier.document import FORMAT
-from export.frontier.job import DOCUMENT_FILE
+from export.frontier.reading import FILE
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ def read_choice(frontier: Path, name: str | None) -> Choice:
         RunError: There is no frontier, or it is unreadable.
         SettingError: No such candidate, none is recommended, or no bundle can hold it.
     """
-    path = frontier / DOCUMENT_FILE
+    path = frontier / FILE
     if not path.is_file():
-        raise RunError(f"{frontier}: no {DOCUMENT_FILE} there; make it with 'lowpass frontier'")
+        raise RunError(f"{frontier}: no {FILE} there; make it with 'lowpass frontier'")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
