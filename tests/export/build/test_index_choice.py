@@ -157,10 +157,12 @@ def test_the_choices_by_bytes_are_what_a_bound_would_have_chosen(chosen: tuple[A
 def test_the_smallest_search_setting_that_finds_enough_is_the_last_on_its_ladder() -> None:
     items, users = vectors(500, 0), vectors(50, 1)
     questions = draw_questions(users, nothing(50, 500), np.random.default_rng(0))
-    index, exact = build_index("HNSW16", items), questions.answer_exactly(items)
+    index: Any = build_index("HNSW16", items)
+    exact = questions.answer_exactly(items)
     candidate = IndexCandidate("HNSW16", (({"efSearch": 32}, {"efSearch": 64}),))
     (row,) = climb(index, candidate, items, questions, exact, 0.5)
     assert row["search"] == {"efSearch": 32}
+    assert index.hnsw.efSearch == 32, "it is set"
     found = questions.answer(index, row["search"], items)[0]
     assert row["ann_recall"] == pytest.approx(measure_recall(found, exact), abs=1e-6)
     assert len(climb(index, candidate, items, questions, exact, 1.01)) == 2, "no setting finds more than all"
