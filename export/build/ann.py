@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.bundle.errors import RowOutOfRange, TruncatedIndex
-from export.bundle.rescoring import K_FACTOR, rescore
+from export.bundle.search import K_FACTOR, rescore
 
 Vectors = npt.NDArray[np.float32]
 Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
@@ -99,11 +99,20 @@ def code_size(index: faiss.Index) -> int:
     return int(index.code_size if isinstance(index, faiss.IndexIVF) else index.sa_code_size())
 
 
-def search_exactly(items: Vectors, queries: Vectors, k: int) -> npt.NDArray[np.int64]:
-    """Rows of the k largest inner products, int64 of shape (B, k)."""
-    index = build_index("Flat", items)
-    rows: npt.NDArray[np.int64] = index.search(queries, k)[1]
-    return rows
+def read_bytes_per_item(index: faiss.Index, search: Mapping[str, int], items: npt.NDArray[Any]) -> int:
+    """Bytes that a query reads of an item: its vector or code, and its stored row where what is found is scored anew.
+
+    Args:
+        index: Of the items.
+        search: Its search parameters.
+        items: The stored embeddings, shape (I, d).
+    """
+    return code_size(index) + (items.itemsize * items.shape[1] if K_FACTOR in search else 0)
+
+
+def file_bytes_per_item(index: faiss.Index) -> float:
+    """Bytes an item of the index file: code, links, list entry, and its share of codebook, ranges and header."""
+    return float(len(faiss.serialize_index(index)) / index.ntotal)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from distill.evaluation.ranking import rank_scores
-from export.bundle.writer import BundleContents
+from export.bundle import BundleContents
 
 CHUNK_USERS = 4096
 

@@ -1,16 +1,7 @@
 """Choosing a FAISS index by measurement: the quickest one that finds what exact search finds.
 
 Nothing is assumed of an index: its recall and the time of a single query are measured on this machine, on users' own
-vectors (`export/questions.py`), and the whole table goes into the manifest.
-
-Time is bounded for large catalogues. A ladder of settings is climbed no further than to the recall that is wanted.
-Lists are clustered once for all indexes over them. A graph over more than 50,000 items is first built over that many:
-there it finds more and is quicker than over all, so what does not find enough on the sample, or is slower than the
-best index over all items, cannot win and is not built; nor is what would take all graphs beyond three minutes.
-
-Times are of one processor, so that a machine that does something else as well does not change the choice.
-
-Which indexes are worth building over a catalogue, and how each may be asked. Pure: two sizes in, names out.
+vectors (`export/build/questions.py`), and the whole table goes into the manifest.
 
 | index | from | settings |
 |---|---|---|
@@ -20,20 +11,21 @@ Which indexes are worth building over a catalogue, and how each may be asked. Pu
 | `PQMx4fs` | 1,024 | `k_factor`; half a byte for every two numbers, or for each: 16 centroids in registers |
 | `IVFn,…` over Flat, SQ8, PQMx4fs | 4,096 | `nprobe` of n lists, n about 4√I, and `k_factor` |
 
-All but `Flat`, `HNSW` and `IVFn,Flat` score approximately, so they are asked with `k_factor` (`export/rescoring.py`).
+All but `Flat`, `HNSW` and `IVFn,Flat` score approximately, so what they find is scored anew (`rescore` in
+`export/bundle/search.py`).
 
-What users ask of an index: their own vectors, and as many items as a server asks for on their behalf.
-
-A server asks for the 20 wanted items and as many more as the user already has, and leaves those out; so recall and
-time are measured that way. Codebooks and lists are trained on items, graphs are built of items: every user is held out.
+Time is bounded for large catalogues. A ladder of settings is climbed no further than to the recall that is wanted.
+Lists are clustered once for all indexes over them. A graph over more than 50,000 items is first built over that many:
+there it finds more and is quicker than over all, so what does not find enough on the sample, or is slower than the
+best index over all items, cannot win and is not built; nor is what would take all graphs beyond three minutes.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import faiss
@@ -43,20 +35,19 @@ import scipy.sparse as sp
 from tqdm import tqdm
 
 from export.build.ann import (
-    RECALL_K,
     Vectors,
-    ask,
     build_index,
-    code_size,
+    file_bytes_per_item,
     list_centroids,
-    one_thread,
-    search_exactly,
+    read_bytes_per_item,
     set_search,
     suit_ef_construction,
 )
+from export.build.pareto import find_pareto
+from export.build.questions import Questions, Rows, draw_questions, measure_recall
 from export.bundle.errors import ExportError
 from export.bundle.manifest import IndexCard
-from export.bundle.rescoring import K_FACTOR
+from export.bundle.search import K_FACTOR
 
 Search = dict[str, int]
 
@@ -139,103 +130,6 @@ def _sub_vectors(dim: int) -> list[int]:
     return [dim // 2, dim] if dim % 2 == 0 else [dim]
 
 
-Rows = npt.NDArray[np.int64]
-
-MAX_OVER_FETCH = 1024
-"""A server asks an approximate index for no more: it scores every item instead."""
-
-MOST_USERS, FEWEST_USERS = 1000, 100
-SCANNED_NUMBERS = 10**10
-"""Numbers that all users' exhaustive searches together may read: it bounds the time on large catalogues."""
-ROUNDS = 2
-
-
-@dataclass(frozen=True)
-class Questions:
-    """One query for each of S users.
-
-    Attributes:
-        vectors: Shape (S, d).
-        had: Item rows to leave out, a list for each user.
-        wanted: How many items each asks for.
-        k: Length of the lists.
-    """
-
-    vectors: Vectors
-    had: Sequence[Rows]
-    wanted: Sequence[int]
-    k: int
-
-    def of_other_items(self) -> Questions:
-        """The same queries where nobody has any of the items."""
-        return replace(self, had=[rows[:0] for rows in self.had])
-
-    def answer_exactly(self, items: Vectors) -> list[Rows]:
-        """The best k items of each user, fewer where fewer are left."""
-        with one_thread():
-            found = search_exactly(items, self.vectors, min(max(self.wanted), len(items)))
-        return self._leave_out(list(found))
-
-    def answer(
-        self, index: faiss.Index, search: Mapping[str, int], items: npt.NDArray[Any]
-    ) -> tuple[list[Rows], float]:
-        """Ask an index, one query at a time on one thread.
-
-        Args:
-            index: Of the items.
-            search: Its search parameters.
-            items: The stored embeddings, shape (I, d).
-
-        Returns:
-            What it found for each user, and the median over users of the quickest of `ROUNDS` times, in microseconds
-            of this thread: a single query never uses another, and what else the machine does is not in it.
-        """
-        set_search(index, search)
-        quickest = np.full(len(self.vectors), np.inf)
-        found: list[Rows] = []
-        with one_thread():
-            for turn in range(ROUNDS):
-                for number, wanted in enumerate(self.wanted):
-                    vector = self.vectors[number : number + 1]
-                    started = time.thread_time()
-                    rows = ask(index, search, items, vector, min(wanted, len(items)))[1][0]
-                    quickest[number] = min(quickest[number], time.thread_time() - started)
-                    if turn == 0:
-                        found.append(rows)
-        return self._leave_out(found), float(np.median(quickest)) * 1e6
-
-    def _leave_out(self, found: Sequence[Rows]) -> list[Rows]:
-        return [rows[(rows >= 0) & ~np.isin(rows, had)][: self.k] for rows, had in zip(found, self.had, strict=True)]
-
-
-def draw_questions(user_embeddings: npt.NDArray[Any], seen: sp.csr_matrix, rng: np.random.Generator) -> Questions:
-    """Draw users who may ask.
-
-    Args:
-        user_embeddings: Shape (U, d).
-        seen: What they already have, shape (U, I). Who has so much that a server would not ask the index is left out,
-            unless that is everybody.
-        rng: Draws.
-    """
-    num_users, num_items = seen.shape
-    k = min(RECALL_K, num_items)
-    users = np.flatnonzero(np.diff(seen.indptr) <= MAX_OVER_FETCH - k)
-    if not len(users):
-        users = np.arange(num_users)
-    numbers = num_items * user_embeddings.shape[1]
-    count = min(max(SCANNED_NUMBERS // numbers, FEWEST_USERS), MOST_USERS, len(users))
-    users = np.sort(rng.choice(users, size=count, replace=False))
-    vectors = np.ascontiguousarray(user_embeddings[users], dtype=np.float32)
-    had = [seen.indices[seen.indptr[user] : seen.indptr[user + 1]][: MAX_OVER_FETCH - k] for user in users]
-    return Questions(vectors, had, [k + len(rows) for rows in had], k)
-
-
-def measure_recall(found: Sequence[Rows], exact: Sequence[Rows]) -> float:
-    """Mean share of the exact lists that was found; an empty list is found whole."""
-    shares = [len(np.intersect1d(a, b)) / len(b) if len(b) else 1.0 for a, b in zip(found, exact, strict=True)]
-    return float(np.mean(shares))
-
-
 TRIAL_ITEMS = 50_000
 GRAPH_SECONDS = 180.0
 
@@ -281,15 +175,38 @@ def choose_index(
         )
     index, row = contest.best
     set_search(index, row["search"])
-    rescored = item_embeddings.itemsize * items.shape[1] if K_FACTOR in row["search"] else 0
-    return index, IndexCard(
-        factory=row["factory"],
-        search=row["search"],
-        ann_recall=row["ann_recall"],
-        ann_recall_k=questions.k,
-        bytes_per_item=float(code_size(index) + rescored),
-        candidates=mark_pareto(contest.rows),
-    )
+    return index, describe_index(row, questions.k, mark_pareto(contest.rows))
+
+
+def describe_index(row: Row, k: int, candidates: Sequence[Row]) -> IndexCard:
+    """Make the manifest's card of a measured index.
+
+    Args:
+        row: The index.
+        k: Length of the lists of which it finds `ann_recall`.
+        candidates: All rows that were measured with it.
+    """
+    return IndexCard(row["factory"], row["search"], row["ann_recall"], k, float(row["code_bytes"]), list(candidates))
+
+
+def count_bytes(index: faiss.Index, row: Row, stored: npt.NDArray[Any]) -> Row:
+    """What an index asked as `row` says takes: bytes an item of its file, and bytes that a query reads of an item."""
+    return {
+        "bytes_per_item": round(file_bytes_per_item(index), 1),
+        "code_bytes": read_bytes_per_item(index, row["search"], stored),
+    }
+
+
+def choices_by_bytes(card: IndexCard, ann_recall: float) -> list[Row]:
+    """The indexes that would have been chosen under some bound on the bytes: each quicker than all smaller ones.
+
+    Args:
+        card: What `choose_index` says of its choice.
+        ann_recall: The recall that was asked for.
+    """
+    enough = [row for row in card.candidates if "skipped" not in row and _is_enough(row, ann_recall)]
+    unbeaten = find_pareto([(row["bytes_per_item"], row["median_us"]) for row in enough])
+    return [row for row, is_unbeaten in zip(enough, unbeaten, strict=True) if is_unbeaten]
 
 
 @dataclass
@@ -323,9 +240,8 @@ class _Contest:
             self.graph_seconds += seconds
         if self.coarse is None:
             self.coarse = list_centroids(index)
-        size = round(len(faiss.serialize_index(index)) / index.ntotal, 1)
         for row in climb(index, candidate, self.stored, self.questions, self.exact, self.ann_recall):
-            self._compare(index, {**row, "bytes_per_item": size, "build_seconds": round(seconds, 2)})
+            self._compare(index, {**row, **count_bytes(index, row, self.stored), "build_seconds": round(seconds, 2)})
 
     def _compare(self, index: faiss.Index, row: Row) -> None:
         self.rows.append(row)
@@ -366,12 +282,16 @@ def climb(
     rows: list[Row] = []
     for ladder in candidate.ladders:
         for search in ladder:
-            found, median_us = questions.answer(index, search, stored)
-            recall = round(measure_recall(found, exact), 6)
-            rows.append(
-                {"factory": candidate.factory, "search": search, "ann_recall": recall, "median_us": round(median_us, 1)}
-            )
-            if recall >= enough:
+            found, latency = questions.answer(index, search, stored)
+            row: Row = {
+                "factory": candidate.factory,
+                "search": search,
+                "ann_recall": round(measure_recall(found, exact), 6),
+                "median_us": latency.p50,
+                "p99_us": latency.p99,
+            }
+            rows.append(row)
+            if row["ann_recall"] >= enough:
                 break
     return rows
 
@@ -379,10 +299,7 @@ def climb(
 def mark_pareto(rows: Sequence[Row]) -> list[Row]:
     """The same rows, each that was measured with `pareto`: whether none finds more, is quicker and smaller at once."""
     measured = [row for row in rows if "skipped" not in row]
-    costs = np.array([(-row["ann_recall"], row["median_us"], row["bytes_per_item"]) for row in measured])
-    no_worse = (costs[:, None] <= costs[None]).all(axis=2)
-    better = (costs[:, None] < costs[None]).any(axis=2)
-    unbeaten: npt.NDArray[np.bool_] = np.logical_not((no_worse & better).any(axis=0))
+    unbeaten = find_pareto([(-row["ann_recall"], row["median_us"], row["bytes_per_item"]) for row in measured])
     marks = iter(unbeaten.tolist())
     return [row if "skipped" in row else {**row, "pareto": next(marks)} for row in rows]
 

@@ -29,7 +29,7 @@ from onnx import numpy_helper, parser
 
 from export.bundle.arrays import read_header
 from export.bundle.errors import WrongAnswer
-from export.bundle.layout import FOLD_IN_FILE, RECOMMEND_FILE
+from export.bundle.manifest import FOLD_IN_FILE, RECOMMEND_FILE
 
 PRODUCER = "lowpass"
 RELATIVE_RESIDUAL = 1e-9

@@ -1,4 +1,4 @@
-"""Embeddings at reduced precision, as the index that stores them gives them back.
+"""Embeddings at reduced precision, rounded and decoded as the index that stores them gives them back.
 
 What is stored is what is measured: every precision returns the decoded vectors beside the index that scores with them.
 
@@ -7,11 +7,7 @@ What is stored is what is measured: every precision returns the decoded vectors 
 | float32 | 4d bytes | float32 |
 | float16 | 2d | float16 |
 | int8 | d: each dimension's own range in 255 steps | float32 |
-| pq | as many bytes as asked for: `export/quantize.py` | float32 |
-
-Making a teacher's items small without training: product quantisation.
-
-Pure functions on arrays; `export/rivals.py` makes bundles of them.
+| pq | as many bytes as asked for: product quantisation | float32 |
 
 References:
     Jégou, Douze and Schmid, "Product quantization for nearest neighbor search", PAMI 2011.
@@ -26,10 +22,93 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from export.build.ann import Vectors, build_index, one_thread
+from export.build.ann import Vectors, build_index, code_size, one_thread
 from export.bundle.errors import ExportError
 
+FACTORIES = {"float32": "Flat", "float16": "SQfp16", "int8": "SQ8"}
+PRECISIONS = tuple(FACTORIES)
+PRODUCT = "pq"
+"""How names of product-quantised precisions begin; the bytes of a code follow."""
 MAXIMUM_BITS = 8
+
+
+@dataclass(frozen=True)
+class StoredVectors:
+    """Embeddings as they are stored.
+
+    Attributes:
+        users: Decoded, float32, shape (|U|, d).
+        items: Decoded, float32, shape (|I|, d).
+        user_dtype: "float32" or "float16".
+        item_dtype: Element type that holds `items` without loss: "float16", else "float32".
+        index: Exhaustive search over the stored items, row numbers inside.
+        factory: FAISS factory string of `index`.
+    """
+
+    users: Vectors
+    items: Vectors
+    user_dtype: str
+    item_dtype: str
+    index: faiss.Index
+    factory: str
+
+    @property
+    def as_stored(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Users and items in the element types in which a bundle holds them."""
+        return self.users.astype(self.user_dtype), self.items.astype(self.item_dtype)
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of one item's code."""
+        return code_size(self.index)
+
+    @property
+    def bytes_per_user(self) -> int:
+        """Bytes of one user's vector."""
+        return int(self.users.shape[1]) * np.dtype(self.user_dtype).itemsize
+
+
+def store(users: npt.NDArray[Any], items: npt.NDArray[Any], precision: str) -> StoredVectors:
+    """Store embeddings at a precision.
+
+    Args:
+        users: Shape (|U|, d).
+        items: Shape (|I|, d).
+        precision: In `PRECISIONS`, or "pq" and the bytes of a code, as in "pq16".
+
+    Raises:
+        ExportError: A value does not fit the precision, or there is nothing to quantise.
+    """
+    if precision.startswith(PRODUCT):
+        index, decoded, factory = quantize_items(items, int(precision.removeprefix(PRODUCT)))
+        wide = np.ascontiguousarray(users, dtype=np.float32)
+        return StoredVectors(wide, decoded, "float32", "float32", index, factory)
+    index = _encode(items, precision)
+    dtype = "float16" if precision == "float16" else "float32"
+    with np.errstate(over="ignore"):
+        rounded = users.astype(dtype).astype(np.float32)
+    decoded = index.reconstruct_n(0, len(items))
+    for side, values in (("user", rounded), ("item", decoded)):
+        if not np.isfinite(values).all():
+            raise ExportError(
+                f"{side} embeddings hold values that are not finite in {precision}; train again or use float32"
+            )
+    return StoredVectors(rounded, decoded, dtype, dtype, index, FACTORIES[precision])
+
+
+def decode_rounded(item_embeddings: npt.NDArray[Any], precision: str) -> Vectors:
+    """Item vectors as an index of that precision scores with them, float32 of shape (|I|, d).
+
+    Args:
+        item_embeddings: Shape (|I|, d).
+        precision: In `PRECISIONS`.
+    """
+    decoded: Vectors = _encode(item_embeddings, precision).reconstruct_n(0, len(item_embeddings))
+    return decoded
+
+
+def _encode(items: npt.NDArray[Any], precision: str) -> faiss.Index:
+    return build_index(FACTORIES[precision], np.ascontiguousarray(items, dtype=np.float32))
 
 
 def quantize_items(
@@ -77,123 +156,3 @@ def codebook_size(index: faiss.Index) -> int:
     inner = index.index if isinstance(index, faiss.IndexPreTransform) else index
     quantizer: Any = faiss.downcast_index(inner)
     return int(quantizer.pq.centroids.size()) * 4
-
-
-def decode_rounded(item_embeddings: npt.NDArray[Any], precision: str) -> npt.NDArray[np.float32]:
-    """Item vectors as a scalar quantiser gives them back: what an index of that precision scores with.
-
-    Args:
-        item_embeddings: Shape (I, d).
-        precision: "float16", or "int8": a byte a number, each dimension scaled to its own range.
-
-    Returns:
-        float32, shape (I, d).
-    """
-    kind = {"float16": faiss.ScalarQuantizer.QT_fp16, "int8": faiss.ScalarQuantizer.QT_8bit}[precision]
-    items = np.ascontiguousarray(item_embeddings, dtype=np.float32)
-    index = faiss.IndexScalarQuantizer(items.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
-    with one_thread():
-        index.train(items)
-        index.add(items)
-    decoded: npt.NDArray[np.float32] = index.reconstruct_n(0, len(items))
-    return decoded
-
-
-FACTORIES = {"float32": "Flat", "float16": "SQfp16", "int8": "SQ8"}
-PRECISIONS = tuple(FACTORIES)
-PRODUCT = "pq"
-
-
-@dataclass(frozen=True)
-class StoredVectors:
-    """Embeddings as they are stored.
-
-    Attributes:
-        users: Decoded, float32, shape (|U|, d).
-        items: Decoded, float32, shape (|I|, d).
-        user_dtype: "float32" or "float16".
-        item_dtype: Element type that holds `items` without loss: "float16", else "float32".
-        index: Exhaustive search over the stored items, row numbers inside.
-        factory: FAISS factory string of `index`.
-    """
-
-    users: Vectors
-    items: Vectors
-    user_dtype: str
-    item_dtype: str
-    index: faiss.Index
-    factory: str
-
-    @property
-    def code_bytes(self) -> int:
-        """Bytes of one item's code."""
-        return int(self.index.sa_code_size())
-
-    @property
-    def bytes_per_user(self) -> int:
-        """Bytes of one user's vector."""
-        return int(self.users.shape[1]) * np.dtype(self.user_dtype).itemsize
-
-
-def store_vectors(users: npt.NDArray[Any], items: npt.NDArray[Any], precision: str) -> StoredVectors:
-    """Store embeddings number by number.
-
-    Args:
-        users: Shape (|U|, d).
-        items: Shape (|I|, d).
-        precision: In `PRECISIONS`.
-
-    Raises:
-        ExportError: A value does not fit the precision.
-    """
-    factory = FACTORIES[precision]
-    index = _build(factory, items)
-    dtype = "float16" if precision == "float16" else "float32"
-    with np.errstate(over="ignore"):
-        rounded = users.astype(dtype).astype(np.float32)
-    decoded = index.reconstruct_n(0, len(items))
-    for side, values in (("user", rounded), ("item", decoded)):
-        if not np.isfinite(values).all():
-            raise ExportError(f"{side} embeddings hold values that are not finite in {precision}; use float32")
-    return StoredVectors(rounded, decoded, dtype, dtype, index, factory)
-
-
-def store_product_quantized(users: npt.NDArray[Any], items: npt.NDArray[Any], code_bytes: int) -> StoredVectors:
-    """Store items as product-quantised codes.
-
-    Args:
-        users: Shape (|U|, d).
-        items: Shape (|I|, d).
-        code_bytes: Bytes a code.
-
-    Raises:
-        ExportError: As `quantize_items`.
-    """
-    index, decoded, factory = quantize_items(items, code_bytes)
-    wide = np.ascontiguousarray(users, dtype=np.float32)
-    return StoredVectors(wide, decoded, "float32", "float32", index, factory)
-
-
-def build_graph(items: npt.NDArray[Any], precision: str, links: int) -> tuple[faiss.Index, str]:
-    """Build an HNSW graph over the codes that `store_vectors` makes of the same items.
-
-    Args:
-        items: As given to `store_vectors`, shape (|I|, d).
-        precision: In `PRECISIONS`.
-        links: M of the graph.
-
-    Returns:
-        The index and its FAISS factory string.
-    """
-    storage = FACTORIES[precision]
-    factory = f"HNSW{links}" if storage == "Flat" else f"HNSW{links}_{storage}"
-    return _build(factory, items), factory
-
-
-def _build(factory: str, items: npt.NDArray[Any]) -> faiss.Index:
-    return build_index(factory, np.ascontiguousarray(items, dtype=np.float32))
-
-
-def measure_bytes_per_item(index: faiss.Index) -> int:
-    """Whole bytes an item of the index file: code, graph links, and its share of codebook, ranges and header."""
-    return round(len(faiss.serialize_index(index)) / index.ntotal)

@@ -1,35 +1,40 @@
-"""The export job: a finished run and its data in, a bundle in a model repository out."""
+"""Publishing: vectors and what is said of them in, a verified version of a model in a repository out.
+
+`publish_version` writes every bundle there is; a run (`export_run`), a candidate of a frontier (`export/frontier/
+publishing.py`) and a rival of a teacher (`export/build/rivals.py`) differ in where their vectors and index come from.
+A version is verified before it has a name, so an export that fails leaves nothing behind.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
 from distill.data.interactions import Interactions
 from distill.run import Run, open_run
 from export.build.ann import write_index
 from export.build.answer_table import add_answers
-from export.build.fold_in import FoldInWeights, build_whitening, choose_weights
+from export.build.fold_in import FoldInWeights, build_whitening
+from export.build.fold_in_choice import choose_weights
 from export.build.index_choice import choose_index
 from export.build.onnx_graphs import write_fold_in_graph, write_recommend_graph
-from export.build.quality import convention, measure_quality
+from export.build.precision import StoredVectors, store
+from export.build.quality import CONVENTION, compare_with_teacher, measure_bundle
 from export.build.verify import verify_bundle
-from export.bundle import BundleContents, ExportError, IndexCard, Manifest, ModelCard
-from export.bundle.layout import INDEX_FILE
-from export.bundle.manifest import SCHEMA_VERSION
-from export.bundle.repository import ModelRepository
+from export.bundle import SCHEMA_VERSION, BundleContents, ExportError, IndexCard, Manifest, ModelCard, ModelRepository
+from export.bundle.manifest import INDEX_FILE
 
 Dtype = Literal["float32", "float16"]
 Seen = Literal["train+validation", "all"]
+ChosenIndex = tuple[faiss.Index, IndexCard]
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class ExportOptions:
 
     Attributes:
         version: Version in the repository; the next free one when empty.
-        label: Label to point to the new version once it verifies, or None.
+        label: Label to point to the new version, or None.
         ann_recall: What the index must find of the exact top 20, from 0 to 1.
         max_index_bytes_per_item: Largest index file, bytes an item; None for any.
         answer_table: Length of the table of ready answers for every user; 0 for none.
@@ -76,11 +81,11 @@ def export_run(
     """Export a run as a bundle.
 
     Args:
-        run: The finished run.
+        run: A finished run.
         data: The data it was trained on.
-        repository: Where to.
+        repository: Where the model is to be.
         model: Name of the model there.
-        options: How; the defaults when None.
+        options: How it is exported; the defaults when None.
         teacher: The run it was distilled from; the one the run names, where it still is, when None.
 
     Returns:
@@ -92,43 +97,24 @@ def export_run(
         BundleError: The bundle cannot be written.
     """
     options = options or ExportOptions()
-    repository.reserve(model, options.version)
+    repository.reserve(model, options.version, options.label)
     run.require_same_data(data)
     teacher = teacher or _find_teacher(run)
-    users, items = (_stored(run, name, options.dtype) for name in ("user_embeddings", "item_embeddings"))
-    rng = np.random.default_rng(options.seed)
-    weights, fold_in_card = choose_weights(items, users, data.train, data.validation, rng)
-    had = had_items(data, options.seen)
-    index, index_card = choose_index(
-        items, users, had, options.ann_recall, rng, max_bytes_per_item=options.max_index_bytes_per_item
-    )
-    manifest = build_manifest(
-        _model_card(run, model, options.version, teacher),
-        _measure(run, users, items, data, teacher),
-        {"name": data.name, "fingerprint": data.fingerprint},
-        index_card,
-        describe_fold_in(weights, items, fold_in_card),
-    )
-    contents = build_contents(data, users, items, options.seen)
-    if options.answer_table:
-        contents = add_answers(contents, had, options.answer_table)
-    path = repository.publish(manifest, contents, write_graphs(index, build_whitening(items, weights)))
-    if options.label is not None:
-        verify_bundle(path)
-        repository.set_label(model, options.label, path.name)
-    return path
-
-
-def _model_card(run: Run, model: str, version: str, teacher: Run | None) -> ModelCard:
-    return ModelCard(
+    card = ModelCard(
         name=model,
-        version=version,
+        version=options.version,
         backbone=str(run.config.get("backbone", "unknown")),
         method=str(run.config.get("method", "unknown")),
         dim=run.dim,
         num_parameters=run.user_embeddings.size + run.item_embeddings.size,
         teacher=teacher.path.name if teacher else None,
     )
+    try:
+        vectors = store(run.user_embeddings, run.item_embeddings, options.dtype)
+    except ExportError as error:
+        raise ExportError(f"{run.path}: {error}") from error
+    reported = {"run_test": run.metrics["test"]} if "test" in run.metrics else {}
+    return publish_vectors(vectors, card, data, repository, options, teacher=teacher, reported=reported)
 
 
 def _find_teacher(run: Run) -> Run | None:
@@ -138,48 +124,116 @@ def _find_teacher(run: Run) -> Run | None:
     return open_run(Path(named))
 
 
-def _stored(run: Run, name: str, dtype: Dtype) -> npt.NDArray[Any]:
-    with np.errstate(over="ignore"):
-        stored: npt.NDArray[Any] = getattr(run, name).astype(dtype)
-    if not np.isfinite(stored).all():
-        raise ExportError(f"{run.path}: {name} holds values that are not finite in {dtype}; train again or use float32")
-    return stored
-
-
-def _measure(
-    run: Run,
-    users: npt.NDArray[Any],
-    items: npt.NDArray[Any],
+def publish_vectors(
+    vectors: StoredVectors,
+    card: ModelCard,
     data: Interactions,
-    teacher: Run | None,
-) -> dict[str, Any]:
-    """Measure what is stored, not what was trained: float16 and the seen items are part of what is served."""
-    known = (data.train + data.validation).tocsr()
-    quality: dict[str, Any] = dict(measure_quality(users, items, known, data.test))
-    if teacher is not None:
-        teacher.require_same_data(data)
-        reference = measure_quality(teacher.user_embeddings, teacher.item_embeddings, known, data.test)
-        quality.update(compare_with_teacher(quality, reference))
-    quality["convention"] = convention("train+validation")
-    if "test" in run.metrics:
-        quality["run_test"] = run.metrics["test"]
-    return quality
-
-
-def compare_with_teacher(quality: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, float]:
-    """The teacher's numbers and the share of its recall that is kept, as the manifest names them.
+    repository: ModelRepository,
+    options: ExportOptions,
+    *,
+    teacher: Run | None = None,
+    index: ChosenIndex | None = None,
+    reported: Mapping[str, Any] | None = None,
+) -> Path:
+    """Publish vectors that were made of a data set: choose what is not given, measure, and write.
 
     Args:
-        quality: {"recall@20", "ndcg@20"} of the model; may be empty.
-        reference: The same of its teacher.
+        vectors: As they are to be stored.
+        card: What they are; an empty version means the next free one.
+        data: What they were made of.
+        repository: Where the model is to be.
+        options: How it is published.
+        teacher: The run it is compared with, or None.
+        index: An index of the items and its card; chosen by measurement when None.
+        reported: What else the manifest is to say of the quality.
+
+    Returns:
+        The bundle's directory.
+
+    Raises:
+        RunError: The teacher was trained on other data.
+        ExportError: No index keeps within the bound.
+        BundleError: The bundle cannot be written.
     """
-    if not quality.get("recall@20") or not reference.get("recall@20"):
-        return {}
-    return {
-        "teacher_recall@20": float(reference["recall@20"]),
-        "teacher_ndcg@20": float(reference["ndcg@20"]),
-        "kept_recall": float(quality["recall@20"]) / float(reference["recall@20"]),
-    }
+    had = had_items(data, options.seen)
+    contents = build_contents(data, vectors, had)
+    users, items = contents.user_embeddings, contents.item_embeddings
+    rng = np.random.default_rng(options.seed)
+    fold_in = choose_weights(items, users, data.train, data.validation, rng)
+    if index is None:
+        bound = options.max_index_bytes_per_item
+        index = choose_index(items, users, had, options.ann_recall, rng, max_bytes_per_item=bound)
+    quality: dict[str, Any] = dict(measure_bundle(contents))
+    if teacher is not None:
+        teacher.require_same_data(data)
+        of_teacher = replace(contents, user_embeddings=teacher.user_embeddings, item_embeddings=teacher.item_embeddings)
+        quality.update(compare_with_teacher(quality, measure_bundle(of_teacher)))
+    quality.update(convention=CONVENTION, **(reported or {}))
+    if options.answer_table:
+        contents = add_answers(contents, had, options.answer_table)
+    about = {"name": data.name, "fingerprint": data.fingerprint}
+    return publish_version(
+        card, contents, repository, data=about, quality=quality, fold_in=fold_in, index=index, label=options.label
+    )
+
+
+def publish_version(
+    card: ModelCard,
+    contents: BundleContents,
+    repository: ModelRepository,
+    *,
+    data: dict[str, str],
+    quality: dict[str, Any],
+    fold_in: tuple[FoldInWeights, Mapping[str, Any]],
+    index: ChosenIndex,
+    label: str | None = None,
+) -> Path:
+    """Write a version of a model, verified, or nothing.
+
+    Args:
+        card: What it is; an empty version means the next free one.
+        contents: Ids and arrays.
+        repository: Where the model is to be.
+        data: {"name", "fingerprint"} of the data set.
+        quality: Of the manifest.
+        fold_in: The weights of folding in, and how well they did where that was measured.
+        index: Of the stored items, and its card.
+        label: Label to point to the new version, or None.
+
+    Returns:
+        The bundle's directory.
+
+    Raises:
+        BundleError: The bundle does not verify, or cannot be written.
+    """
+    weights, measured = fold_in
+    items = contents.item_embeddings
+    chosen, index_card = index
+
+    def write_graphs(draft: Path) -> None:
+        write_index(chosen, draft / INDEX_FILE)
+        write_recommend_graph(draft)
+        write_fold_in_graph(draft, build_whitening(items, weights))
+
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        bundle_id="",
+        producer=f"lowpass {importlib.metadata.version('lowpass')}",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        model=card,
+        counts={},
+        quality=quality,
+        data=data,
+        index=index_card,
+        fold_in={
+            "ridge": weights.ridge(items),
+            "relative_ridge": weights.relative_ridge,
+            "gram_weight": weights.gram_weight,
+            **measured,
+        },
+        files={},
+    )
+    return repository.publish(manifest, contents, write_graphs, verify_bundle, label)
 
 
 def had_items(data: Interactions, seen: Seen) -> sp.csr_matrix:
@@ -191,16 +245,15 @@ def had_items(data: Interactions, seen: Seen) -> sp.csr_matrix:
     return had
 
 
-def build_contents(data: Interactions, users: npt.NDArray[Any], items: npt.NDArray[Any], seen: Seen) -> BundleContents:
+def build_contents(data: Interactions, vectors: StoredVectors, had: sp.csr_matrix) -> BundleContents:
     """Put together the arrays of a bundle.
 
     Args:
         data: Ids, interactions and item metadata.
-        users: User embeddings, shape (U, d).
-        items: Item embeddings, shape (I, d).
-        seen: What counts as already had.
+        vectors: Embeddings.
+        had: What users already have, shape (U, I), indices sorted.
     """
-    had = had_items(data, seen)
+    users, items = vectors.as_stored
     counts = np.bincount(data.train.indices, minlength=data.num_items)
     has_test = data.test.nnz > 0
     return BundleContents(
@@ -216,47 +269,3 @@ def build_contents(data: Interactions, users: npt.NDArray[Any], items: npt.NDArr
         heldout_indptr=data.test.indptr if has_test else None,
         heldout_indices=data.test.indices if has_test else None,
     )
-
-
-def build_manifest(
-    model: ModelCard,
-    quality: dict[str, Any],
-    data: dict[str, str],
-    index: IndexCard,
-    fold_in: dict[str, Any],
-) -> Manifest:
-    """Fill in what every bundle says the same way; counts, files and id come when it is written."""
-    return Manifest(
-        schema_version=SCHEMA_VERSION,
-        bundle_id="",
-        producer=f"lowpass {importlib.metadata.version('lowpass')}",
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        model=model,
-        counts={},
-        quality=quality,
-        data=data,
-        index=index,
-        fold_in=fold_in,
-        files={},
-    )
-
-
-def describe_fold_in(weights: FoldInWeights, items: npt.NDArray[Any], measured: Mapping[str, Any]) -> dict[str, Any]:
-    """The `fold_in` card: both weights, and how well they did where that was measured."""
-    return {
-        "ridge": weights.ridge(items),
-        "relative_ridge": weights.relative_ridge,
-        "gram_weight": weights.gram_weight,
-        **measured,
-    }
-
-
-def write_graphs(index: faiss.Index, whitening: npt.NDArray[np.float64]) -> Callable[[Path], None]:
-    """The last step of `write_bundle`: index and graphs beside the arrays they map."""
-
-    def write(draft: Path) -> None:
-        write_index(index, draft / INDEX_FILE)
-        write_recommend_graph(draft)
-        write_fold_in_graph(draft, whitening)
-
-    return write

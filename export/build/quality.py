@@ -1,11 +1,15 @@
-"""Quality of a bundle's own arrays: full ranking of held-out items with the seen ones masked.
+"""The one measure of quality of export: full ranking of held-out items with the seen ones masked.
 
-The same measure for students, teachers and rivals, from arrays that every bundle has, so that the numbers
-compare.
+Students, teachers, rivals and the candidates of a frontier are measured alike, from arrays that every bundle has, so
+that the numbers compare.
+
+References:
+    Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", TOIS 2002 (NDCG).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,16 +17,13 @@ import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 
-from distill.evaluation.metrics import ndcg_at_k, recall_at_k
-from distill.evaluation.ranking import find_hits, rank_items
-from export.bundle.reader import Bundle
+from distill.evaluation.metrics import Values, ndcg_at_k, recall_at_k
+from distill.evaluation.ranking import Rows, find_hits, rank_items
+from export.bundle import Bundle, BundleContents
 
 CUTOFF = 20
-
-
-def convention(seen: str) -> str:
-    """The convention in words; `seen` names the splits that are masked."""
-    return f"full ranking, test items relevant, {seen} items masked, mean over users with relevant items"
+CONVENTION = "full ranking, test items relevant, train+validation items masked, mean over users with relevant items"
+"""Of a bundle: what is held out stays answerable, whatever counts as already had."""
 
 
 def measure_quality(
@@ -50,22 +51,28 @@ def measure_quality(
     masked.eliminate_zeros()
     sorted_relevant = relevant.sorted_indices()
     length = min(CUTOFF, item_embeddings.shape[0])
-    ranked = rank_items(_tensor(user_embeddings), _tensor(item_embeddings), masked, users, length, progress=True)
-    hits = find_hits(ranked, sorted_relevant, users)
-    return {
-        f"recall@{CUTOFF}": float(recall_at_k(hits, num_relevant[users], CUTOFF).mean()),
-        f"ndcg@{CUTOFF}": float(_ndcg(hits, num_relevant[users]).mean()),
-    }
+    # Copies, because a mapped array is read-only and torch tensors are not.
+    vectors, columns = (torch.from_numpy(np.array(side, np.float32)) for side in (user_embeddings, item_embeddings))
+    ranked = rank_items(vectors, columns, masked, users, length, progress=True)
+    recalls, gains = judge_lists(ranked, sorted_relevant, users)
+    return {f"recall@{CUTOFF}": float(recalls.mean()), f"ndcg@{CUTOFF}": float(gains.mean())}
 
 
-def _ndcg(hits: npt.NDArray[np.bool_], num_relevant: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    missing = CUTOFF - hits.shape[1]
-    return ndcg_at_k(np.pad(hits, ((0, 0), (0, missing))), num_relevant, CUTOFF)
+def judge_lists(ranked: Rows, relevant: sp.csr_matrix, users: Rows) -> tuple[Values, Values]:
+    """Recall@20 and NDCG@20 of each user's list.
 
+    Args:
+        ranked: Item rows, best first, shape (B, n), n at most 20.
+        relevant: CSR of shape (U, I), indices sorted.
+        users: Row numbers of the lists' users, shape (B,).
 
-def _tensor(values: npt.NDArray[Any]) -> torch.Tensor:
-    # A copy, because a mapped array is read-only and torch tensors are not.
-    return torch.from_numpy(np.array(values, dtype=np.float32))
+    Returns:
+        Two of shape (B,).
+    """
+    hits = find_hits(ranked, relevant, users)
+    hits = np.pad(hits, ((0, 0), (0, CUTOFF - hits.shape[1])))
+    num_relevant = np.diff(relevant.indptr)[users]
+    return recall_at_k(hits, num_relevant, CUTOFF), ndcg_at_k(hits, num_relevant, CUTOFF)
 
 
 def as_csr(indptr: npt.NDArray[Any], indices: npt.NDArray[Any], num_items: int) -> sp.csr_matrix:
@@ -74,11 +81,27 @@ def as_csr(indptr: npt.NDArray[Any], indices: npt.NDArray[Any], num_items: int) 
     return sp.csr_matrix((np.ones(len(indices), dtype=np.float32), np.array(indices), np.array(indptr)), shape=shape)
 
 
-def measure_bundle(bundle: Bundle) -> dict[str, float]:
-    """What `measure_quality` finds from a bundle alone; empty where it has no held-out items."""
+def measure_bundle(bundle: Bundle | BundleContents) -> dict[str, float]:
+    """Measure a bundle, or what is to become one, from its own arrays; empty where it has no held-out items."""
     if bundle.heldout_indptr is None or bundle.heldout_indices is None:
         return {}
     num_items = len(bundle.item_ids)
     seen = as_csr(bundle.seen_indptr, bundle.seen_indices, num_items)
     relevant = as_csr(bundle.heldout_indptr, bundle.heldout_indices, num_items)
     return measure_quality(bundle.user_embeddings, bundle.item_embeddings, seen, relevant)
+
+
+def compare_with_teacher(quality: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, float]:
+    """The teacher's numbers and the share of its recall that is kept, as the manifest names them.
+
+    Args:
+        quality: {"recall@20", "ndcg@20"} of the model; may be empty.
+        reference: The same of its teacher.
+    """
+    if not quality.get("recall@20") or not reference.get("recall@20"):
+        return {}
+    return {
+        "teacher_recall@20": float(reference["recall@20"]),
+        "teacher_ndcg@20": float(reference["ndcg@20"]),
+        "kept_recall": float(quality["recall@20"]) / float(reference["recall@20"]),
+    }

@@ -1,32 +1,30 @@
 """The honest rivals of a student: its teacher made small without any distillation, at the same bytes per item.
 
-`<teacher>-svd<d>` is the rank-d cut of the teacher's scores, d float32 numbers an item. `<teacher>-pq<4d>`
-keeps the teacher's users and product-quantises its items to 4d bytes. Both are ordinary bundles in the
-repository, measured like every other one, so a table can set them beside the student.
+`<teacher>-svd<d>` is the rank-d cut of the teacher's scores, d float32 numbers an item. `<teacher>-pq<4d>` keeps the
+teacher's users and product-quantises its items to 4d bytes. Both are ordinary bundles in the repository, measured like
+every other one, so a table can set them beside the student. The teacher's bundle is all they are made of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 from tqdm import tqdm
 
 from distill.methods.low_rank import cut_to_rank
-from export.build.ann import code_size
-from export.build.fold_in import FoldInWeights, build_whitening
-from export.build.index_choice import choose_index, draw_questions, measure_recall
-from export.build.precision import codebook_size, quantize_items
-from export.build.publish import build_manifest, compare_with_teacher, describe_fold_in, write_graphs
-from export.build.quality import as_csr, measure_quality
-from export.bundle import Bundle, BundleContents, ExportError, IndexCard, ModelCard, open_bundle
-from export.bundle.repository import ModelRepository
+from export.build.fold_in import FoldInWeights
+from export.build.index_choice import IndexCandidate, choose_index, climb, count_bytes, describe_index
+from export.build.precision import PRODUCT, codebook_size, store
+from export.build.publish import ChosenIndex, publish_version
+from export.build.quality import as_csr, compare_with_teacher, measure_bundle
+from export.build.questions import draw_questions, measure_recall
+from export.bundle import Bundle, BundleContents, ExportError, ModelRepository, open_bundle
 
 BYTES_PER_NUMBER = 4
 
@@ -35,13 +33,11 @@ BYTES_PER_NUMBER = 4
 class _Rival:
     """What sets a rival apart from its teacher."""
 
-    name: str
     method: str
     note: str
     users: npt.NDArray[Any]
     items: npt.NDArray[Any]
-    index: faiss.Index
-    index_card: IndexCard
+    index: ChosenIndex
 
 
 def build_rivals(
@@ -77,30 +73,27 @@ def build_rivals(
 
 def _cut(bundle: Bundle, dim: int, ann_recall: float, rng: np.random.Generator) -> _Rival:
     users, items = cut_to_rank(bundle.user_embeddings, bundle.item_embeddings, dim)
-    index, card = choose_index(items, users, _seen(bundle), ann_recall, rng)
-    note = f"rank-{dim} approximation of the teacher's score matrix, not trained"
-    return _Rival(f"{bundle.manifest.model.name}-svd{dim}", f"svd{dim}", note, users, items, index, card)
+    index = choose_index(items, users, _seen(bundle), ann_recall, rng)
+    return _Rival(
+        f"svd{dim}", f"rank-{dim} approximation of the teacher's score matrix, not trained", users, items, index
+    )
 
 
 def _quantized(bundle: Bundle, code_bytes: int, rng: np.random.Generator) -> _Rival:
-    users = np.ascontiguousarray(bundle.user_embeddings, dtype=np.float32)
-    index, decoded, factory = quantize_items(bundle.item_embeddings, code_bytes)
-    questions = draw_questions(users, _seen(bundle), rng)
-    found, median_us = questions.answer(index, {}, decoded)
-    ann_recall = measure_recall(found, questions.answer_exactly(decoded))
+    stored = store(bundle.user_embeddings, bundle.item_embeddings, f"{PRODUCT}{code_bytes}")
+    questions = draw_questions(stored.users, _seen(bundle), rng)
+    exact = questions.answer_exactly(stored.items)
+    (row,) = climb(stored.index, IndexCandidate(stored.factory), stored.items, questions, exact, 0.0)
     original = np.ascontiguousarray(bundle.item_embeddings, dtype=np.float32)
-    row: dict[str, Any] = {
-        "factory": factory,
-        "search": {},
-        "ann_recall": round(ann_recall, 6),
+    found = questions.answer_at_once(stored.index)
+    row |= count_bytes(stored.index, row, stored.items)
+    row |= {
         "ann_recall_of_original": round(measure_recall(found, questions.answer_exactly(original)), 6),
-        "median_us": round(median_us, 1),
-        "codebook_bytes": codebook_size(index),
+        "codebook_bytes": codebook_size(stored.index),
     }
-    card = IndexCard(factory, {}, row["ann_recall"], questions.k, float(code_size(index)), [row])
     note = "item_embeddings.npy holds vectors decoded from the index; bytes_per_item counts the codes alone"
-    name = f"{bundle.manifest.model.name}-pq{code_bytes}"
-    return _Rival(name, f"pq{code_bytes}", note, users, decoded, index, card)
+    index = (stored.index, describe_index(row, questions.k, [row]))
+    return _Rival(f"{PRODUCT}{code_bytes}", note, stored.users, stored.items, index)
 
 
 def _seen(bundle: Bundle) -> sp.csr_matrix:
@@ -108,43 +101,33 @@ def _seen(bundle: Bundle) -> sp.csr_matrix:
 
 
 def _publish(repository: ModelRepository, teacher: Bundle, rival: _Rival) -> Path:
+    of_teacher, settings = teacher.manifest, teacher.manifest.fold_in
     contents = _contents_like(teacher, rival.users, rival.items)
-    settings = teacher.manifest.fold_in
+    quality: dict[str, Any] = dict(measure_bundle(contents))
+    quality.update(compare_with_teacher(quality, of_teacher.quality))
+    quality.update(convention=of_teacher.quality.get("convention", ""), note=rival.note)
     weights = FoldInWeights(
         float(settings.get("relative_ridge", FoldInWeights.relative_ridge)),
         float(settings.get("gram_weight", FoldInWeights.gram_weight)),
     )
-    card = ModelCard(
-        name=rival.name,
+    card = replace(
+        of_teacher.model,
+        name=f"{of_teacher.model.name}-{rival.method}",
         version="",
-        backbone=teacher.manifest.model.backbone,
         method=rival.method,
         dim=rival.items.shape[1],
         num_parameters=rival.users.size + rival.items.size,
-        teacher=teacher.manifest.model.name,
+        teacher=of_teacher.model.name,
     )
-    manifest = build_manifest(
+    return publish_version(
         card,
-        {**_measure(contents, teacher), "note": rival.note},
-        dict(teacher.manifest.data),
-        rival.index_card,
-        describe_fold_in(weights, rival.items, {}),
+        contents,
+        repository,
+        data=dict(of_teacher.data),
+        quality=quality,
+        fold_in=(weights, {}),
+        index=rival.index,
     )
-    return repository.publish(manifest, contents, write_graphs(rival.index, build_whitening(rival.items, weights)))
-
-
-def _measure(contents: BundleContents, teacher: Bundle) -> dict[str, Any]:
-    if contents.heldout_indptr is None or contents.heldout_indices is None:
-        return {}
-    num_items = len(contents.item_ids)
-    seen = as_csr(contents.seen_indptr, contents.seen_indices, num_items)
-    relevant = as_csr(contents.heldout_indptr, contents.heldout_indices, num_items)
-    quality: dict[str, Any] = dict(measure_quality(contents.user_embeddings, contents.item_embeddings, seen, relevant))
-    return {
-        **quality,
-        **compare_with_teacher(quality, teacher.manifest.quality),
-        "convention": teacher.manifest.quality.get("convention", ""),
-    }
 
 
 def _contents_like(bundle: Bundle, users: npt.NDArray[Any], items: npt.NDArray[Any]) -> BundleContents:

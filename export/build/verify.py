@@ -13,7 +13,7 @@ from export.build.ann import ask, open_index, set_search
 from export.build.fold_in import FoldInWeights, build_whitening, fold_in
 from export.build.onnx_graphs import open_session
 from export.bundle import K_FACTOR, Bundle, MalformedManifest, WrongAnswer, open_bundle
-from export.bundle.layout import ANSWER_ROWS_FILE
+from export.bundle.manifest import ANSWER_ROWS_FILE
 
 CHECKED_USERS = 8
 CHECKED_K = 20
@@ -24,7 +24,7 @@ def verify_bundle(path: Path) -> dict[str, Any]:
     """Check everything about a bundle.
 
     Args:
-        path: The bundle's directory.
+        path: The bundle's directory; a draft may be verified like what it is to become.
 
     Returns:
         What was checked: files, bytes, bundle_id, users compared, largest differences; 0 for a table that is not there.

@@ -22,12 +22,7 @@ DTYPES = ("float32", "float16", "int64", "int32", "uint8")
 
 
 def save_array(path: Path, values: Array) -> None:
-    """Write `values` little-endian and in C order.
-
-    Args:
-        path: File to write.
-        values: Any shape, one of `DTYPES`.
-    """
+    """Write `values`, of any shape and one of `DTYPES`, little-endian and in C order."""
     ordered = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
     with path.open("wb") as stream:
         np.lib.format.write_array(stream, ordered, version=(1, 0), allow_pickle=False)
@@ -76,7 +71,6 @@ def map_array(path: Path, dtype: str, shape: tuple[int, ...], *, in_memory: bool
         path: The `.npy` file.
         dtype: Element type the manifest declares.
         shape: Shape the manifest declares.
-
         in_memory: Read it instead of mapping it: then nothing that happens to the file later can harm.
 
     Returns:

@@ -15,6 +15,7 @@
     ├── DuplicateIds          an id stands for two rows
     ├── RowOutOfRange         a row number points past the rows there are
     ├── TruncatedIndex        index.faiss cannot be read, or holds another number of items or dimension
+    ├── UnknownId             no user or item has this id
     ├── WrongAnswer           a graph of the bundle does not compute what its arrays say
     ├── ExportError           a setting or an input of the export job is wrong
     └── RepositoryError       the model repository is wrong
@@ -88,6 +89,10 @@ class DuplicateIds(BundleError):
 
 class RowOutOfRange(BundleError):
     """A row number points past the rows there are."""
+
+
+class UnknownId(BundleError):
+    """No user or item has this id."""
 
 
 class TruncatedIndex(BundleError):

@@ -1,15 +1,7 @@
 """String columns and id tables that live in memory-mapped files, so that workers share them.
 
-A string column `<name>` is two array files:
-
-- `<name>.offsets.npy`: int64, shape (n + 1,), rising from 0 to the number of bytes;
-- `<name>.bytes.npy`: uint8; string `row` is the UTF-8 text in `bytes[offsets[row]:offsets[row + 1]]`.
-
-An id table has a third one, an open-addressing hash table with linear probing:
-
-- `<name>.slots.npy`: int32, shape (S,), S a power of two and at least 2n; -1 is an empty slot, any other
-  value a row. The home slot of an id is h mod S, where h is the 8-byte BLAKE2b digest of its UTF-8 bytes
-  read as a little-endian unsigned integer. From its home to an id's slot, wrapping around, no slot is empty.
+FORMAT.md says what the files hold: offsets and bytes of the texts, and for an id table the slots of a hash table with
+linear probing.
 """
 
 from __future__ import annotations

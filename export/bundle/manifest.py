@@ -1,4 +1,4 @@
-"""`manifest.json`: what a bundle says about itself, and its strict reader.
+"""`manifest.json`, what a bundle says about itself: its fields, its canonical bytes and its strict reader.
 
 Bytes are canonical (sorted keys, two spaces, UTF-8, one newline at the end): equal manifests are equal files.
 Reading never trusts: every field has a type, file names cannot leave the bundle, numbers are bounded.
@@ -17,6 +17,9 @@ from export.bundle.errors import ChecksumMismatch, MalformedManifest, Unsupporte
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
+INDEX_FILE, RECOMMEND_FILE, FOLD_IN_FILE = "index.faiss", "recommend.onnx", "fold_in.onnx"
+GRAPH_FILES = (INDEX_FILE, RECOMMEND_FILE, FOLD_IN_FILE)
+ANSWER_ROWS_FILE, ANSWER_SCORES_FILE = "answer_rows.npy", "answer_scores.npy"
 MAXIMUM_MANIFEST_BYTES = 4 * 1024 * 1024
 MAXIMUM_ROWS = 2**31 - 1
 """Row numbers are int32."""
@@ -67,12 +70,13 @@ class IndexCard:
 
     Attributes:
         factory: FAISS factory string.
-        search: How to ask it, e.g. {"efSearch": 64} or {"nprobe": 16, "k_factor": 4}; see `export/bundle.py`.
+        search: How to ask it, e.g. {"efSearch": 64} or {"nprobe": 16, "k_factor": 4}; see FORMAT.md.
         ann_recall: Share of the exact top `ann_recall_k` that the index finds.
         ann_recall_k: List length at which it was measured.
         bytes_per_item: Bytes read of an item: vector or code in the index, and its row if rescored; links not counted.
-        candidates: The measured table: factory, search, and ann_recall, median_us, bytes_per_item, build_seconds and
-            pareto, or skipped: why it was not built. An older bundle has fewer columns.
+        candidates: The measured table: factory, search, and ann_recall, median_us, p99_us, bytes_per_item (of the index
+            file), code_bytes (`bytes_per_item` of this card), build_seconds and pareto, or skipped: why it was not
+            built. An older bundle has fewer columns.
     """
 
     factory: str
@@ -126,7 +130,7 @@ class Manifest:
     @property
     def answer_table(self) -> int:
         """Number N of ready answers a user; 0 where the bundle has none."""
-        entry = self.files.get("answer_rows.npy")
+        entry = self.files.get(ANSWER_ROWS_FILE)
         return entry.shape[1] if entry and entry.shape and len(entry.shape) == 2 else 0
 
 

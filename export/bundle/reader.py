@@ -1,105 +1,42 @@
-"""Opening a bundle: everything that can be wrong with it is found here, before anybody answers from it."""
+"""Opening a bundle: everything that can be wrong with it is found here, before anybody answers from it.
+
+The rules are those of FORMAT.md, as a table and as checks.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from export.bundle.arrays import Array, sha256_of
+from export.bundle.arrays import DTYPES, Array, check_offsets, check_rows, map_array, sha256_of
+from export.bundle.bundle import Bundle
 from export.bundle.errors import (
     ChecksumMismatch,
+    DtypeMismatch,
+    MalformedArray,
     MalformedManifest,
     MissingFile,
     NotABundle,
-    RowOutOfRange,
+    ShapeMismatch,
     SizeMismatch,
 )
 from export.bundle.idtable import IdTable, StringColumn
-from export.bundle.layout import (
+from export.bundle.manifest import (
     ANSWER_ROWS_FILE,
     ANSWER_SCORES_FILE,
-    FOLD_IN_FILE,
-    INDEX_FILE,
-    RECOMMEND_FILE,
-    check_values,
-    map_arrays,
-    verify_values,
+    GRAPH_FILES,
+    MANIFEST_FILE,
+    MAXIMUM_MANIFEST_BYTES,
+    FileEntry,
+    Manifest,
+    parse_manifest,
 )
-from export.bundle.manifest import MANIFEST_FILE, MAXIMUM_MANIFEST_BYTES, FileEntry, Manifest, parse_manifest
 
-
-@dataclass(frozen=True)
-class Bundle:
-    """An open bundle; arrays are read-only, memory maps or in memory.
-
-    Attributes:
-        path: The bundle's directory.
-        manifest: What it says about itself.
-        user_ids: Outside id of each user row, and back.
-        item_ids: Outside id of each item row, and back.
-        user_embeddings: float32 or float16, shape (U, d).
-        item_embeddings: float32 or float16, shape (I, d).
-        seen_indptr: int64, shape (U + 1,).
-        seen_indices: int32, shape (counts["seen"],), item rows.
-        popularity: int32, shape (I,), item rows, most popular first.
-        item_titles: Title of each item row, or None.
-        category_names: The category names, or None; None together with the next two.
-        category_indptr: int64, shape (I + 1,).
-        category_indices: int32, rows of `category_names`.
-        heldout_indptr: int64, shape (U + 1,), or None; None together with the next.
-        heldout_indices: int32, item rows.
-        answer_rows: int32, shape (U, N): the best items each user does not have, -1 where none is left; or None,
-            together with the next.
-        answer_scores: float32, shape (U, N).
-        in_memory: Whether the arrays were read, so that the files are not needed any more.
-    """
-
-    path: Path
-    manifest: Manifest
-    user_ids: IdTable
-    item_ids: IdTable
-    user_embeddings: Array
-    item_embeddings: Array
-    seen_indptr: npt.NDArray[np.int64]
-    seen_indices: npt.NDArray[np.int32]
-    popularity: npt.NDArray[np.int32]
-    item_titles: StringColumn | None = None
-    category_names: StringColumn | None = None
-    category_indptr: npt.NDArray[np.int64] | None = None
-    category_indices: npt.NDArray[np.int32] | None = None
-    heldout_indptr: npt.NDArray[np.int64] | None = None
-    heldout_indices: npt.NDArray[np.int32] | None = None
-    answer_rows: npt.NDArray[np.int32] | None = None
-    answer_scores: npt.NDArray[np.float32] | None = None
-    in_memory: bool = False
-
-    def seen(self, user_index: int) -> npt.NDArray[np.int32]:
-        """Item rows the user already has, int32 of shape (n,).
-
-        Raises:
-            RowOutOfRange: No such user row.
-        """
-        if not 0 <= user_index < len(self.user_ids):
-            raise RowOutOfRange(f"{self.path}: no user row {user_index}; there are {len(self.user_ids)} users")
-        return self.seen_indices[self.seen_indptr[user_index] : self.seen_indptr[user_index + 1]]
-
-    @property
-    def index_path(self) -> Path:
-        """The FAISS index."""
-        return self.path / INDEX_FILE
-
-    @property
-    def recommend_onnx_path(self) -> Path:
-        """The graph user rows, k → scores, item rows."""
-        return self.path / RECOMMEND_FILE
-
-    @property
-    def fold_in_onnx_path(self) -> Path:
-        """The graph item rows of a history → user vector."""
-        return self.path / FOLD_IN_FILE
+CHUNK_ROWS = 65536
+"""Rows that are looked at together, so that checking a large array takes little memory."""
 
 
 def open_manifest(path: Path) -> Manifest:
@@ -123,7 +60,7 @@ def open_manifest(path: Path) -> Manifest:
 
 
 def open_bundle(path: Path, *, verify: bool = True, copy_up_to: int = 0) -> Bundle:
-    """Open a bundle, checking it as the text in `export/bundle.py` demands.
+    """Open a bundle, checking it as FORMAT.md demands.
 
     Args:
         path: The bundle's directory.
@@ -137,8 +74,8 @@ def open_bundle(path: Path, *, verify: bool = True, copy_up_to: int = 0) -> Bund
     for name, entry in manifest.files.items():
         _check_file(path / name, entry, verify=verify)
     in_memory = sum(entry.bytes for entry in manifest.files.values()) <= copy_up_to
-    arrays = map_arrays(path, manifest, in_memory=in_memory)
-    check_values(path, manifest, arrays)
+    arrays = _map_arrays(path, manifest, in_memory=in_memory)
+    _check_values(path, manifest, arrays)
     bundle = Bundle(
         path=path,
         manifest=manifest,
@@ -160,7 +97,7 @@ def open_bundle(path: Path, *, verify: bool = True, copy_up_to: int = 0) -> Bund
         in_memory=in_memory,
     )
     if verify:
-        verify_values(path, arrays)
+        _verify_values(path, arrays)
         for column in (bundle.user_ids, bundle.item_ids, bundle.item_titles, bundle.category_names):
             if column is not None:
                 column.verify()
@@ -179,3 +116,136 @@ def _check_file(path: Path, entry: FileEntry, *, verify: bool) -> None:
         raise SizeMismatch(f"{path}: {size} bytes, manifest says {entry.bytes}; copy or export the bundle again")
     if verify and sha256_of(path) != entry.sha256:
         raise ChecksumMismatch(f"{path}: SHA-256 is not the manifest's; copy or export the bundle again")
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What an array file must be; a None length is free, a None group is required."""
+
+    dtypes: tuple[str, ...]
+    shape: tuple[int | None, ...]
+    group: str | None = None
+
+
+def _rules(manifest: Manifest) -> dict[str, _Rule]:
+    users, items = manifest.counts["users"], manifest.counts["items"]
+    embeddings = ("float32", "float16")
+    answers = max(manifest.answer_table, 1)
+    rules = {
+        "user_embeddings.npy": _Rule(embeddings, (users, manifest.model.dim)),
+        "item_embeddings.npy": _Rule(embeddings, (items, manifest.model.dim)),
+        "seen_indptr.npy": _Rule(("int64",), (users + 1,)),
+        "seen_indices.npy": _Rule(("int32",), (manifest.counts["seen"],)),
+        "popularity.npy": _Rule(("int32",), (items,)),
+        "item_categories_indptr.npy": _Rule(("int64",), (items + 1,), "item_categories"),
+        "item_categories_indices.npy": _Rule(("int32",), (None,), "item_categories"),
+        "item_categories_names.offsets.npy": _Rule(("int64",), (None,), "item_categories"),
+        "item_categories_names.bytes.npy": _Rule(("uint8",), (None,), "item_categories"),
+        "item_titles.offsets.npy": _Rule(("int64",), (items + 1,), "item_titles"),
+        "item_titles.bytes.npy": _Rule(("uint8",), (None,), "item_titles"),
+        "heldout_indptr.npy": _Rule(("int64",), (users + 1,), "heldout"),
+        "heldout_indices.npy": _Rule(("int32",), (None,), "heldout"),
+        ANSWER_ROWS_FILE: _Rule(("int32",), (users, answers), "answers"),
+        ANSWER_SCORES_FILE: _Rule(("float32",), (users, answers), "answers"),
+    }
+    for name, count in (("user_ids", users), ("item_ids", items)):
+        rules[f"{name}.offsets.npy"] = _Rule(("int64",), (count + 1,))
+        rules[f"{name}.bytes.npy"] = _Rule(("uint8",), (None,))
+        rules[f"{name}.slots.npy"] = _Rule(("int32",), (None,))
+    return rules
+
+
+def _map_arrays(path: Path, manifest: Manifest, *, in_memory: bool = False) -> dict[str, Array]:
+    """Map every array of the schema that the manifest lists.
+
+    Args:
+        path: The bundle's directory.
+        manifest: Its manifest.
+        in_memory: Read them instead of mapping them.
+
+    Returns:
+        Read-only arrays by file name.
+
+    Raises:
+        MissingFile: A required file, or a part of an optional group, is not listed.
+        DtypeMismatch: Manifest or file differs from the schema or from each other; so for shapes.
+        ShapeMismatch: See above.
+        MalformedManifest: An array is listed without dtype or shape.
+    """
+    rules = _rules(manifest)
+    present = {rule.group for name, rule in rules.items() if name in manifest.files}
+    required = [name for name, rule in rules.items() if rule.group is None or rule.group in present]
+    for name in [*required, *GRAPH_FILES]:
+        if name not in manifest.files:
+            raise MissingFile(f"{path / MANIFEST_FILE}: files does not list {name}; export the bundle again")
+    arrays = {}
+    for name in required:
+        dtype, shape = _declared(path, name, manifest.files[name], rules[name])
+        arrays[name] = map_array(path / name, dtype, shape, in_memory=in_memory)
+    return arrays
+
+
+def _declared(path: Path, name: str, entry: FileEntry, rule: _Rule) -> tuple[str, tuple[int, ...]]:
+    where = f"{path / MANIFEST_FILE}: files.{name}"
+    if entry.dtype is None or entry.shape is None or entry.dtype not in DTYPES:
+        raise MalformedManifest(f"{where} needs a dtype of {'/'.join(DTYPES)} and a shape; export the bundle again")
+    if entry.dtype not in rule.dtypes:
+        raise DtypeMismatch(
+            f"{where} has dtype {entry.dtype}, must be {' or '.join(rule.dtypes)}; export the bundle again"
+        )
+    fits = len(entry.shape) == len(rule.shape) and all(
+        wanted in (None, found) for wanted, found in zip(rule.shape, entry.shape, strict=True)
+    )
+    if not fits:
+        raise ShapeMismatch(f"{where} has shape {entry.shape}, must be {rule.shape}; export the bundle again")
+    return entry.dtype, entry.shape
+
+
+def _check_values(path: Path, manifest: Manifest, arrays: Mapping[str, Array]) -> None:
+    """Check that indptr arrays rise and row numbers are in range.
+
+    Raises:
+        MalformedArray: An indptr array does not rise from 0 to the number of its indices.
+        RowOutOfRange: A row number points past the rows there are.
+    """
+    items = manifest.counts["items"]
+    counts = {"seen": items, "heldout": items}
+    if "item_categories_indptr.npy" in arrays:
+        counts["item_categories"] = len(arrays["item_categories_names.offsets.npy"]) - 1
+    for name, count in counts.items():
+        if f"{name}_indptr.npy" in arrays:
+            indices = arrays[f"{name}_indices.npy"]
+            check_offsets(path / f"{name}_indptr.npy", arrays[f"{name}_indptr.npy"], len(indices))
+            check_rows(path / f"{name}_indices.npy", indices, count)
+    if ANSWER_ROWS_FILE in arrays:
+        check_rows(path / ANSWER_ROWS_FILE, arrays[ANSWER_ROWS_FILE], items, lowest=-1)
+    popularity = arrays["popularity.npy"]
+    check_rows(path / "popularity.npy", popularity, items)
+    if not np.bincount(popularity, minlength=items).all():
+        raise MalformedArray(f"{path / 'popularity.npy'}: must hold every item row once; export the bundle again")
+
+
+def _verify_values(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Check that the embeddings are finite, and that ready answers are best first and their gaps last.
+
+    Raises:
+        MalformedArray: A value is NaN or infinite, or an answer stands behind a worse one or a gap.
+    """
+    for name in ("user_embeddings.npy", "item_embeddings.npy"):
+        matrix = arrays[name]
+        for start in range(0, len(matrix), CHUNK_ROWS):
+            if not np.isfinite(matrix[start : start + CHUNK_ROWS]).all():
+                raise MalformedArray(f"{path / name}: holds NaN or infinity; train again and export again")
+    if ANSWER_ROWS_FILE in arrays:
+        _verify_answers(path, arrays[ANSWER_ROWS_FILE], arrays[ANSWER_SCORES_FILE])
+
+
+def _verify_answers(path: Path, rows: Array, scores: Array) -> None:
+    for start in range(0, len(rows), CHUNK_ROWS):
+        there, values = rows[start : start + CHUNK_ROWS] >= 0, scores[start : start + CHUNK_ROWS]
+        if not np.isfinite(values).all():
+            raise MalformedArray(f"{path / ANSWER_SCORES_FILE}: holds NaN or infinity; export the bundle again")
+        if (there[:, 1:] & ~there[:, :-1]).any():
+            raise MalformedArray(f"{path / ANSWER_ROWS_FILE}: holds an item behind a gap; export the bundle again")
+        if (there[:, 1:] & (values[:, 1:] > values[:, :-1])).any():
+            raise MalformedArray(f"{path / ANSWER_SCORES_FILE}: must fall along a row; export the bundle again")

@@ -11,23 +11,17 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from export.bundle import (
-    BundleContents,
-    BundleExists,
-    Manifest,
-    RepositoryError,
-    UnknownLabel,
-    UnknownModel,
-    UnknownVersion,
-    open_bundle,
-    write_bundle,
-)
+from export.bundle.errors import BundleExists, NotABundle, RepositoryError, UnknownLabel, UnknownModel, UnknownVersion
+from export.bundle.manifest import MANIFEST_FILE, Manifest
+from export.bundle.reader import open_bundle
+from export.bundle.writer import BundleContents, open_unverified, write_bundle
 
 LABELS_FILE = "labels.json"
 STABLE, PREVIOUS = "stable", "previous"
@@ -35,6 +29,21 @@ STABLE, PREVIOUS = "stable", "previous"
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _LABEL = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True)
+class ModelVersions:
+    """What a repository holds of a model.
+
+    Attributes:
+        model: Name of the model.
+        versions: Its versions, oldest first.
+        labels: Label → version.
+    """
+
+    model: str
+    versions: list[str]
+    labels: dict[str, str]
 
 
 class ModelRepository:
@@ -88,6 +97,18 @@ class ModelRepository:
             raise RepositoryError(f"{path}: must map labels to versions; remove it and set the labels again")
         return labels
 
+    def overview(self, model: str | None = None) -> list[ModelVersions]:
+        """Versions and labels of `model`, or of every model by name.
+
+        Raises:
+            UnknownModel: No such model.
+            RepositoryError: labels.json is unreadable.
+        """
+        return [
+            ModelVersions(name, self.versions(name), self.labels(name))
+            for name in ([model] if model else self.models())
+        ]
+
     def resolve(self, model: str, version_or_label: str | None = None) -> Path:
         """Find a bundle.
 
@@ -126,17 +147,16 @@ class ModelRepository:
         """Point `label` to `version` in one atomic step; moving `stable` leaves `previous` where it was.
 
         Args:
-            model: Its name.
+            model: Name of the model.
             label: A lower-case word.
-            version: A version of the model.
+            version: A version, or another label, of the model.
             verify: Read every byte of the bundle first; False where the caller has just done so.
 
         Raises:
             RepositoryError: Not a label, or no such version.
             BundleError: The bundle does not verify.
         """
-        if not _LABEL.fullmatch(label):
-            raise RepositoryError(f"label {label!r}: must be a lower-case word such as 'stable' or 'canary'")
+        _require_label(label)
         path = self.resolve(model, version)
         open_bundle(path, verify=verify)
         directory = self._directory(model)
@@ -155,20 +175,32 @@ class ModelRepository:
                     " free space there and try again"
                 ) from error
 
-    def reserve(self, model: str, version: str = "") -> Path:
-        """Where a new bundle may stand; ask before long work, so that a bad name or version is refused at once.
+    def rollback(self, model: str) -> None:
+        """Move `stable` back to `previous`, which becomes what `stable` was.
+
+        Raises:
+            UnknownLabel: There is no `previous`.
+            BundleError: Its bundle does not verify.
+        """
+        self.set_label(model, STABLE, PREVIOUS)
+
+    def reserve(self, model: str, version: str = "", label: str | None = None) -> Path:
+        """Where a new bundle may stand; ask before long work, so that a bad name is refused at once.
 
         Args:
-            model: Its name.
-            version: Its version; empty for the next free one.
+            model: Name of the model.
+            version: A version; empty for the next free one.
+            label: A label that is to point to it, or None.
 
         Returns:
             The directory, which does not exist yet.
 
         Raises:
-            RepositoryError: The name or the version is not allowed.
+            RepositoryError: A name is not allowed.
             BundleExists: The version is taken.
         """
+        if label is not None:
+            _require_label(label)
         version = version or self.next_version(model)
         if not _VERSION.fullmatch(version):
             raise RepositoryError(f"version {version!r}: must be a positive integer; leave it out for the next one")
@@ -182,31 +214,65 @@ class ModelRepository:
         manifest: Manifest,
         contents: BundleContents,
         write_graphs: Callable[[Path], None],
+        check: Callable[[Path], object] = open_unverified,
+        label: str | None = None,
     ) -> Path:
-        """Write a bundle as `manifest.model.name`, version `manifest.model.version`.
+        """Write a bundle as `manifest.model.name`, version `manifest.model.version`, or leave nothing of it.
 
         Args:
             manifest: Its cards; an empty version means the next free one.
             contents: Ids and arrays.
             write_graphs: Writes the index and the graphs into the draft (see `write_bundle`).
+            check: Raises where the draft must not become a bundle.
+            label: A label to point to it, or None.
 
         Returns:
             The bundle's directory.
 
         Raises:
-            RepositoryError: A name or version is not allowed.
+            RepositoryError: A name is not allowed, or the label cannot be written.
             BundleError: The bundle cannot be written.
         """
-        target = self.reserve(manifest.model.name, manifest.model.version)
-        version = target.name
-        manifest = replace(manifest, model=replace(manifest.model, version=version))
-        write_bundle(target, manifest, contents, write_graphs)
+        target = self.reserve(manifest.model.name, manifest.model.version, label)
+        manifest = replace(manifest, model=replace(manifest.model, version=target.name))
+        write_bundle(target, manifest, contents, write_graphs, check)
+        if label is not None:
+            try:
+                self.set_label(manifest.model.name, label, target.name, verify=False)
+            except RepositoryError:
+                # Under a name that is no version: nobody sees a bundle of which half is gone.
+                shutil.rmtree(target.rename(target.with_name(f".{target.name}.unlabelled")))
+                raise
         return target
 
     def _directory(self, model: str) -> Path:
         if not _MODEL.fullmatch(model):
             raise UnknownModel(f"model {model!r}: names are letters, digits, '.', '_' and '-', at most 128")
         return self.root / model
+
+
+def find_bundle(name: str, repository: Path | None = None) -> Path:
+    """Find a bundle by its name in a repository, or by its path.
+
+    Args:
+        name: `MODEL`, `MODEL:VERSION` or `MODEL:LABEL` of the repository; without one, a bundle's directory.
+        repository: Root of the repository, or None.
+
+    Raises:
+        NotABundle: No bundle at the path.
+        RepositoryError: No such model, version or label.
+    """
+    if repository is not None:
+        model, _, revision = name.partition(":")
+        return ModelRepository(repository).resolve(model, revision or None)
+    if not (Path(name) / MANIFEST_FILE).is_file():
+        raise NotABundle(f"{name}: no {MANIFEST_FILE} there; give a bundle's directory, or --repository and a model")
+    return Path(name)
+
+
+def _require_label(label: str) -> None:
+    if not _LABEL.fullmatch(label):
+        raise RepositoryError(f"label {label!r}: must be a lower-case word such as 'stable' or 'canary'")
 
 
 def _versions_in(directory: Path) -> list[str]:

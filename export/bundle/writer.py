@@ -16,8 +16,15 @@ import numpy.typing as npt
 from export.bundle.arrays import Array, read_header, save_array, sha256_of
 from export.bundle.errors import BundleExists, CannotWriteBundle
 from export.bundle.idtable import write_id_table, write_string_column
-from export.bundle.layout import ANSWER_ROWS_FILE, ANSWER_SCORES_FILE
-from export.bundle.manifest import MANIFEST_FILE, SCHEMA_VERSION, FileEntry, Manifest, compute_bundle_id
+from export.bundle.manifest import (
+    ANSWER_ROWS_FILE,
+    ANSWER_SCORES_FILE,
+    MANIFEST_FILE,
+    SCHEMA_VERSION,
+    FileEntry,
+    Manifest,
+    compute_bundle_id,
+)
 from export.bundle.reader import open_bundle
 
 
@@ -56,11 +63,17 @@ class BundleContents:
     answer_scores: npt.NDArray[np.float32] | None = None
 
 
+def open_unverified(draft: Path) -> None:
+    """Check what every reader checks each time; that needs no second look at every byte."""
+    open_bundle(draft, verify=False)
+
+
 def write_bundle(
     target: Path,
     manifest: Manifest,
     contents: BundleContents,
     write_graphs: Callable[[Path], None],
+    check: Callable[[Path], object] = open_unverified,
 ) -> Manifest:
     """Write a bundle whole or not at all.
 
@@ -70,6 +83,7 @@ def write_bundle(
         contents: Ids and arrays.
         write_graphs: Called with the draft directory once its arrays are written; writes `index.faiss`,
             `recommend.onnx` and `fold_in.onnx` there.
+        check: Called with the finished draft; what it raises keeps the draft from becoming a bundle.
 
     Returns:
         The manifest as written.
@@ -77,12 +91,12 @@ def write_bundle(
     Raises:
         BundleExists: `target` is there already.
         CannotWriteBundle: The disk is full, or may not be written.
-        BundleError: What is to be written would not open.
+        BundleError: What is to be written would not open, or does not pass the check.
     """
     if target.exists():
         raise BundleExists(f"{target}: exists and bundles are immutable; give another version")
     try:
-        return _write(target, manifest, contents, write_graphs)
+        return _write(target, manifest, contents, write_graphs, check)
     except OSError as error:
         reason = error.strerror or str(error)
         raise CannotWriteBundle(
@@ -91,7 +105,11 @@ def write_bundle(
 
 
 def _write(
-    target: Path, manifest: Manifest, contents: BundleContents, write_graphs: Callable[[Path], None]
+    target: Path,
+    manifest: Manifest,
+    contents: BundleContents,
+    write_graphs: Callable[[Path], None],
+    check: Callable[[Path], object],
 ) -> Manifest:
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
@@ -100,7 +118,7 @@ def _write(
         write_graphs(draft)
         complete = _complete(draft, manifest, contents)
         (draft / MANIFEST_FILE).write_bytes(complete.to_bytes())
-        open_bundle(draft, verify=False)
+        check(draft)
         draft.chmod(0o755)
         _flush([*draft.iterdir(), draft])
         try:

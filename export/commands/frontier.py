@@ -1,4 +1,4 @@
-"""Commands `frontier` and `publish`; what is heavy is imported when a command runs."""
+"""Command `frontier`; what is heavy is imported when it runs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from typing import Any
 import click
 
 from distill.errors import SettingError
-
-DIRECTORY = click.Path(path_type=Path, file_okay=False)
-JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+from export.commands.options import DIRECTORY, JSON_OPTION
 
 
 def _split(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
@@ -61,15 +59,16 @@ def _split(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Paramet
     type=click.FloatRange(0, 1),
     default=0.99,
     show_default=True,
-    help="What a graph must find of the exact top 20.",
+    help="What an index must find of the exact top 20.",
 )
 @JSON_OPTION
 def frontier(data: Path, teacher: Path, out: Path, *, as_json: bool, **options: Any) -> None:
     """Find the compressed model to serve: train, shrink and measure every candidate, and recommend one.
 
     Methods × dimensions are trained, one run each, and stored at every precision; the teacher is rounded,
-    product-quantised and cut by SVD; baselines are fitted. All are measured side by side, and the smallest that the
-    validation users cannot tell from the best within the limits is recommended. With other limits or more methods the
+    product-quantised and cut by SVD; baselines are fitted. All are measured side by side, the best of them under the
+    indexes that 'lowpass export' would choose too, and the smallest that the validation users cannot tell from the best
+    within the limits is recommended. With other limits or more methods the
     command trains only what is missing. Where nothing fits, it says which limit to relax, and still exits with 0.
 
     Example: lowpass frontier data/citeulike --teacher runs/teacher --out runs/frontier --max-bytes-per-item 64
@@ -93,33 +92,3 @@ def frontier(data: Path, teacher: Path, out: Path, *, as_json: bool, **options: 
         return
     click.echo(render_summary(document))
     click.echo(f"\nAll {len(document['candidates'])} candidates: {out / 'frontier.md'}; plot: {out / 'frontier.png'}")
-
-
-@click.command()
-@click.argument("frontier", type=DIRECTORY)
-@click.argument("candidate", required=False)
-@click.option("--repository", required=True, type=DIRECTORY, help="Root of the model repository.")
-@click.option("--model", required=True, help="Name of the model in the repository.")
-@click.option("--label", default="stable", show_default=True, help="Label to point to it; '' for none.")
-@click.option(
-    "--seen",
-    type=click.Choice(["train+validation", "all"]),
-    default="train+validation",
-    show_default=True,
-    help="What users already have; 'all' for production, the default keeps test items answerable.",
-)
-@JSON_OPTION
-def publish(
-    frontier: Path, candidate: str | None, repository: Path, model: str, label: str, seen: Any, *, as_json: bool
-) -> None:
-    """Turn a CANDIDATE of the FRONTIER directory into a bundle, as it was measured; the recommended one by default.
-
-    Example: lowpass publish runs/frontier --repository models --model student --seen all
-    """
-    from export.bundle.repository import ModelRepository
-    from export.frontier.publishing import publish_candidate, read_choice
-
-    choice = read_choice(frontier, candidate)
-    path = publish_candidate(choice, ModelRepository(repository), model, label=label or None, seen=seen)
-    name = choice.candidate["name"]
-    click.echo(json.dumps({"bundle": str(path), "candidate": name}) if as_json else f"{path}: {name}")

@@ -14,9 +14,9 @@ from distill.report.material import gather
 from distill.report.page import render_page
 from distill.report.sections import Section, build_sections
 from distill.storage import write_file
+from export.commands.options import DIRECTORY, JSON_OPTION
 from export.frontier.reading import read_frontier
 
-DIRECTORY = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -30,7 +30,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--frontier", type=click.Path(path_type=Path),
               help="Output directory of 'lowpass frontier', or its frontier.json; brings the frontier.")  # fmt: skip
 @click.option("--title", help="[default: the data set's name]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@JSON_OPTION
 def report(
     runs: tuple[Path, ...], out: Path, data: Path | None, analysis: Path | None, frontier: Path | None,
     title: str | None, *, as_json: bool,

@@ -1,5 +1,4 @@
 """The frontier: every compressed model one could serve, measured side by side, and the one to take for a budget.
 
-plan ─► training ─► sources ─► measuring ─► comparison ─► recommendation ─► document, report, figure
-                                                              publishing: the chosen one as a bundle
+plan ─► training ─► candidates ─► measuring ─► choice ─► document; publishing: a candidate as a bundle. `job` does all.
 """

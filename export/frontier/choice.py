@@ -1,23 +1,13 @@
-"""Which candidate to take for a budget, by rules that a reader can check.
+"""Which candidate to take for a budget, by rules that a reader can check, and the reasons in words.
 
 1. A candidate fits if a bundle can hold it and it is within every limit.
 2. The best of those that fit has the highest validation Recall@20.
 3. Whatever the validation users cannot tell from the best is as good; of these the one with the fewest bytes an item is
    taken, and at equal bytes the one with the higher Recall@20, then the quicker one.
 
-Test decides nothing here: it is there to be reported.
-
-Candidates set against the teacher and against each other, with what chance allows.
-
-Two models rank the same users, so their means go up and down together; the interval of their ratio takes that into
-account (the delta method: Cochran, "Sampling Techniques", 3rd ed. 1977, eq. 6.13).
-
-The Pareto set: candidates that no other one beats.
-
-Quality and time are compared in steps no finer than they can be told: one per cent of the teacher's quality, a
-quarter of a query's time. Without steps, half of all candidates would stand there by the luck of their last digit.
-
-The recommendation in words, computed from the numbers, and the commands that follow it.
+Test decides nothing here: it is there to be reported. Candidates are set against the teacher first
+(`compare_candidates`), then one is recommended (`recommend`), explained by its numbers (`explain`), and the commands
+that follow are said (`next_commands`).
 """
 
 from __future__ import annotations
@@ -29,56 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
 from distill.errors import SettingError
-from export.frontier.candidates import Candidate, objectives
-from export.frontier.measuring import RECALL, Quality, Values, kept_share
-
-KEPT_STEP = 0.01
-TIME_STEP = 0.25
-
-
-@dataclass(frozen=True)
-class Objectives:
-    """What a candidate is judged by.
-
-    Attributes:
-        kept: Quality as a share of the teacher's; more is better.
-        bytes_per_item: Less is better.
-        microseconds: Of a single query, above 0; less is better.
-    """
-
-    kept: float
-    bytes_per_item: int
-    microseconds: float
-
-    @property
-    def costs(self) -> tuple[int, int, int]:
-        """Whole steps, less is better in each."""
-        time = math.log(self.microseconds) / math.log1p(TIME_STEP)
-        return -round(self.kept / KEPT_STEP), self.bytes_per_item, round(time)
-
-
-def dominates(first: Objectives, second: Objectives) -> bool:
-    """Whether `first` is nowhere worse than `second` and somewhere better."""
-    pairs = list(zip(first.costs, second.costs, strict=True))
-    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
-
-
-def find_pareto(objectives: Sequence[Objectives]) -> npt.NDArray[np.bool_]:
-    """Mark those that nobody dominates; equals are marked together.
-
-    Returns:
-        bool, shape (C,).
-    """
-    costs = np.array([each.costs for each in objectives]).reshape(-1, 3)
-    no_worse = (costs[:, None] <= costs[None]).all(axis=2)
-    better = (costs[:, None] < costs[None]).any(axis=2)
-    pareto: npt.NDArray[np.bool_] = np.logical_not((no_worse & better).any(axis=0))
-    return pareto
-
+from distill.evaluation.metrics import Values
+from export.build.pareto import find_pareto
+from export.frontier.candidates import RECALL, Candidate, Quality
 
 CONFIDENCE = 0.95
 
@@ -103,7 +49,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The candidate's."""
+        """Name of the candidate."""
         return self.candidate.name
 
 
@@ -116,11 +62,11 @@ def compare_candidates(candidates: Sequence[Candidate]) -> list[Row]:
     teacher = candidates[0].quality
     if not teacher.validation[RECALL]:
         raise SettingError(f"teacher: its validation {RECALL} is 0, so nothing can be kept of it; train it again")
-    best = find_pareto([objectives(candidate, teacher) for candidate in candidates])
+    best = find_pareto([candidate.compared_with(teacher).costs for candidate in candidates])
     return [
         Row(
             candidate,
-            kept_share(candidate.quality, teacher),
+            candidate.quality.kept_of(teacher),
             ratio_interval(candidate.quality.recalls, teacher.recalls),
             _kept_on_test(candidate.quality, teacher),
             bool(pareto),
@@ -136,7 +82,10 @@ def _kept_on_test(quality: Quality, teacher: Quality) -> float | None:
 
 
 def ratio_interval(first: Values, second: Values) -> tuple[float, float]:
-    """95 % confidence interval of mean(first) / mean(second) over users drawn anew.
+    """95 % confidence interval of mean(first) / mean(second) over users drawn anew, by the delta method.
+
+    Two models rank the same users, so their means go up and down together; the interval takes that into account
+    (Cochran, "Sampling Techniques", 3rd ed. 1977, eq. 6.13).
 
     Args:
         first: A metric of each user, shape (B,).
@@ -230,7 +179,7 @@ class Recommendation:
 
 
 def recommend(rows: Sequence[Row], limits: Limits, level: Level = are_level) -> Recommendation:
-    """Choose a candidate.
+    """Choose a candidate by the rules above.
 
     Args:
         rows: All candidates.
@@ -446,6 +395,6 @@ def next_commands(found: Recommendation, out: Path) -> list[str]:
         return []
     model = "student" if found.chosen.candidate.trained else "small"
     return [
-        f"lowpass publish {shlex.quote(str(out))} --repository models --model {model} --seen all",
+        f"lowpass export {shlex.quote(str(out))} --repository models --model {model} --seen all",
         "lowpass serve --repository models",
     ]

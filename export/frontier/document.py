@@ -1,4 +1,6 @@
-"""`frontier.json`: all that was measured and what follows from it. Other programs may read it; fields are only added.
+"""The document of a frontier: `frontier.json`, and the same as a page of Markdown, the choice before what it is from.
+
+Other programs may read `frontier.json`; fields are only added:
 
 format              1
 data                {name, path, fingerprint, users, items, train, validation, test}
@@ -7,7 +9,7 @@ settings            methods, dims, precisions, baselines, backbone, training, ru
 limits              {max_bytes_per_item, max_p99_ms, min_kept}; null is no limit
 conventions         {quality, latency, pareto}, in words
 candidates          a list; the teacher in float32 first
-    name            unique, e.g. "freqd+ce-d16-int8-hnsw16"
+    name            unique, e.g. "freqd+ce-d16-int8" for a scan, "teacher-float32-hnsw16" for another index
     method          a distillation method, "teacher", "svd" or a baseline
     dim             d; 0 for a baseline
     precision       "float32", "float16", "int8", or "pq16" for codes of 16 bytes
@@ -19,8 +21,9 @@ candidates          a list; the teacher in float32 first
     kept            share of the teacher's validation Recall@20
     kept_interval   [low, high]: 95 % confidence interval of it, over users
     kept_on_test    the same share on test, or null
-    bytes_per_item  of the index file: code, graph links, share of codebook
-    code_bytes      of the code alone
+    bytes_per_item  of the index file (code, graph links, share of codebook), and of the stored row where `k_factor`
+                    has what is found scored anew
+    code_bytes      that a query reads of an item: its code, and that row
     bytes_per_user  of the user's vector (float16 beside float16 items, else float32); of a user's training items,
                     for a baseline that scores by them
     total_bytes     of all items and all users together
@@ -32,12 +35,10 @@ candidates          a list; the teacher in float32 first
 pareto              names of the Pareto set
 recommended         a name, or null where nothing fits
 level               names that fit and cannot be told from the best, highest validation Recall@20 first
-runner_up, next_cheaper, undistilled   names or null (see `export/frontier/recommendation.py`)
+runner_up, next_cheaper, undistilled   names or null (see `export/frontier/choice.py`)
 relaxations         where nothing fits: [{values: {limit: value}, candidate}], smallest step first
 reasons, notes      sentences
 commands            what to run next
-
-The frontier as a page of Markdown: the choice first, then what it was chosen from.
 """
 
 from __future__ import annotations
@@ -46,10 +47,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from export.frontier.choice import KEPT_STEP, TIME_STEP, Limits, Recommendation, Row
+from tabulate import tabulate
+
+from export.frontier.candidates import KEPT_STEP, TIME_STEP
+from export.frontier.choice import Limits, Recommendation, Row
 from export.frontier.measuring import CONVENTION, TIMED
 
 FORMAT = 1
+FIGURE_FILE = "frontier.png"
+CHOSEN, PARETO, UNSERVABLE, BEATEN = "★", "●", "○", ""
 DOMINANCE = (
     "validation quality kept, bytes an item and p50 of a query; quality in steps of "
     f"{KEPT_STEP:.0%} of the teacher's, time in steps of {TIME_STEP:.0%}"
@@ -141,11 +147,6 @@ def _round(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 6) for name, value in metrics.items()}
 
 
-FIGURE_FILE = "frontier.png"
-CHOSEN, PARETO, UNSERVABLE, BEATEN = "★", "●", "○", ""
-LEFT_ALIGNED = 2
-
-
 def render_summary(document: Mapping[str, Any]) -> str:
     """The choice, why, what to run next, and the Pareto set: what the terminal shows.
 
@@ -183,21 +184,10 @@ def render_table(rows: Sequence[Mapping[str, Any]], document: Mapping[str, Any])
         document: What `frontier.json` holds.
     """
     ordered = sorted(rows, key=lambda row: (row["bytes_per_item"], -row["kept"]))
-    lines = [_header(_reported_split(document)), *(_cells(row, document["recommended"]) for row in ordered)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rule = "|".join(
-        "-" * (width + 2) if n < LEFT_ALIGNED else "-" * (width + 1) + ":" for n, width in enumerate(widths)
-    )
-    text = [_line(line, widths) for line in lines]
-    return "\n".join([text[0], f"|{rule}|", *text[1:]])
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = [
-        cell.ljust(width) if column < LEFT_ALIGNED else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return "| " + " | ".join(padded) + " |"
+    header = _header(_reported_split(document))
+    cells = [_cells(row, document["recommended"]) for row in ordered]
+    alignments = ("left", "left", *["right"] * (len(header) - 2))
+    return tabulate(cells, header, "pipe", colalign=alignments, disable_numparse=True)
 
 
 def _reported_split(document: Mapping[str, Any]) -> str:
@@ -259,11 +249,12 @@ def render_page(document: Mapping[str, Any]) -> str:
     notes = [
         "Kept: share of the teacher's validation Recall@20, on which all choosing is done. What follows a Recall@20 of "
         "test in brackets is the share kept on test, which chooses nothing.",
-        f"Quality: {conventions['quality']}; exact search over the vectors as they are stored. A graph (HNSW) finds at "
-        f"least {document['settings']['ann_recall']:.0%} of that.",
-        "Bytes an item: the index file over the items: code, graph links, codebook. Bytes a user: a vector in float16 "
-        "beside float16 items, else in float32; for baselines the training items that they score by. MB in all: of all "
-        "items and users.",
+        f"Quality: {conventions['quality']}; exact search over the vectors as they are stored. An index that is no "
+        f"scan is one that 'lowpass export' would choose, and finds at least {document['settings']['ann_recall']:.0%} "
+        "of that.",
+        "Bytes an item: the index file over the items (code, graph links, codebook), and the stored vector where what "
+        "is found is scored anew. Bytes a user: a vector in float16 beside float16 items, else in float32; for "
+        "baselines the training items that they score by. MB in all: of all items and users.",
         f"Latency: {conventions['latency']}.",
         f"Pareto set: {conventions['pareto']}.",
         "Training: of the student alone, the teacher's left out.",

@@ -16,14 +16,14 @@ from distill.errors import RunError, SettingError
 from distill.report.figures import draw_frontier, encode_png
 from distill.run import Run, open_run
 from distill.storage import write_file
-from export.frontier.candidates import measure_candidates
 from export.frontier.choice import Limits, compare_candidates, explain, next_commands, recommend
 from export.frontier.document import FIGURE_FILE, build_document, render_page
+from export.frontier.measuring import measure_candidates
 from export.frontier.plan import RESERVED, Plan
-from export.frontier.reading import build_frontier
+from export.frontier.reading import FILE, build_frontier
 from export.frontier.training import train_students
 
-DOCUMENT_FILE, PAGE_FILE, RUNS_FOLDER = "frontier.json", "frontier.md", "runs"
+PAGE_FILE, RUNS_FOLDER = "frontier.md", "runs"
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Request:
         limits: The budget.
         runs: Students trained elsewhere, to put beside.
         jobs: Students trained at a time.
-        ann_recall: What a graph must find of the exact top 20.
-        seed: Of the draw of timed users; the students' is in the plan.
+        ann_recall: What an index must find of the exact top 20.
+        seed: Of the draw of users who ask; the students' is in the plan.
     """
 
     data: Path
@@ -93,12 +93,12 @@ def run_frontier(request: Request) -> dict[str, Any]:
     )
     write_file(request.out / FIGURE_FILE, encode_png(draw_frontier(build_frontier(document))))
     write_file(request.out / PAGE_FILE, render_page(document).encode())
-    write_file(request.out / DOCUMENT_FILE, (json.dumps(document, indent=2) + "\n").encode())
+    write_file(request.out / FILE, (json.dumps(document, indent=2) + "\n").encode())
     return document
 
 
 def _require_ours(out: Path) -> None:
-    ours = {DOCUMENT_FILE, PAGE_FILE, FIGURE_FILE, RUNS_FOLDER}
+    ours = {FILE, PAGE_FILE, FIGURE_FILE, RUNS_FOLDER}
     strangers = sorted(path.name for path in out.iterdir() if path.name not in ours) if out.exists() else []
     if strangers:
         raise RunError(f"{out}: holds '{strangers[0]}', which is no part of a frontier; give another --out")

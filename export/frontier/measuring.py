@@ -1,99 +1,85 @@
-"""Measuring a candidate: its quality from what is stored, its bytes, and the time of a single query.
+"""Measuring every candidate: the quality of what is stored, its bytes, and its index as `export` would choose it.
 
-Quality is that of exact search. A query's time is that of `index.search` for one user's vector on one thread, asked
-for 20 items and as many more as the user already has, which is what a server must ask for. Every query is asked
-`ROUNDS` times, the slowest `TAIL` of them `TAIL_ROUNDS` times more, and its quickest time counts: p99 then tells the
-slow queries and not what else the machine did. Exhaustive search costs the same for all vectors of one shape, so it is
-timed once per shape.
+Each source is stored at each precision and searched exhaustively first: that gives its quality, the fewest bytes, and
+a time, which is the same for all vectors of one shape and so taken once a shape.
+
+Other indexes are for `choose_index`, the one judge that `export` asks too. It takes a minute for tens of thousands of
+items and more for many, so it is asked only where it can matter: of vectors that no others beat in quality, bytes and
+time at once (and of the teacher, which is what is served today), where a scan takes `SLOW_US` or longer, and in the
+element types in which `export` stores a run. Whatever it would choose under some bound on the bytes is a candidate;
+int8 and product-quantised vectors are scanned, because their codes are the model and no bundle holds them otherwise.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 import torch
+from tqdm import tqdm
 
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.evaluation.metrics import ndcg_at_k, recall_at_k
-from distill.evaluation.ranking import Rows, ScoreRows, find_hits, rank_items, rank_scores
-from export.build.ann import Vectors, one_thread, set_search
-from export.build.index_choice import EF_SEARCH
+from distill.evaluation.baselines import EASE_MAX_BYTES, tune
+from distill.evaluation.metrics import Values
+from distill.evaluation.ranking import Rows, ScoreRows, rank_items, rank_scores
+from distill.run import Run
+from export.build.ann import Vectors, file_bytes_per_item
+from export.build.index_choice import choices_by_bytes, choose_index
+from export.build.pareto import find_pareto
+from export.build.precision import PRODUCT, StoredVectors
+from export.build.publish import had_items
+from export.build.quality import CUTOFF, judge_lists
+from export.build.questions import MOST_USERS, ROUNDS, Latency, Questions, draw_questions, measure_recall
+from export.bundle import K_FACTOR
+from export.frontier.candidates import NDCG, RECALL, SCORES, TEACHER, Candidate, Quality, Source, build_sources
+from export.frontier.plan import Plan
 
-CUTOFF = 20
-TIMED_QUERIES = 400
-ROUNDS = 3
-TAIL, TAIL_ROUNDS = 0.05, 10
-RECALL, NDCG = f"Recall@{CUTOFF}", f"NDCG@{CUTOFF}"
+SLOW_US = 50.0
+"""Microseconds of a scan from which on another index is looked for."""
+SIMD_NUMBERS = 8
+"""FAISS decodes scalar-quantised vectors of other lengths number by number."""
 CONVENTION = "full ranking, train items masked, mean over users with relevant items"
 TIMED = (
-    f"one query at a time on one thread, in process: index search for {CUTOFF} items and as many more as the user "
-    f"already has, up to {TIMED_QUERIES} users, the quickest of {ROUNDS} rounds each ({ROUNDS + TAIL_ROUNDS} for the "
-    "slowest, so that p99 tells slow queries and not a busy machine); filtering and transport, the same for all, are "
-    "not in it"
+    f"one query at a time on one thread, in process, in that thread's processor time: index search for {CUTOFF} items "
+    f"and as many more as the user already has, up to {MOST_USERS} users, the quickest of {ROUNDS} rounds each; "
+    "filtering and transport, the same for all, are not in it"
 )
-
-Values = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Recall@20 and NDCG@20.
-
-    Attributes:
-        validation: Metric → mean.
-        test: Likewise; None where nothing is held out for test.
-        recalls: Validation Recall@20 of each user with validation items, shape (B,).
-    """
-
-    validation: Mapping[str, float]
-    test: Mapping[str, float] | None
-    recalls: Values = field(compare=False, repr=False)
-
-
-def kept_share(quality: Quality, teacher: Quality) -> float:
-    """Share of the teacher's validation Recall@20; 0 where the teacher finds nothing."""
-    reference = teacher.validation[RECALL]
-    return quality.validation[RECALL] / reference if reference else 0.0
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Microseconds of a single query."""
-
-    p50: float
-    p99: float
 
 
 class Judge:
-    """Ranks and times under one protocol, the same users for all.
+    """Ranks and asks under one protocol, the same users for all.
 
     Args:
         data: With a validation split.
-        rng: Draws the users that are timed.
+        seed: Of the draw of users who ask.
 
     Raises:
         SettingError: No validation interactions, or fewer items than a list has.
+
+    Attributes:
+        data: The data.
+        users: Row numbers of the users with items to find.
+        had: What a user already has when it asks a server, CSR of shape (|U|, |I|).
     """
 
-    def __init__(self, data: Interactions, rng: np.random.Generator) -> None:
+    def __init__(self, data: Interactions, seed: int) -> None:
         if data.validation.nnz == 0:
             raise SettingError(f"data: '{data.name}' has no validation interactions to choose by; prepare it again")
         if data.num_items < CUTOFF:
             raise SettingError(f"data: '{data.name}' has {data.num_items} items, fewer than a list of {CUTOFF}")
         self.data = data
         self.users = np.flatnonzero(np.diff(data.validation.indptr) + np.diff(data.test.indptr)).astype(np.int64)
-        count = min(TIMED_QUERIES, len(self.users))
-        self.sampled: Rows = np.sort(rng.choice(len(self.users), size=count, replace=False))
-        had = np.diff(data.train.indptr)[self.users[self.sampled]]
-        self.wanted = np.minimum(CUTOFF + had, data.num_items).tolist()
+        self.had = had_items(data, "train+validation")
+        self._seed = seed
         self._by_shape: dict[tuple[str, int], Latency] = {}
+
+    def rng(self) -> np.random.Generator:
+        """A generator that draws the same each time, so that all are asked by the same users."""
+        return np.random.default_rng(self._seed)
 
     def rank(self, users: Vectors, items: Vectors) -> Rows:
         """The exact top 20 of each of `self.users`, shape (B, 20)."""
@@ -112,84 +98,187 @@ class Judge:
 
     def _average(self, ranked: Rows, split: str) -> tuple[dict[str, float], Values]:
         relevant = getattr(self.data, split)
-        num_relevant = np.diff(relevant.indptr)[self.users]
-        there = num_relevant > 0
-        hits = find_hits(ranked[there], relevant, self.users[there])
-        recalls = recall_at_k(hits, num_relevant[there], CUTOFF)
-        gains = ndcg_at_k(hits, num_relevant[there], CUTOFF)
+        there = np.diff(relevant.indptr)[self.users] > 0
+        recalls, gains = judge_lists(ranked[there], relevant, self.users[there])
         return {RECALL: float(recalls.mean()), NDCG: float(gains.mean())}, recalls
 
-    def queries(self, users: Vectors) -> Vectors:
-        """The vectors of the timed users, shape (S, d)."""
-        return np.ascontiguousarray(users[self.users[self.sampled]], dtype=np.float32)
+    def questions(self, users: Vectors) -> Questions:
+        """What the drawn users ask, with their vectors out of `users`, shape (|U|, d)."""
+        return draw_questions(users, self.had, self.rng())
 
-    def time_scan(self, index: faiss.Index, factory: str, queries: Vectors) -> Latency:
-        """Time an exhaustive index."""
-        shape = (factory, int(queries.shape[1]))
+    def time_scan(self, index: faiss.Index, factory: str, questions: Questions, items: Vectors) -> Latency:
+        """Time an exhaustive index over `items`, shape (|I|, d)."""
+        shape = (factory, int(items.shape[1]))
         if shape not in self._by_shape:
-            self._by_shape[shape] = self.time_index(index, queries)
+            self._by_shape[shape] = questions.answer(index, {}, items)[1]
         return self._by_shape[shape]
 
-    def time_index(self, index: faiss.Index, queries: Vectors) -> Latency:
-        """Time any index with the search parameters that are set on it."""
-        with one_thread():
-            return self._time(lambda row, wanted: index.search(queries[row : row + 1], wanted))
 
-    def time_scores(self, score_rows: ScoreRows) -> Latency:
-        """Time a model that scores every item: the scores of one user and their largest."""
-        rows = [self.users[row : row + 1] for row in self.sampled]
+def measure_candidates(
+    plan: Plan, data: Interactions, teacher: Run, students: Sequence[Run], *, ann_recall: float = 0.99, seed: int = 0
+) -> tuple[list[Candidate], list[str]]:
+    """Build and measure all.
 
-        def answer(row: int, wanted: int) -> None:
-            scores = np.asarray(score_rows(rows[row]))[0]
-            best = np.argpartition(-scores, wanted - 1)[:wanted]
-            best[np.argsort(-scores[best])]
+    Args:
+        plan: Precisions, dimensions and baselines.
+        data: What the runs were trained on.
+        teacher: The teacher's run.
+        students: Finished runs.
+        ann_recall: What an index must find of the exact top 20.
+        seed: Of the draw of users who ask.
 
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
+    Returns:
+        The candidates, the teacher in float32 first, and notes on what was left out.
+
+    Raises:
+        SettingError: The data cannot be judged on.
+        ExportError: Embeddings do not fit a precision.
+    """
+    judge = Judge(data, seed)
+    scans: list[_Scan] = []
+    number = 1 + len(plan.dims) + len(students)
+    sources = build_sources(teacher, students, plan.dims)
+    for source in tqdm(sources, desc="measuring", unit="source", total=number, disable=None):
+        scans.extend(_scan(source, plan, judge))
+    candidates = [scan.candidate for scan in scans]
+    candidates += _choose_indexes(scans, judge, ann_recall)
+    baselines, notes = _fit_baselines(plan, judge, judge.questions(teacher.user_embeddings))
+    return candidates + baselines, _note_odd_dims(candidates) + notes
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """A candidate under exhaustive search, and what it was made of."""
+
+    candidate: Candidate
+    source: Source
+
+
+def _scan(source: Source, plan: Plan, judge: Judge) -> Iterator[_Scan]:
+    """Store a source at every precision of the plan; the teacher in float32 and product-quantised as well."""
+    is_teacher = source.method == TEACHER
+    precisions = [*dict.fromkeys(["float32", *plan.precisions])] if is_teacher else plan.precisions
+    for name in [*precisions, *(f"{PRODUCT}{size}" for size in plan.code_bytes(source.dim) if is_teacher)]:
+        started = time.perf_counter()
+        stored = source.store(name)
+        seconds = time.perf_counter() - started
+        yield _Scan(_measure_scan(source, name, stored, seconds, judge), source)
+
+
+def _measure_scan(source: Source, precision: str, stored: StoredVectors, seconds: float, judge: Judge) -> Candidate:
+    questions = judge.questions(stored.users)
+    found = questions.answer_at_once(stored.index)
+    return Candidate(
+        name=f"{source.name}-{precision}",
+        method=source.method,
+        dim=source.dim,
+        precision=precision,
+        run=source.run,
+        index=stored.factory,
+        search={},
+        ann_recall=measure_recall(found, questions.answer_exactly(stored.items)),
+        quality=judge.judge(judge.rank(stored.users, stored.items)),
+        bytes_per_item=round(file_bytes_per_item(stored.index)),
+        code_bytes=stored.code_bytes,
+        bytes_per_user=stored.bytes_per_user,
+        latency=judge.time_scan(stored.index, stored.factory, questions, stored.items),
+        training_seconds=source.training_seconds,
+        build_seconds=source.build_seconds + seconds,
+    )
+
+
+def _choose_indexes(scans: Sequence[_Scan], judge: Judge, ann_recall: float) -> list[Candidate]:
+    teacher = scans[0].candidate.quality
+    best = find_pareto([scan.candidate.compared_with(teacher).costs for scan in scans])
+    worth = [
+        scan
+        for scan, is_best in zip(scans, best, strict=True)
+        if (is_best or scan is scans[0])
+        and scan.candidate.precision in ("float32", "float16")
+        and scan.candidate.latency.p50 >= SLOW_US
+    ]
+    bar = tqdm(worth, desc="indexes", unit="model", disable=None)
+    return [candidate for scan in bar for candidate in _search_otherwise(scan, judge, ann_recall)]
+
+
+def _search_otherwise(scan: _Scan, judge: Judge, ann_recall: float) -> list[Candidate]:
+    """The same vectors under each index that `export` would choose for them, but the scan and what it beats."""
+    scanned = scan.candidate
+    users, items = scan.source.store(scanned.precision).as_stored
+    _, card = choose_index(items, users, judge.had, ann_recall, judge.rng())
+    row_bytes = items.itemsize * items.shape[1]
+    found = [
+        replace(
+            scanned,
+            name=f"{scanned.name}-{row['factory'].lower().replace(',', '-').replace('_', '-')}",
+            index=row["factory"],
+            search=row["search"],
+            ann_recall=row["ann_recall"],
+            bytes_per_item=round(row["bytes_per_item"]) + (row_bytes if K_FACTOR in row["search"] else 0),
+            code_bytes=row["code_bytes"],
+            latency=Latency(row["median_us"], row["p99_us"]),
+            build_seconds=scanned.build_seconds + row["build_seconds"],
+        )
+        for row in choices_by_bytes(card, ann_recall)
+        if row["factory"] != scanned.index
+    ]
+    unbeaten = find_pareto([(each.bytes_per_item, each.latency.p50) for each in (scanned, *found)])[1:]
+    return [candidate for candidate, is_unbeaten in zip(found, unbeaten, strict=True) if is_unbeaten]
+
+
+def _fit_baselines(plan: Plan, judge: Judge, questions: Questions) -> tuple[list[Candidate], list[str]]:
+    data = judge.data
+    fitted: list[Candidate] = []
+    notes: list[str] = []
+    for name in tqdm(plan.baselines, desc="baselines", unit="baseline", disable=None):
         try:
-            return self._time(answer)
-        finally:
-            torch.set_num_threads(threads)
+            best = tune(name, data, ease_max_bytes=EASE_MAX_BYTES, progress=True)
+        except SettingError as error:
+            notes.append(f"{name} is left out: {error}")
+            continue
+        score_rows = best.baseline.score_rows
+        history = 0 if name == "popularity" else 4 * data.train.nnz / data.num_users
+        per_item = round(best.baseline.num_bytes / data.num_items)
+        fitted.append(
+            Candidate(
+                name=name,
+                method=name,
+                dim=0,
+                precision="float32",
+                run=None,
+                index=SCORES,
+                search={},
+                ann_recall=1.0,
+                quality=judge.judge(judge.rank_scores(score_rows)),
+                bytes_per_item=per_item,
+                code_bytes=per_item,
+                bytes_per_user=round(history),
+                latency=time_scores(score_rows, questions, data.num_items),
+                training_seconds=0.0,
+                build_seconds=best.seconds,
+            )
+        )
+    return fitted, notes
 
-    def _time(self, answer: Callable[[int, int], object]) -> Latency:
-        quickest = np.full(len(self.wanted), np.inf)
-        tail = math.ceil(TAIL * len(quickest))
-        for turn in range(ROUNDS + TAIL_ROUNDS):
-            asked = range(len(quickest)) if turn < ROUNDS else np.argsort(quickest)[-tail:].tolist()
-            for row in asked:
-                started = time.perf_counter()
-                answer(row, self.wanted[row])
-                quickest[row] = min(quickest[row], time.perf_counter() - started)
-        p50, p99 = np.quantile(quickest, [0.5, 0.99]) * 1e6
-        return Latency(round(float(p50), 1), round(float(p99), 1))
 
-    def ann_recall(self, index: faiss.Index, queries: Vectors, exact: Rows) -> float:
-        """Share of the exact top 20 of the timed users that the index finds.
+def time_scores(score_rows: ScoreRows, questions: Questions, num_items: int) -> Latency:
+    """Time a model that scores every item: the scores of one user and their largest."""
 
-        Args:
-            index: Asked as `time_index` asks it.
-            queries: Shape (S, d).
-            exact: Their exact top 20, shape (S, 20).
-        """
-        shares = []
-        with one_thread():
-            for row, wanted in enumerate(self.wanted):
-                found = index.search(queries[row : row + 1], wanted)[1][0]
-                had = self.data.train[self.users[self.sampled[row]]].indices
-                shares.append(np.isin(exact[row], found[~np.isin(found, had)][:CUTOFF]).mean())
-        return float(np.mean(shares))
+    def answer(number: int, wanted: int) -> Rows:
+        scores = np.asarray(score_rows(questions.users[number : number + 1]))[0]
+        length = min(wanted, num_items)
+        best = np.argpartition(-scores, length - 1)[:length]
+        ranked: Rows = best[np.argsort(-scores[best])]
+        return ranked
 
-    def set_quickest_search(
-        self, index: faiss.Index, queries: Vectors, exact: Rows, enough: float
-    ) -> tuple[dict[str, int], float] | None:
-        """Set the smallest efSearch at which a graph finds `enough` of the exact top 20.
+    return questions.time(answer)[1]
 
-        Returns:
-            The setting and the recall reached; None where no setting reaches it.
-        """
-        for ef_search in EF_SEARCH:
-            set_search(index, {"efSearch": ef_search})
-            found = self.ann_recall(index, queries, exact)
-            if found >= enough:
-                return {"efSearch": ef_search}, found
-        return None
+
+def _note_odd_dims(candidates: Sequence[Candidate]) -> list[str]:
+    odd = sorted({each.dim for each in candidates if each.precision in ("float16", "int8") and each.dim % SIMD_NUMBERS})
+    if not odd:
+        return []
+    return [
+        f"d = {', '.join(map(str, odd))}: FAISS scans float16 and int8 codes several times quicker where d is a "
+        f"multiple of {SIMD_NUMBERS}."
+    ]

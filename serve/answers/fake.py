@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from serve.answers.indexes.exact import ExactIndex
+from export.bundle import ExactIndex
 from serve.answers.ports import Catalogue, Matrix
 from serve.answers.recommender import Recommender
 from serve.answers.types import IndexSummary, ModelSummary

@@ -97,7 +97,7 @@ def _find_rivals(repository: ModelRepository, teacher: Contestant, dim: int) -> 
             return found
     except UnknownModel:
         pass
-    run_lowpass("rivals", "--repository", str(repository.root), "--teacher", teacher.name, "--dim", str(dim))
+    run_lowpass("export", "--rivals", str(dim), "--teacher", teacher.name, "--repository", str(repository.root))
     return [_open(repository, role, name) for role, name in names.items()]
 
 

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from export.bundle import Bundle, Manifest, open_bundle
+from export.bundle import Bundle, ExactIndex, Manifest, open_bundle
 from export.bundle.repository import ModelRepository
 from serve.answers.errors import NothingToServe, RequestError, UnusableBundle
 from serve.answers.fold_in import OnnxFoldIn
-from serve.answers.indexes.exact import ExactIndex
 from serve.answers.indexes.faiss_index import FaissIndex
 from serve.answers.ports import Catalogue
 from serve.answers.recommender import AnswerTable, Recommender

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from export.build.fold_in import FoldInWeights, build_whitening
+from export.build.fold_in import FoldInWeights
 from export.build.index_choice import choose_index
-from export.build.publish import build_manifest, describe_fold_in, write_graphs
+from export.build.publish import publish_version
 from export.bundle import BundleContents, ModelCard
 from export.bundle.repository import ModelRepository
 from serve.bench.generator import Asking, Generator
@@ -49,14 +49,6 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"\n{ITEMS:,} items of {DIM}: {card.factory} {card.search} finds {card.ann_recall:.4f},"
         f" {card.bytes_per_item:g} bytes an item; chosen in {time.perf_counter() - started:.0f} s"
     )
-    weights = FoldInWeights()
-    manifest = build_manifest(
-        ModelCard("large", "", "made-up", "scratch", DIM, (USERS + ITEMS) * DIM, None),
-        {"convention": "none: made up"},
-        {"name": "made-up", "fingerprint": "0" * 64},
-        card,
-        describe_fold_in(weights, items, {}),
-    )
     contents = BundleContents(
         user_ids=[f"user-{row}" for row in range(USERS)],
         item_ids=[f"item-{row}" for row in range(ITEMS)],
@@ -66,7 +58,15 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         seen_indices=seen.ravel(),
         popularity=np.argsort(-np.bincount(seen.ravel(), minlength=ITEMS), kind="stable"),
     )
-    path = ModelRepository(root).publish(manifest, contents, write_graphs(index, build_whitening(items, weights)))
+    path = publish_version(
+        ModelCard("large", "", "made-up", "scratch", DIM, (USERS + ITEMS) * DIM, None),
+        contents,
+        ModelRepository(root),
+        data={"name": "made-up", "fingerprint": "0" * 64},
+        quality={"convention": "none: made up"},
+        fold_in=(FoldInWeights(), {}),
+        index=(index, card),
+    )
     click.echo(f"bundle of {sum(file.stat().st_size for file in path.iterdir()) / 2**30:.2f} GiB")
     return root
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from export.build.ann import ask, build_index, list_centroids, open_index, set_search, write_index
+from export.build.ann import ask, build_index, file_bytes_per_item, list_centroids, open_index, set_search, write_index
 from export.bundle.errors import RowOutOfRange, TruncatedIndex
 from tests.kits.index_kit import IndexKit, Search
 
@@ -80,6 +80,17 @@ def test_known_centroids_are_taken_over(tmp_path: Path) -> None:
     again = build_index("IVF8,Flat", items, coarse=coarse)
     assert faiss.serialize_index(again).tolist() == faiss.serialize_index(first).tolist()
     assert list_centroids(build_index("Flat", items)) is None
+
+
+@pytest.mark.parametrize("storage", ["Flat", "SQfp16", "SQ8"])
+def test_a_graph_holds_the_same_codes_and_its_links(storage: str) -> None:
+    items = vectors(400, 0, 12)
+    scan = build_index(storage, items)
+    graph = build_index("HNSW16" if storage == "Flat" else f"HNSW16_{storage}", items)
+    assert isinstance(graph, faiss.IndexHNSW)
+    np.testing.assert_array_equal(graph.reconstruct_n(0, 400), scan.reconstruct_n(0, 400))
+    links = file_bytes_per_item(graph) - file_bytes_per_item(scan)
+    assert 140 <= links <= 150, "32 links of 4 bytes on the ground floor, and what the floors above take"
 
 
 def test_a_written_index_opens_with_its_search_setting(tmp_path: Path) -> None:

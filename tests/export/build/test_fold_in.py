@@ -6,7 +6,8 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.build.fold_in import FoldInWeights, build_whitening, choose_weights, fold_in
+from export.build.fold_in import FoldInWeights, build_whitening, fold_in
+from export.build.fold_in_choice import choose_weights
 
 
 @settings(max_examples=50, deadline=None)

@@ -7,8 +7,9 @@ import pytest
 import scipy.sparse as sp
 
 from export.build import index_choice
-from export.build.ann import Vectors
-from export.build.index_choice import IndexCandidate, choose_index, draw_questions, mark_pareto, measure_recall
+from export.build.ann import Vectors, build_index
+from export.build.index_choice import IndexCandidate, choices_by_bytes, choose_index, climb, mark_pareto
+from export.build.questions import draw_questions, measure_recall
 from export.bundle.errors import ExportError
 from export.bundle.manifest import IndexCard
 
@@ -43,7 +44,10 @@ def test_every_kind_is_tried_and_described(chosen: tuple[Any, IndexCard]) -> Non
     factories = {row["factory"] for row in rows}
     assert {"Flat", "SQ8", "SQfp16", "PQ4x4fs", "PQ8x4fs", "HNSW16", "HNSW32", "HNSW16_SQ8"} < factories
     assert {factory.partition(",")[2] for factory in factories} >= {"Flat", "SQ8", "PQ4x4fs", "PQ8x4fs"}
-    assert all({"median_us", "bytes_per_item", "build_seconds", "pareto"} < set(row) for row in rows)
+    assert all(
+        {"median_us", "p99_us", "bytes_per_item", "code_bytes", "build_seconds", "pareto"} < set(row) for row in rows
+    )
+    assert all(0 < row["median_us"] <= row["p99_us"] for row in rows)
     assert next(row["bytes_per_item"] for row in rows if row["factory"] == "Flat") == pytest.approx(32, abs=0.1)
 
 
@@ -136,3 +140,29 @@ def test_pareto_rows_are_those_that_nothing_beats() -> None:
 
     rows = [row(1, 9, 80), row(0.9, 3, 80), row(0.9, 4, 80), {"skipped": "slow"}, row(0.5, 9, 4), row(1, 9, 80)]
     assert [each.get("pareto") for each in mark_pareto(rows)] == [True, True, False, None, True, True]
+
+
+def test_the_choices_by_bytes_are_what_a_bound_would_have_chosen(chosen: tuple[Any, IndexCard]) -> None:
+    card = chosen[1]
+    choices = choices_by_bytes(card, 0.9)
+    assert (card.factory, card.search) in [(row["factory"], row["search"]) for row in choices]
+    assert len({row["factory"] for row in choices}) == len(choices)
+    good = [row for row in card.candidates if row["ann_recall"] >= 0.9]
+    for row in choices:
+        within = [other for other in good if other["bytes_per_item"] <= row["bytes_per_item"]]
+        assert row["median_us"] == min(other["median_us"] for other in within)
+    assert all(any(row is choice for row in card.candidates) for choice in choices)
+
+
+def test_the_smallest_search_setting_that_finds_enough_is_the_last_on_its_ladder() -> None:
+    items, users = vectors(500, 0), vectors(50, 1)
+    questions = draw_questions(users, nothing(50, 500), np.random.default_rng(0))
+    index: Any = build_index("HNSW16", items)
+    exact = questions.answer_exactly(items)
+    candidate = IndexCandidate("HNSW16", (({"efSearch": 32}, {"efSearch": 64}),))
+    (row,) = climb(index, candidate, items, questions, exact, 0.5)
+    assert row["search"] == {"efSearch": 32}
+    assert index.hnsw.efSearch == 32, "it is set"
+    found = questions.answer(index, row["search"], items)[0]
+    assert row["ann_recall"] == pytest.approx(measure_recall(found, exact), abs=1e-6)
+    assert len(climb(index, candidate, items, questions, exact, 1.01)) == 2, "no setting finds more than all"

@@ -1,19 +1,10 @@
 from __future__ import annotations
 
-import faiss
 import numpy as np
 import pytest
 
-from export.build.ann import Vectors
-from export.build.precision import (
-    PRECISIONS,
-    StoredVectors,
-    build_graph,
-    decode_rounded,
-    measure_bytes_per_item,
-    store_product_quantized,
-    store_vectors,
-)
+from export.build.ann import Vectors, file_bytes_per_item
+from export.build.precision import PRECISIONS, decode_rounded, store
 from export.bundle.errors import ExportError
 
 USERS, ITEMS, DIM = 30, 400, 12
@@ -25,11 +16,7 @@ def vectors(rng: np.random.Generator) -> tuple[Vectors, Vectors]:
     return users, items
 
 
-def store(users: Vectors, items: Vectors, precision: str) -> StoredVectors:
-    return store_product_quantized(users, items, 6) if precision == "pq" else store_vectors(users, items, precision)
-
-
-@pytest.mark.parametrize("precision", [*PRECISIONS, "pq"])
+@pytest.mark.parametrize("precision", [*PRECISIONS, "pq6"])
 def test_the_index_scores_with_the_decoded_vectors(vectors: tuple[Vectors, Vectors], precision: str) -> None:
     stored = store(*vectors, precision)
     scores, rows = stored.index.search(stored.users, 20)
@@ -40,49 +27,40 @@ def test_the_index_scores_with_the_decoded_vectors(vectors: tuple[Vectors, Vecto
 
 @pytest.mark.parametrize(
     ("precision", "code_bytes", "bytes_per_user"),
-    [("float32", 4 * DIM, 4 * DIM), ("float16", 2 * DIM, 2 * DIM), ("int8", DIM, 4 * DIM), ("pq", 6, 4 * DIM)],
+    [("float32", 4 * DIM, 4 * DIM), ("float16", 2 * DIM, 2 * DIM), ("int8", DIM, 4 * DIM), ("pq6", 6, 4 * DIM)],
 )
 def test_bytes(vectors: tuple[Vectors, Vectors], precision: str, code_bytes: int, bytes_per_user: int) -> None:
     stored = store(*vectors, precision)
     assert (stored.code_bytes, stored.bytes_per_user) == (code_bytes, bytes_per_user)
-    codebook = 256 * DIM * 4 / ITEMS if precision == "pq" else 0
-    assert measure_bytes_per_item(stored.index) == pytest.approx(code_bytes + codebook, abs=1)
+    codebook = 256 * DIM * 4 / ITEMS if precision == "pq6" else 0
+    assert file_bytes_per_item(stored.index) == pytest.approx(code_bytes + codebook, abs=1)
 
 
 def test_fewer_bits_lose_more_and_float32_nothing(vectors: tuple[Vectors, Vectors]) -> None:
     users, items = vectors
-    losses = [float(np.abs(store_vectors(users, items, name).items - items).max()) for name in PRECISIONS]
+    losses = [float(np.abs(store(users, items, name).items - items).max()) for name in PRECISIONS]
     assert losses[0] == 0 < losses[1] < losses[2] < 0.02
-    np.testing.assert_array_equal(store_vectors(users, items, "int8").users, users)
-    np.testing.assert_array_equal(store_vectors(users, items, "float16").users, users.astype(np.float16))
+    np.testing.assert_array_equal(store(users, items, "int8").users, users)
+    np.testing.assert_array_equal(store(users, items, "float16").users, users.astype(np.float16))
 
 
-@pytest.mark.parametrize("precision", ["float16", "int8"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_codes_are_those_of_the_results_tables(vectors: tuple[Vectors, Vectors], precision: str) -> None:
-    np.testing.assert_array_equal(store_vectors(*vectors, precision).items, decode_rounded(vectors[1], precision))
+    np.testing.assert_array_equal(store(*vectors, precision).items, decode_rounded(vectors[1], precision))
 
 
 def test_stored_element_types_lose_nothing_more(vectors: tuple[Vectors, Vectors]) -> None:
     for precision in PRECISIONS:
-        stored = store_vectors(*vectors, precision)
+        stored = store(*vectors, precision)
         np.testing.assert_array_equal(stored.items.astype(stored.item_dtype), stored.items)
         np.testing.assert_array_equal(stored.users.astype(stored.user_dtype), stored.users)
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_graph_holds_the_same_codes_and_its_links(vectors: tuple[Vectors, Vectors], precision: str) -> None:
-    stored = store_vectors(*vectors, precision)
-    index, factory = build_graph(vectors[1], precision, 16)
-    assert factory.startswith("HNSW16")
-    assert isinstance(index, faiss.IndexHNSW)
-    np.testing.assert_array_equal(index.reconstruct_n(0, ITEMS), stored.items)
-    links = measure_bytes_per_item(index) - measure_bytes_per_item(stored.index)
-    assert 140 <= links <= 150, "32 links of 4 bytes on the ground floor, and what the floors above take"
+        users, items = stored.as_stored
+        assert (users.dtype.name, items.dtype.name) == (stored.user_dtype, stored.item_dtype)
 
 
 @pytest.mark.parametrize("side", [0, 1])
 def test_a_value_too_large_for_the_precision(vectors: tuple[Vectors, Vectors], side: int) -> None:
     vectors[side][0, 0] = 1e6
-    store_vectors(*vectors, "float32")
+    store(*vectors, "float32")
     with pytest.raises(ExportError, match="not finite in float16"):
-        store_vectors(*vectors, "float16")
+        store(*vectors, "float16")

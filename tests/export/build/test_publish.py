@@ -11,9 +11,10 @@ from distill.data.interactions import Interactions
 from distill.errors import RunError
 from distill.evaluation.evaluate import Protocol, evaluate
 from distill.run import open_run
+from export.build.onnx_graphs import write_fold_in_graph
 from export.build.publish import ExportOptions, Seen, export_run
 from export.build.verify import verify_bundle
-from export.bundle import ExportError, open_bundle
+from export.bundle import ExportError, WrongAnswer, open_bundle
 from export.bundle.repository import ModelRepository
 from tests.export.toy import toy_interactions, toy_run
 
@@ -100,9 +101,19 @@ def test_a_teacher_that_is_gone_is_no_teacher(workplace: Path, data: Interaction
 
 def test_embeddings_that_half_precision_cannot_hold(data: Interactions, tmp_path: Path) -> None:
     run = toy_run(tmp_path / "run", data, 4, scale=1e6)
-    with pytest.raises(ExportError, match="float16"):
+    with pytest.raises(ExportError, match=r"run: .* not finite in float16"):
         export_run(run, data, ModelRepository(tmp_path / "m"), "x", ExportOptions(dtype="float16"))
     assert ModelRepository(tmp_path / "m").models() == []
+
+
+def test_what_does_not_verify_leaves_nothing_behind(
+    workplace: Path, data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Graphs of other weights than the manifest says: every write succeeds, and only the check can tell.
+    monkeypatch.setattr("export.build.publish.write_fold_in_graph", lambda draft, P: write_fold_in_graph(draft, 2 * P))
+    with pytest.raises(WrongAnswer, match="fold_in"):
+        export_run(open_run(workplace / "student"), data, ModelRepository(tmp_path), "x", ExportOptions(label="stable"))
+    assert list((tmp_path / "x").iterdir()) == []
 
 
 @pytest.mark.parametrize("ann_recall", [-0.1, 1.1])

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
+import faiss
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
 from export.build.ann import Vectors, build_index
-from export.build.index_choice import FEWEST_USERS, MAX_OVER_FETCH, MOST_USERS, draw_questions, measure_recall
+from export.build.questions import FEWEST_USERS, MAX_OVER_FETCH, MOST_USERS, ROUNDS, draw_questions, measure_recall
 
 
 def vectors(count: int, seed: int, dim: int = 6) -> Vectors:
@@ -30,9 +33,11 @@ def test_exact_lists_hold_the_best_that_users_do_not_have() -> None:
 def test_an_index_is_asked_for_what_users_have_as_well() -> None:
     items, users, seen = vectors(200, 0), vectors(30, 1), had(30, 200)
     questions = draw_questions(users, seen, np.random.default_rng(0))
-    found, median_us = questions.answer(build_index("Flat", items), {}, items)
+    index = build_index("Flat", items)
+    found, latency = questions.answer(index, {}, items)
     assert measure_recall(found, questions.answer_exactly(items)) == 1.0
-    assert median_us > 0
+    assert 0 < latency.p50 <= latency.p99
+    assert [rows.tolist() for rows in questions.answer_at_once(index)] == [rows.tolist() for rows in found]
     assert not any(np.isin(rows, seen[user].indices).any() for user, rows in enumerate(found))
 
 
@@ -59,3 +64,30 @@ def test_fewer_users_are_asked_of_larger_catalogues(num_items: int, asked: int) 
 
 def test_recall_counts_missing_rows_as_missing() -> None:
     assert measure_recall([np.array([0]), np.array([2, 3])], [np.array([0, 1]), np.array([3, 2])]) == 0.75
+
+
+def test_times_are_of_single_queries_on_one_thread() -> None:
+    items, users, seen = vectors(200, 0), vectors(30, 1), had(30, 200)
+    questions = draw_questions(users, seen, np.random.default_rng(0))
+    calls: list[tuple[int, int, int]] = []
+    index = build_index("Flat", items)
+
+    class Spy:
+        def search(self, query: Vectors, wanted: int) -> Any:
+            calls.append((len(query), wanted, faiss.omp_get_max_threads()))
+            return index.search(query, wanted)
+
+    spy: Any = Spy()
+    _, latency = questions.answer(spy, {}, items)
+    assert 0 < latency.p50 <= latency.p99
+    assert set(calls) == {(1, wanted, 1) for wanted in questions.wanted}
+    assert len(calls) == ROUNDS * len(questions.wanted)
+
+
+def test_whatever_answers_is_timed_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    questions = draw_questions(vectors(30, 1), had(30, 200), np.random.default_rng(0))
+    clock = iter(range(10**6))
+    monkeypatch.setattr("time.thread_time", lambda: next(clock) * 1e-6)
+    answers, latency = questions.time(lambda number, wanted: (questions.users[number], wanted))
+    assert answers == list(zip(questions.users, questions.wanted, strict=True))
+    assert (latency.p50, latency.p99) == (1.0, 1.0)

@@ -8,12 +8,17 @@ import pytest
 from export.bundle import (
     BundleExists,
     ChecksumMismatch,
+    ModelRepository,
+    ModelVersions,
+    NotABundle,
     RepositoryError,
     UnknownLabel,
     UnknownModel,
     UnknownVersion,
+    WrongAnswer,
+    find_bundle,
 )
-from export.bundle.repository import ModelRepository
+from export.bundle.description import describe_versions
 from tests.export.toy import toy_contents, toy_manifest, write_placeholders
 
 
@@ -126,3 +131,71 @@ def test_a_label_to_a_version_that_is_gone(repository: ModelRepository) -> None:
     (repository.root / "toy" / "labels.json").write_text(json.dumps({"stable": "7"}))
     with pytest.raises(UnknownVersion, match="7"):
         repository.resolve("toy")
+
+
+def test_what_fails_its_check_is_no_version(repository: ModelRepository) -> None:
+    def refuse(_: Path) -> None:
+        raise WrongAnswer("recommend.onnx: wrong")
+
+    with pytest.raises(WrongAnswer):
+        repository.publish(toy_manifest(version=""), toy_contents(), write_placeholders, refuse, "stable")
+    assert [path.name for path in sorted((repository.root / "toy").iterdir())] == ["1", "2"]
+
+
+def test_a_label_that_cannot_be_set_leaves_no_version_behind(
+    repository: ModelRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("export.bundle.repository.write_file", full)
+    with pytest.raises(RepositoryError, match=r"labels\.json: cannot be written"):
+        repository.publish(toy_manifest(version=""), toy_contents(), write_placeholders, label="stable")
+    assert [path.name for path in sorted((repository.root / "toy").iterdir())] == ["1", "2"]
+
+
+def test_a_word_that_is_no_label_is_refused_before_anything_is_written(repository: ModelRepository) -> None:
+    with pytest.raises(RepositoryError, match="label 'Stable'"):
+        repository.reserve("toy", label="Stable")
+    with pytest.raises(RepositoryError, match="label 'Stable'"):
+        repository.publish(toy_manifest(version=""), toy_contents(), write_placeholders, label="Stable")
+    assert repository.versions("toy") == ["1", "2"]
+
+
+def test_a_published_version_takes_its_label(repository: ModelRepository) -> None:
+    path = repository.publish(toy_manifest(version=""), toy_contents(), write_placeholders, label="canary")
+    assert (path.name, repository.labels("toy")) == ("3", {"canary": "3"})
+
+
+def test_rolling_back_changes_places(repository: ModelRepository) -> None:
+    repository.set_label("toy", "stable", "1")
+    with pytest.raises(UnknownLabel, match="previous"):
+        repository.rollback("toy")
+    repository.set_label("toy", "stable", "2")
+    repository.rollback("toy")
+    assert repository.labels("toy") == {"stable": "1", "previous": "2"}
+
+
+def test_an_overview_of_one_model_or_of_all(repository: ModelRepository) -> None:
+    publish(repository, name="another")
+    repository.set_label("toy", "stable", "1")
+    toy = ModelVersions("toy", ["1", "2"], {"stable": "1"})
+    assert repository.overview() == [ModelVersions("another", ["1"], {}), toy]
+    assert repository.overview("toy") == [toy]
+    assert describe_versions(repository.overview()) == [
+        "another: versions 1; no labels",
+        "toy: versions 1, 2; stable → 1",
+    ]
+    with pytest.raises(UnknownModel):
+        repository.overview("absent")
+
+
+def test_a_bundle_is_found_by_name_or_by_path(repository: ModelRepository) -> None:
+    repository.set_label("toy", "stable", "1")
+    found = {name: find_bundle(name, repository.root).name for name in ("toy", "toy:2", "toy:stable")}
+    assert found == {"toy": "1", "toy:2": "2", "toy:stable": "1"}
+    assert find_bundle(str(repository.root / "toy" / "2")) == repository.root / "toy" / "2"
+    with pytest.raises(NotABundle, match="give a bundle's directory, or --repository and a model"):
+        find_bundle("toy")
+    with pytest.raises(UnknownLabel):
+        find_bundle("toy:canary", repository.root)

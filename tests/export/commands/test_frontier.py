@@ -1,4 +1,4 @@
-"""The frontier from the command line, on invented data: train, measure, choose, publish, and the ways to go wrong."""
+"""The frontier from the command line, on invented data: train, measure, choose, export, and the ways to go wrong."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ import lowpass
 from distill.data.interactions import load_interactions, save_interactions
 from distill.evaluation.evaluate import Protocol, evaluate
 from distill.run import open_run
+from export.build.ann import open_index
+from export.build.quality import as_csr
+from export.build.questions import Latency, draw_questions, measure_recall
 from export.build.verify import verify_bundle
-from export.bundle import open_bundle
+from export.bundle import ModelRepository, open_bundle
+from export.frontier import measuring
 from tests.export.toy import toy_interactions, toy_run
 
 QUICK = ("--methods", "scratch,ce", "--dims", "4", "--epochs", "2", "--baselines", "popularity")
@@ -102,7 +106,7 @@ def test_where_nothing_fits_it_says_what_to_relax_and_is_no_failure(
     assert text.startswith("Nothing is within the limits: at least 95.0 %")
     assert "would admit `" in text
     assert read(tmp_path / "out")["recommended"] is None
-    command = ["publish", str(tmp_path / "out"), "--repository", str(tmp_path / "models"), "--model", "m"]
+    command = ["export", str(tmp_path / "out"), "--repository", str(tmp_path / "models"), "--model", "m"]
     assert lowpass.main(command) == 2
     assert "recommends nothing" in read_error(capsys)
 
@@ -121,12 +125,12 @@ def test_a_run_from_elsewhere_stands_beside(workplace: Path, tmp_path: Path) -> 
 def test_any_candidate_becomes_a_bundle_with_the_vectors_that_were_measured(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str | None
 ) -> None:
-    words = [str(place), *([name] if name else [])]
-    assert lowpass.main(["publish", *words, "--repository", str(tmp_path), "--model", "small", "--json"]) == 0
+    words = [str(place), *(["--candidate", name] if name else [])]
+    assert lowpass.main(["export", *words, "--repository", str(tmp_path), "--model", "small", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     document = read(place)
     row = next(row for row in document["candidates"] if row["name"] == (name or document["recommended"]))
-    assert answer == {"bundle": str(tmp_path / "small" / "1"), "candidate": row["name"]}
+    assert (answer["path"], answer["candidate"]) == (str(tmp_path / "small" / "1"), row["name"])
     verify_bundle(tmp_path / "small" / "1")
     bundle = open_bundle(tmp_path / "small" / "1")
     card = bundle.manifest.index
@@ -139,16 +143,49 @@ def test_any_candidate_becomes_a_bundle_with_the_vectors_that_were_measured(
     assert bundle.manifest.quality["teacher_recall@20"] > 0
 
 
-def test_a_graph_is_published_with_its_search_setting(place: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("factory", "search"), [("HNSW16", {"efSearch": 64}), ("SQ8", {"k_factor": 2})])
+def test_an_index_that_is_no_scan_is_exported_with_its_search_setting(
+    place: Path, tmp_path: Path, factory: str, search: dict[str, int]
+) -> None:
     out = tmp_path / "out"
     shutil.copytree(place, out)
     document = read(out)
-    row = next(row for row in document["candidates"] if row["name"] == "ce-d4-int8")
-    row["index"] = {"factory": "HNSW16_SQ8", "search": {"efSearch": 64}, "ann_recall": 1.0}
+    row = next(row for row in document["candidates"] if row["name"] == "ce-d4-float32")
+    row["index"] = {"factory": factory, "search": search, "ann_recall": 1.0}
     (out / "frontier.json").write_text(json.dumps(document), encoding="utf-8")
-    assert lowpass.main(["publish", str(out), "ce-d4-int8", "--repository", str(tmp_path / "m"), "--model", "g"]) == 0
+    words = ["export", str(out), "--candidate", "ce-d4-float32", "--repository", str(tmp_path / "m"), "--model", "g"]
+    assert lowpass.main(words) == 0
     card = open_bundle(tmp_path / "m" / "g" / "1").manifest.index
-    assert (card.factory, card.search) == ("HNSW16_SQ8", {"efSearch": 64})
+    assert (card.factory, card.search) == (factory, search)
+    assert card.candidates[0]["median_us"] == row["latency_us"]["p50"]
+
+
+def test_what_a_row_says_is_what_its_bundle_does(
+    workplace: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A candidate under another index than a scan, measured by the judge, exported, and measured again."""
+    monkeypatch.setattr(measuring, "SLOW_US", 0.0)
+    monkeypatch.setattr(measuring.Judge, "time_scan", lambda *_: Latency(1e6, 1e6))
+    out = tmp_path / "out"
+    shutil.copytree(place, out)
+    assert lowpass.main(arguments(workplace, out, "--min-kept", "0.3")) == 0
+    scans = {row["name"] for row in read(place)["candidates"]}
+    row = next(row for row in read(out)["candidates"] if row["name"] not in scans)
+    words = ["export", str(out), "--candidate", row["name"], "--repository", str(tmp_path / "m"), "--model", "m"]
+    assert lowpass.main(words) == 0
+    bundle = open_bundle(tmp_path / "m" / "m" / "1")
+    card = bundle.manifest.index
+    assert (card.factory, card.search, card.bytes_per_item) == (
+        row["index"]["factory"], row["index"]["search"], row["code_bytes"],
+    )  # fmt: skip
+    items, had = np.array(bundle.item_embeddings, np.float32), as_csr(bundle.seen_indptr, bundle.seen_indices, 90)
+    questions = draw_questions(bundle.user_embeddings, had, np.random.default_rng(0))
+    index = open_index(bundle.index_path, len(items), items.shape[1])
+    found, _ = questions.answer(index, card.search, items)
+    recall = measure_recall(found, questions.answer_exactly(items))
+    assert recall == pytest.approx(row["index"]["ann_recall"], abs=1e-6)
+    rescored = items.shape[1] * 4 if "k_factor" in card.search else 0
+    assert row["bytes_per_item"] == pytest.approx(bundle.index_path.stat().st_size / len(items) + rescored, abs=1)
 
 
 @pytest.mark.parametrize(
@@ -195,11 +232,14 @@ def test_a_run_must_be_smaller_and_have_a_name_of_its_own(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["{tmp}"], "no frontier.json there"),
+        (["{tmp}", "--candidate", "any"], "no frontier.json there"),
+        (["{place}", "--data", "{place}"], "--data: has no effect here, since a candidate has the data"),
+        (["{place}", "--dtype", "float16"], "--dtype: has no effect here"),
+        (["{place}", "--ann-recall", "0.9"], "--ann-recall: has no effect here"),
         (["{tmp}/broken"], "unreadable ("),
         (["{tmp}/later"], "format 2, this version reads 1"),
-        (["{place}", "nonsense"], "no candidate 'nonsense'; it has teacher-float32, "),
-        (["{place}", "popularity"], "'popularity' has no embeddings, so no bundle can hold it"),
+        (["{place}", "--candidate", "nonsense"], "no candidate 'nonsense'; it has teacher-float32, "),
+        (["{place}", "--candidate", "popularity"], "'popularity' has no embeddings, so no bundle can hold it"),
     ],
 )
 def test_what_cannot_be_published_is_refused_in_one_line(
@@ -209,6 +249,16 @@ def test_what_cannot_be_published_is_refused_in_one_line(
         (tmp_path / name).mkdir()
         (tmp_path / name / "frontier.json").write_text(content, encoding="utf-8")
     given = [word.format(tmp=tmp_path, place=place) for word in words]
-    assert lowpass.main(["publish", *given, "--repository", str(tmp_path / "models"), "--model", "m"]) == 2
+    assert lowpass.main(["export", *given, "--repository", str(tmp_path / "models"), "--model", "m"]) == 2
     assert message in read_error(capsys)
     assert not (tmp_path / "models").exists()
+
+
+def test_options_that_make_sense_for_a_candidate_are_kept(place: Path, tmp_path: Path) -> None:
+    words = ["export", str(place), "--candidate", "ce-d4-float16", "--repository", str(tmp_path), "--model", "m"]
+    assert lowpass.main([*words, "--version", "7", "--label", "canary", "--answer-table", "3", "--seen", "all"]) == 0
+    bundle = open_bundle(tmp_path / "m" / "7")
+    assert ModelRepository(tmp_path).labels("m") == {"canary": "7"}
+    assert bundle.manifest.answer_table == 3
+    data = load_interactions(Path(read(place)["data"]["path"]))
+    assert set(data.test[3].indices) <= set(bundle.seen(3).tolist())

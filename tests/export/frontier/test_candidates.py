@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from distill.data.interactions import Interactions
 from distill.run import Run, open_run
-from export.frontier import candidates
-from export.frontier.candidates import Candidate, measure_candidates
+from export.build.index_choice import choices_by_bytes, choose_index
+from export.build.questions import Latency
+from export.bundle import IndexCard
+from export.frontier import measuring
+from export.frontier.candidates import Candidate
+from export.frontier.measuring import Judge, measure_candidates
 from export.frontier.plan import Plan
 from tests.export.toy import toy_run
 
@@ -46,29 +51,59 @@ def test_the_svd_of_a_smaller_dimension_is_the_best_of_that_rank(runs: tuple[Run
     np.testing.assert_allclose(found["svd-d4-float32"].quality.recalls, found["toy-d4-float32"].quality.recalls)
 
 
-def test_graphs_stand_beside_the_best_scans_where_scans_are_slow(
+def test_where_scans_are_slow_the_best_stand_under_the_indexes_that_export_would_choose_too(
     runs: tuple[Run, Run], data: Interactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = Plan(dims=(4,), precisions=("float32", "int8"), baselines=())
-    assert not [name for name in measure(runs, data, plan) if "hnsw" in name]
-    monkeypatch.setattr(candidates, "GRAPH_FROM_US", 0.0)
+    scans = measure(runs, data, plan)
+    assert {candidate.index for candidate in scans.values()} <= {"Flat", "SQ8"} | {
+        candidate.index for name, candidate in scans.items() if "pq" in name
+    }
+    monkeypatch.setattr(measuring, "SLOW_US", 0.0)
+    asked: list[IndexCard] = []
+
+    def spy(*arguments: Any) -> tuple[Any, IndexCard]:
+        found = choose_index(*arguments)
+        asked.append(found[1])
+        return found
+
+    monkeypatch.setattr(measuring, "choose_index", spy)
+    # A slow scan: whatever an index is, it is quicker.
+    monkeypatch.setattr(Judge, "time_scan", lambda *_: Latency(1e6, 1e6))
     found = measure(runs, data, plan)
-    graphs = {name: candidate for name, candidate in found.items() if "hnsw" in name}
-    assert {"teacher-float32-hnsw16", "teacher-float32-hnsw32"} <= set(graphs)
-    assert not [name for name in graphs if "pq" in name]
-    for name, graph in graphs.items():
-        scan = found[name.rsplit("-", 1)[0]]
-        assert (graph.quality, graph.code_bytes) == (scan.quality, scan.code_bytes)
-        assert graph.bytes_per_item > scan.bytes_per_item + 100
-        assert graph.ann_recall >= 0.9
-        assert graph.search["efSearch"] >= 32
-    assert not [name for name in measure(runs, data, plan, ann_recall=1.01) if "hnsw" in name]
+    others = {name: candidate for name, candidate in found.items() if name not in scans}
+    assert any(name.startswith("teacher-float32-") for name in others)
+    assert not [name for name in others if "pq" in name.split("-")[1] or "int8" in name], "their codes are the model"
+    assert 1 <= len(asked) <= 3, "only what nothing beats, and the teacher"
+    rows = [row for card in asked for row in choices_by_bytes(card, 0.9)]
+    for name, other in others.items():
+        scan = found[name[: name.index("-float32") + len("-float32")]]
+        assert (other.quality, other.bytes_per_user) == (scan.quality, scan.bytes_per_user)
+        (row,) = [row for row in rows if (row["factory"], row["median_us"]) == (other.index, other.latency.p50)]
+        assert (other.search, other.ann_recall, other.code_bytes) == (
+            row["search"], row["ann_recall"], row["code_bytes"],
+        )  # fmt: skip
+        assert other.latency.p99 == row["p99_us"]
+        stored_row = 4 * other.dim if "k_factor" in other.search else 0
+        assert other.bytes_per_item == round(row["bytes_per_item"]) + stored_row
+        assert other.ann_recall >= 0.9
+    for card in asked:
+        assert (card.factory, card.search) in [(row["factory"], row["search"]) for row in rows]
+
+
+def test_no_index_reaches_a_recall_above_all(
+    runs: tuple[Run, Run], data: Interactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "SLOW_US", 0.0)
+    plan = Plan(dims=(4,), precisions=("float32", "int8"), baselines=())
+    indexes = {candidate.index for candidate in measure(runs, data, plan, ann_recall=1.01).values()}
+    assert {index for index in indexes if not index.startswith("PQ")} == {"Flat", "SQ8"}, "scans"
 
 
 def test_a_baseline_that_needs_too_much_memory_is_left_out_with_a_note(
     runs: tuple[Run, Run], data: Interactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(candidates, "EASE_MAX_BYTES", 1)
+    monkeypatch.setattr(measuring, "EASE_MAX_BYTES", 1)
     plan = Plan(dims=(4,), precisions=("int8",), baselines=("ease", "itemknn"))
     found, notes = measure_candidates(plan, data, runs[0], [])
     assert [candidate.name for candidate in found][-1] == "itemknn"

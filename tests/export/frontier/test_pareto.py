@@ -1,9 +1,25 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.frontier.choice import Objectives, dominates, find_pareto
+from export.build import pareto
+from export.frontier.candidates import Objectives
+
+
+def dominates(first: Objectives, second: Objectives) -> bool:
+    """Whether `first` is nowhere worse than `second` and somewhere better."""
+    pairs = list(zip(first.costs, second.costs, strict=True))
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+def find_pareto(points: Sequence[Objectives]) -> npt.NDArray[np.bool_]:
+    return pareto.find_pareto([point.costs for point in points])
+
 
 FEW = st.builds(
     Objectives,

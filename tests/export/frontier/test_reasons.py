@@ -77,7 +77,7 @@ def test_where_nothing_fits_the_limit_to_relax_is_an_option_to_give() -> None:
 def test_the_next_commands_can_be_pasted() -> None:
     found, _ = say(Limits())
     assert next_commands(found, Path("my runs/frontier")) == [
-        "lowpass publish 'my runs/frontier' --repository models --model student --seen all",
+        "lowpass export 'my runs/frontier' --repository models --model student --seen all",
         "lowpass serve --repository models",
     ]
 

@@ -19,7 +19,7 @@ def document_of(rows: list[Row], limits: Limits | None = None) -> dict[str, Any]
     limits = limits or Limits()
     found = recommend(rows, limits)
     reasons = explain(found, rows, limits)
-    commands = ["lowpass publish out"] if found.chosen else []
+    commands = ["lowpass export out"] if found.chosen else []
     return build_document(ABOUT, rows, limits, found, reasons=reasons, notes=["A note."], commands=commands)
 
 
@@ -59,7 +59,7 @@ def test_the_table_is_sorted_by_bytes_and_marked(document: dict[str, Any]) -> No
 def test_the_summary_shows_the_set_the_choice_and_the_teacher(document: dict[str, Any]) -> None:
     text = render_summary(document)
     assert text.startswith("Take `")
-    assert "    lowpass publish out" in text
+    assert "    lowpass export out" in text
     assert "beaten" not in text
     assert all(f"| {name} " in text for name in ("big", "small", "ease", "teacher-float32"))
 
@@ -81,5 +81,5 @@ def test_without_test_items_and_without_a_choice() -> None:
     page = render_page(document)
     assert "Nothing is within the limits" in page
     assert "Next:" not in page
-    assert "| validation Recall@20 |" in page
+    assert "| validation Recall@20 |" in " ".join(page.split())
     assert " 0.2000 |" in page

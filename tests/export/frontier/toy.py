@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from export.frontier.candidates import SCORES, Candidate
+from export.build.questions import Latency
+from export.frontier.candidates import NDCG, RECALL, SCORES, Candidate, Quality
 from export.frontier.choice import Row
-from export.frontier.measuring import NDCG, RECALL, Latency, Quality
 
 USERS = 40
 

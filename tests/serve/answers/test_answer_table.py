@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from export.build.answer_table import add_answers
 from export.build.quality import as_csr
+from export.bundle import ExactIndex
 from export.bundle.repository import ModelRepository
 from serve.answers.fake import FakeFoldIn
-from serve.answers.indexes.exact import ExactIndex
 from serve.answers.recommender import AnswerTable, Recommender
 from serve.answers.types import Answers, Query, Recommendation
 from serve.live.loader import load_model

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from export.bundle import ExactIndex
 from serve.answers.errors import FoldInUnavailable, InvalidRequest, UnknownHistory, UnknownItem, UnknownUser
 from serve.answers.fake import FakeFoldIn, fake_catalogue, fake_model
-from serve.answers.indexes.exact import ExactIndex
 from serve.answers.recommender import Recommender
 from serve.answers.types import Query, Recommendation, Shortfall, SimilarQuery, Source
 from tests.serve.answers.toy_catalogue import ITEMS, USERS, PoorIndex, integer_catalogue

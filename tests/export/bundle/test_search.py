@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from serve.answers.indexes import exact as exact_index
-from serve.answers.indexes.exact import ExactIndex, top_k
+from export.bundle import search
+from export.bundle.search import ExactIndex, rescore, top_k
 from tests.kits.index_kit import IndexKit, Search
 
 
@@ -20,7 +20,7 @@ class TestExactIndex(IndexKit):
 class TestExactIndexInChunks(IndexKit):
     @pytest.fixture(autouse=True)
     def small_chunks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(exact_index, "CHUNK_SCORES", 64)
+        monkeypatch.setattr(search, "CHUNK_SCORES", 64)
 
     def build(self, items: npt.NDArray[np.float32]) -> Search:
         return ExactIndex(items).search
@@ -51,7 +51,7 @@ def test_chunks_change_nothing(data: st.DataObject, chunk: int, k: int) -> None:
     items = data.draw(hnp.arrays(np.float32, (30, 3), elements=values))
     vectors = data.draw(hnp.arrays(np.float32, (4, 3), elements=values))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exact_index, "CHUNK_SCORES", chunk)
+        patch.setattr(search, "CHUNK_SCORES", chunk)
         scores, rows = ExactIndex(items).search(vectors, k)
     for number, vector in enumerate(vectors):
         all_scores = items @ vector
@@ -76,3 +76,19 @@ def test_half_precision_items_are_scored_in_single() -> None:
     scores, rows = ExactIndex(items).search(vector[None], 50)
     np.testing.assert_allclose(scores[0], (items.astype(np.float32) @ vector)[rows[0]], rtol=1e-5)
     assert scores.dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_best_candidates_by_their_own_vectors(dtype: str) -> None:
+    items = np.array([[1, 0], [3, 0], [2, 0], [9, 9]]).astype(dtype)
+    scores, rows = rescore(items, np.array([[1, 0], [-1, 0]], dtype=np.float32), np.array([[0, 1, 2], [2, 1, 0]]), 2)
+    assert rows.tolist() == [[1, 2], [0, 2]]
+    assert scores.tolist() == [[3, 2], [-1, -2]]
+    assert scores.dtype == np.float32
+
+
+def test_what_an_index_did_not_find_is_not_found_here() -> None:
+    items = np.ones((3, 2), dtype=np.float32)
+    scores, rows = rescore(items, np.ones((1, 2), dtype=np.float32), np.array([[2, -1, -1]]), 3)
+    assert rows.tolist() == [[2, -1, -1]]
+    assert scores.tolist() == [[2, -np.inf, -np.inf]]
