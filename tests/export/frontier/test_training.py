@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from export.frontier.training import train_students
 
 from distill.data.interactions import Interactions, load_interactions
 from distill.errors import RunError
@@ -12,7 +13,6 @@ from distill.training.job import Job, run_job
 from distill.training.trainer import Trainer
 from export.frontier import training
 from export.frontier.plan import Plan
-from export.frontier.training import train_students
 
 QUICK = {"epochs": 4, "eval_every": 2, "patience": 4, "batch_size": 256}
 PLAN = Plan(methods=("scratch", "ce"), dims=(4,), training=QUICK)

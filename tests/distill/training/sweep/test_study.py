@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from distill.training.sweep.trials import Outcome, Trial
 from optuna.study import Study
 from optuna.trial import TrialState
 
@@ -24,7 +25,6 @@ from distill.training.sweep.study import (
     sampled_values,
     summarize,
 )
-from distill.training.sweep.trials import Outcome, Trial
 
 FINGERPRINTS = {"data": "d", "teacher": "t"}
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from distill.training.sweep.trials import Outcome, Trial, Workers
 
 from distill.data.interactions import Interactions, load_interactions, save_interactions
 from distill.run import open_run
 from distill.training.job import Job, run_job
-from distill.training.sweep.trials import Outcome, Trial, Workers
 from distill.training.trainer import TrainingOptions
 from tests.kits.liveness import assert_ends, is_alive, needs_proc
 
