@@ -32,6 +32,8 @@ from distill.training.checkpoint import STATE_FILE, require_same_settings
 from distill.training.job import Job, describe, run_job
 
 K = TypeVar("K", bound=Hashable)
+PRELOADED = [__name__, "torch._dynamo"]
+"""What the server imports before it forks; torch's optimizers import the second, which takes as long as torch."""
 Work = Callable[[], object]
 """What a child does: a function of a module, or a `functools.partial` of one, with arguments that can be sent."""
 
@@ -183,7 +185,7 @@ class Children(Generic[K]):
         """
         self.count = count
         self._context = get_context("forkserver")
-        self._context.set_forkserver_preload([__name__])
+        self._context.set_forkserver_preload(PRELOADED)
         self._running: dict[Connection, tuple[K, BaseProcess]] = {}
 
     def __enter__(self) -> Self:
