@@ -22,6 +22,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+_HOMES = {
+    "distill.data.interactions": {"Interactions", "load_interactions", "save_interactions"},
+    "distill.errors": {"DistillError"},
+    "distill.evaluation.evaluate": {"Protocol", "evaluate"},
+    "distill.evaluation.leaderboard": {"evaluate_run"},
+    "distill.run": {"Run", "open_run"},
+    "distill.training.job": {"Job", "build_job", "run_job"},
+    "distill.training.runner": {"train_all"},
+    "distill.training.teacher_import": {"import_embeddings"},
+}
+
 if TYPE_CHECKING:
     from distill.data.interactions import Interactions, load_interactions, save_interactions
     from distill.errors import DistillError
@@ -31,6 +42,14 @@ if TYPE_CHECKING:
     from distill.training.job import Job, build_job, run_job
     from distill.training.runner import train_all
     from distill.training.teacher_import import import_embeddings
+else:
+
+    def __getattr__(name: str) -> object:
+        for module, names in _HOMES.items():
+            if name in names:
+                return getattr(import_module(module), name)
+        raise AttributeError(f"module 'distill' has no attribute '{name}'")
+
 
 __all__ = [
     "DistillError",
@@ -48,21 +67,3 @@ __all__ = [
     "save_interactions",
     "train_all",
 ]
-
-_HOMES = {
-    "distill.data.interactions": {"Interactions", "load_interactions", "save_interactions"},
-    "distill.errors": {"DistillError"},
-    "distill.evaluation.evaluate": {"Protocol", "evaluate"},
-    "distill.evaluation.leaderboard": {"evaluate_run"},
-    "distill.run": {"Run", "open_run"},
-    "distill.training.job": {"Job", "build_job", "run_job"},
-    "distill.training.runner": {"train_all"},
-    "distill.training.teacher_import": {"import_embeddings"},
-}
-
-
-def __getattr__(name: str) -> object:
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(module), name)
-    raise AttributeError(f"module 'distill' has no attribute '{name}'")

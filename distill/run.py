@@ -40,10 +40,17 @@ Seen = Literal["train+validation", "all"]
 
 @dataclass(frozen=True, slots=True)
 class ScoredItem:
-    """One item of an answer; `score` is an inner product, or a cosine where similar items are asked for."""
+    """An item of an answer.
+
+    Attributes:
+        item_id: Outside id.
+        score: Inner product, or cosine of similar items.
+        title: None where the data has no titles.
+    """
 
     item_id: str
     score: float
+    title: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,12 +92,15 @@ class Run:
             )
 
     def recommend(self, user_id: str, k: int = 10, *, seen: Seen = "train+validation") -> list[ScoredItem]:
-        """The items with the highest scores that a user does not have, as a server of this run answers.
+        """Answer with the items that a user likes best and does not have, as a server of this run does.
 
         Args:
-            user_id: Outside id.
-            k: Most items to return, fewer where no more are left.
+            user_id: Outside id of the user.
+            k: Length of the list; it is shorter where fewer items are left.
             seen: What the user has: "all" counts the test items too, which the default leaves to be found.
+
+        Returns:
+            Items by inner product, best first, equal scores by rising row.
 
         Raises:
             RunError: The run was opened without its data, or no such user is in it.
@@ -103,11 +113,14 @@ class Run:
         return self._best(self.item_embeddings @ self.user_embeddings[user], has, k)
 
     def similar_items(self, item_id: str, k: int = 10) -> list[ScoredItem]:
-        """The other items with the highest cosine to an item, as a server of this run answers.
+        """Answer with the items whose vectors point most nearly where an item's does; the item itself is left out.
 
         Args:
-            item_id: Outside id.
-            k: Most items to return.
+            item_id: Outside id of the item.
+            k: Length of the list; it is shorter where there are fewer items.
+
+        Returns:
+            Items by cosine, best first, equal scores by rising row.
 
         Raises:
             RunError: The run was opened without its data, or no such item is in it.
@@ -136,13 +149,14 @@ class Run:
             raise RunError(f"{self.path}: no {kind} '{outside_id}' in data set '{self._known_data().name}'") from None
 
     def _best(self, scores: Vectors, hidden: npt.NDArray[np.integer[Any]], k: int) -> list[ScoredItem]:
-        """The k highest scores but those of hidden rows; equal ones in the order of their rows."""
+        """The k highest scores, without those of hidden rows."""
         if k < 1:
             raise SettingError(f"k: {k} is below 1")
         order = np.argsort(-scores, kind="stable")
         best = order[~np.isin(order, hidden)][:k]
-        item_ids = self._known_data().item_ids
-        return [ScoredItem(str(item_ids[row]), float(scores[row])) for row in best]
+        data = self._known_data()
+        titles = data.item_titles or [None] * data.num_items
+        return [ScoredItem(str(data.item_ids[row]), float(scores[row]), titles[row]) for row in best]
 
 
 def features_fingerprint(run: Run) -> str:
