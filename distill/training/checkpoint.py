@@ -59,10 +59,10 @@ def save_checkpoint(
     Args:
         directory: The run directory.
         config: The run's settings, compared on resume.
-        progress: Where training stands.
-        modules: Name → module whose state is kept.
-        optimizer: Its state is kept.
-        best: The best user and item embeddings so far.
+        progress: Kept whole, as the states of modules and optimizer are.
+        modules: Name → module; `load_checkpoint` is given the same names.
+        optimizer: Of the modules' parameters.
+        best: The best user and item embeddings so far, shapes (|U|, d) and (|I|, d).
     """
     tensors = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():

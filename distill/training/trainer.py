@@ -57,8 +57,8 @@ class Tracker:
         """Open the bar and the event file.
 
         Args:
-            epochs: Most epochs there can be.
-            initial: Epochs done already.
+            epochs: Length of the bar; training may end before.
+            initial: Epochs done by an earlier sitting.
             tensorboard: Directory of the event files, or None.
 
         Raises:
@@ -337,9 +337,6 @@ def final_reports(user_embeddings: torch.Tensor, item_embeddings: torch.Tensor, 
         user_embeddings: Shape (|U|, d).
         item_embeddings: Shape (|I|, d).
         data: Splits that have no interactions are left out.
-
-    Returns:
-        Report name → report.
     """
     return report_splits(partial(evaluate, user_embeddings, item_embeddings, data, progress=True), data)
 

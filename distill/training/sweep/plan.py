@@ -27,8 +27,6 @@ FIXED_OPTIONS = ("max_seconds", "seed", "device", "threads", "tensorboard")
 """Training options that are the same in every trial, or no business of the result."""
 DIGITS = 4
 """Significant digits of a number that is tried: what is printed is what was trained, to the last bit."""
-
-
 DIM = 20
 """d_s where it is neither varied nor fixed."""
 
