@@ -1,4 +1,4 @@
-"""A run: what training leaves behind and what `export` reads.
+"""A run: what training leaves behind, what `export` reads, and what answers in Python without a server.
 
 A run directory holds
 
@@ -12,11 +12,13 @@ A run directory holds
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +26,31 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from distill.data.interactions import Interactions
-from distill.errors import RunError
+from distill.errors import RunError, SettingError
 from distill.storage import write_file
 
 CONFIG_FILE = "config.json"
 EMBEDDINGS_FILE = "embeddings.safetensors"
 METRICS_FILE = "metrics.json"
 HISTORY_FILE = "history.csv"
+
+Vectors = npt.NDArray[np.float32]
+Seen = Literal["train+validation", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredItem:
+    """An item of an answer.
+
+    Attributes:
+        item_id: Outside id.
+        score: Inner product, or cosine of similar items.
+        title: None where the data has no titles.
+    """
+
+    item_id: str
+    score: float
+    title: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,13 +64,15 @@ class Run:
         user_embeddings: float32, shape (|U|, d).
         item_embeddings: float32, shape (|I|, d).
         metrics: {"validation": report, "test": report, ...}; empty where never evaluated.
+        data: What it was trained on; None where it was opened without. Only a run with data knows ids and answers.
     """
 
     path: Path
     config: Mapping[str, Any]
-    user_embeddings: npt.NDArray[np.float32]
-    item_embeddings: npt.NDArray[np.float32]
+    user_embeddings: Vectors
+    item_embeddings: Vectors
     metrics: Mapping[str, Any]
+    data: Interactions | None = field(default=None, repr=False, compare=False)
 
     @property
     def dim(self) -> int:
@@ -69,12 +91,86 @@ class Run:
                 "give the data directory this run was trained on"
             )
 
+    def recommend(self, user_id: str, k: int = 10, *, seen: Seen = "train+validation") -> list[ScoredItem]:
+        """Answer with the items that a user likes best and does not have, as a server of this run does.
+
+        Args:
+            user_id: Outside id of the user.
+            k: Length of the list; it is shorter where fewer items are left.
+            seen: What the user has: "all" counts the test items too, which the default leaves to be found.
+
+        Returns:
+            Items by inner product, best first, equal scores by rising row.
+
+        Raises:
+            RunError: The run was opened without its data, or no such user is in it.
+            SettingError: `k` is below 1.
+        """
+        data = self._known_data()
+        user = self._row("user", user_id)
+        splits = (data.train, data.validation, data.test) if seen == "all" else (data.train, data.validation)
+        has = np.concatenate([split[user].indices for split in splits])
+        return self._best(self.item_embeddings @ self.user_embeddings[user], has, k)
+
+    def similar_items(self, item_id: str, k: int = 10) -> list[ScoredItem]:
+        """Answer with the items whose vectors point most nearly where an item's does; the item itself is left out.
+
+        Args:
+            item_id: Outside id of the item.
+            k: Length of the list; it is shorter where there are fewer items.
+
+        Returns:
+            Items by cosine, best first, equal scores by rising row.
+
+        Raises:
+            RunError: The run was opened without its data, or no such item is in it.
+            SettingError: `k` is below 1.
+        """
+        item = self._row("item", item_id)
+        lengths = np.linalg.norm(self.item_embeddings, axis=1)
+        directions = self.item_embeddings / np.where(lengths > 0, lengths, 1)[:, None]
+        return self._best(directions @ directions[item], np.array([item]), k)
+
+    def _known_data(self) -> Interactions:
+        if self.data is None:
+            raise RunError(f"{self.path}: knows no ids; open it with its data: open_run(path, load_interactions(…))")
+        return self.data
+
+    @cached_property
+    def _rows(self) -> dict[str, dict[str, int]]:
+        data = self._known_data()
+        ids = {"user": data.user_ids, "item": data.item_ids}
+        return {kind: {str(value): row for row, value in enumerate(values)} for kind, values in ids.items()}
+
+    def _row(self, kind: str, outside_id: str) -> int:
+        try:
+            return self._rows[kind][outside_id]
+        except KeyError:
+            raise RunError(f"{self.path}: no {kind} '{outside_id}' in data set '{self._known_data().name}'") from None
+
+    def _best(self, scores: Vectors, hidden: npt.NDArray[np.integer[Any]], k: int) -> list[ScoredItem]:
+        """The k highest scores, without those of hidden rows."""
+        if k < 1:
+            raise SettingError(f"k: {k} is below 1")
+        order = np.argsort(-scores, kind="stable")
+        best = order[~np.isin(order, hidden)][:k]
+        data = self._known_data()
+        titles = data.item_titles or [None] * data.num_items
+        return [ScoredItem(str(data.item_ids[row]), float(scores[row]), titles[row]) for row in best]
+
+
+def features_fingerprint(run: Run) -> str:
+    """SHA-256 (hex) of a run's embeddings, by which students know their teacher."""
+    digest = hashlib.sha256(run.user_embeddings.tobytes())
+    digest.update(run.item_embeddings.tobytes())
+    return digest.hexdigest()
+
 
 def write_run(
     path: Path,
     config: Mapping[str, Any],
-    user_embeddings: npt.NDArray[np.float32],
-    item_embeddings: npt.NDArray[np.float32],
+    user_embeddings: Vectors,
+    item_embeddings: Vectors,
     metrics: Mapping[str, Any],
 ) -> None:
     """Write the three files that make `path` a run; `metrics.json` comes last and marks it finished."""
@@ -87,11 +183,15 @@ def write_run(
     write_file(path / METRICS_FILE, (json.dumps(metrics, indent=2) + "\n").encode())
 
 
-def open_run(path: Path) -> Run:
+def open_run(path: Path, data: Interactions | None = None) -> Run:
     """Read a finished run.
 
+    Args:
+        path: The run directory.
+        data: What it was trained on, where it is to answer by ids.
+
     Raises:
-        RunError: `path` is not a finished run, or a file of it is unreadable.
+        RunError: `path` is not a finished run, a file of it is unreadable, or it was trained on other data.
     """
     if not (path / METRICS_FILE).is_file():
         raise RunError(
@@ -101,6 +201,9 @@ def open_run(path: Path) -> Run:
         config = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
         metrics = json.loads((path / METRICS_FILE).read_text(encoding="utf-8"))
         tensors = load_file(path / EMBEDDINGS_FILE)
-        return Run(path, config, tensors["user_embeddings"], tensors["item_embeddings"], metrics)
+        run = Run(path, config, tensors["user_embeddings"], tensors["item_embeddings"], metrics, data)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise RunError(f"{path}: unreadable run ({error}); train it again") from error
+    if data is not None:
+        run.require_same_data(data)
+    return run

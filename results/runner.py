@@ -6,25 +6,19 @@ Cells of a round run side by side in processes of their own, so that each one's 
 
 from __future__ import annotations
 
-import multiprocessing
 import shlex
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
-
-from tqdm import tqdm
 
 from distill.commands.data import prepare
 from distill.data.interactions import Interactions, load_interactions
 from distill.errors import RunError
-from distill.methods.composition import build_method_settings
 from distill.run import METRICS_FILE, Run, open_run
-from distill.training.checkpoint import STATE_FILE
-from distill.training.child_process import end_with_parent
-from distill.training.job import Job, run_job, training_options
-from distill.training.trainer import TrainingOptions
+from distill.training.job import Job, build_job
+from distill.training.runner import ensure_run, run_all
 from results.cells import TEACHER, Cell, describe_run, read_cell, winning_trial, write_cell
 from results.plan import Plan, Study, num_trials
 from results.untrained import build_untrained, rank_decoded
@@ -116,13 +110,8 @@ def _restore_teacher(plan: Plan, study: Study, folders: Folders) -> None:
 
 
 def _run_side_by_side(plan: Plan, cells: list[Cell], folders: Folders, jobs: int) -> None:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1, initializer=end_with_parent) as pool:
-        waiting = {pool.submit(run_cell, plan, cell, folders): cell for cell in cells}
-        bar = tqdm(as_completed(waiting), total=len(waiting), desc=cells[0].study.name, unit="cell", disable=None)
-        for done in bar:
-            done.result()
-            bar.set_postfix_str(waiting[done].name)
+    work = {cell.name: partial(run_cell, plan, cell, folders) for cell in cells}
+    run_all(work, jobs, title=cells[0].study.name, unit="cell")
 
 
 def prepare_data(plan: Plan, name: str, folders: Folders) -> None:
@@ -152,33 +141,16 @@ def run_cell(plan: Plan, cell: Cell, folders: Folders) -> None:
 
 
 def _train(plan: Plan, cell: Cell, data: Interactions, folders: Folders) -> Run:
-    """Train a cell's run, or go on with it; a run that is finished is taken as it is."""
-    out = folders.run(cell)
-    if not (out / METRICS_FILE).exists():
-        teacher = None if cell.contestant == TEACHER else open_run(folders.run(Cell(cell.study, TEACHER)))
-        run_job(build_job(plan, cell), data, out, teacher=teacher, resume=(out / STATE_FILE).exists())
-    return open_run(out)
+    teacher = None if cell.contestant == TEACHER else open_run(folders.run(Cell(cell.study, TEACHER)))
+    ensure_run(job_of(plan, cell), data, folders.run(cell), teacher)
+    return open_run(folders.run(cell))
 
 
-def build_job(plan: Plan, cell: Cell) -> Job:
+def job_of(plan: Plan, cell: Cell) -> Job:
     """What is trained for a cell: the plan's options, the study's over them, the trial's over both."""
     if cell.contestant == TEACHER:
-        options = dict(cell.study.teacher)
-        dim = int(options.pop("dim"))
-        return Job(
-            cell.study.backbone, "scratch", dim, options=training_options(cell.study.backbone, "scratch", **options)
-        )
+        return build_job("scratch", cell.study.teacher, backbone=cell.study.backbone)
     contestant = plan.contestants[cell.contestant]
-    backbone = contestant.backbone or cell.study.backbone
     given = {**plan.training, **cell.study.training, **contestant.trials[cell.trial or 0]}
-    known = TrainingOptions.__dataclass_fields__
-    options = {name: value for name, value in given.items() if name in known}
-    settings = {name: value for name, value in given.items() if name not in known}
-    return Job(
-        backbone,
-        contestant.method,
-        cell.dim,
-        build_method_settings(contestant.method, settings),
-        training_options(backbone, contestant.method, seed=cell.seed, **options),
-        contestant.start,
-    )
+    given |= {"dim": cell.dim, "start": contestant.start, "seed": cell.seed}
+    return build_job(contestant.method, given, backbone=contestant.backbone or cell.study.backbone)

@@ -49,7 +49,7 @@ def test_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> Non
     assert version("lowpass") in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["train"], ["data", "nonsense"], ["compare", "--nonsense"]])
+@pytest.mark.parametrize("arguments", [["nonsense"], ["train"], ["data", "nonsense"], ["evaluate", "--nonsense"]])
 def test_wrong_usage_is_the_users_fault(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert lowpass.main(arguments) == 2
     captured = capsys.readouterr()

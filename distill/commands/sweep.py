@@ -1,27 +1,28 @@
-"""The command that looks for good settings: sweep."""
+"""Command `sweep`: looks for good settings of a method."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+from tabulate import tabulate
 
 from distill.backbones import BACKBONES
+from distill.commands.options import DIRECTORY, JSON, SETTING, parse_pairs
 from distill.data.interactions import Interactions, load_interactions
 from distill.errors import RunError, SettingError
 from distill.evaluation.comparison import label
 from distill.report.figures import draw_sweep, encode_png
-from distill.run import open_run
-from distill.settings import describe_settings
+from distill.run import features_fingerprint, open_run
 from distill.storage import write_file
-from distill.training.job import features_fingerprint
-from distill.training.sweep.plan import Plan, needs_teacher, parse_pairs, parse_space, sweepable
-from distill.training.sweep.study import MAX_GRID, OBJECTIVE, Budget, open_study, render_summary, run_sweep, summarize
+from distill.training.sweep.plan import Plan, needs_teacher, parse_space
+from distill.training.sweep.study import MAX_GRID, OBJECTIVE, Budget, open_study, run_sweep, summarize
 
 DEFAULT_TRIALS = 30
-DIRECTORY = click.Path(path_type=Path, file_okay=False)
+SHOWN_TRIALS = 10
 
 
 @click.command()
@@ -32,9 +33,11 @@ DIRECTORY = click.Path(path_type=Path, file_okay=False)
 @click.option("--range", "ranges", multiple=True, metavar="NAME=LOW:HIGH",
               help="Vary a number; NAME=log:LOW:HIGH on a logarithmic scale. May be repeated.")  # fmt: skip
 @click.option("--choice", "choices", multiple=True, metavar="NAME=A,B,…", help="Vary over a list. May be repeated.")
-@click.option("--set", "fixed", multiple=True, metavar="NAME=VALUE", help="Fix any other setting. May be repeated.")
+@click.option("--set", "fixed", multiple=True, metavar=SETTING, callback=parse_pairs,
+              help="Fix any other setting. May be repeated.")  # fmt: skip
 @click.option("--backbone", type=click.Choice(list(BACKBONES)), default="bprmf", show_default=True)
-@click.option("--backbone-set", multiple=True, metavar="NAME=VALUE", help="A setting of the backbone.")
+@click.option("--backbone-set", "backbone_settings", multiple=True, metavar=SETTING, callback=parse_pairs,
+              help="A setting of the backbone.")  # fmt: skip
 @click.option("--trials", type=click.IntRange(1),
               help="Trials in all, earlier sittings included.  [default: 30, or the whole grid]")  # fmt: skip
 @click.option("--grid", is_flag=True, help="Try every combination; without it Optuna's TPE chooses.")
@@ -44,15 +47,16 @@ DIRECTORY = click.Path(path_type=Path, file_okay=False)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of every training and of the drawn settings.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, …")
 @click.option("--reference", "references", type=DIRECTORY, multiple=True, help="A run to draw as a level line.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@JSON
 def sweep(
     data: Path, *, teacher: Path | None, out: Path, method: str, ranges: tuple[str, ...], choices: tuple[str, ...],
-    fixed: tuple[str, ...], backbone: str, backbone_set: tuple[str, ...], trials: int | None, grid: bool, points: int,
-    jobs: int, max_seconds: float | None, seed: int, device: str, references: tuple[Path, ...], as_json: bool,
+    fixed: dict[str, str], backbone: str, backbone_settings: dict[str, str], trials: int | None, grid: bool,
+    points: int, jobs: int, max_seconds: float | None, seed: int, device: str, references: tuple[Path, ...],
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Look for the settings of a method that are best on validation, on the data directory DATA.
 
-    Each trial is a run under OUT/trials that compare, report and analyze read; test quality is never looked at.
+    Each trial is a run under OUT/trials that evaluate, report and analyze read; test quality is never looked at.
     Any setting of the method, any training option and the student's dim can be varied; 'lowpass methods' lists them.
 
     Example: lowpass sweep data/mine --teacher runs/teacher --out sweeps/freqd --range alpha=0:1
@@ -63,9 +67,9 @@ def sweep(
         teacher if needs_teacher(method) else None,
         method,
         backbone,
-        parse_pairs(backbone_set, describe_settings(BACKBONES[backbone].Settings), backbone),
+        backbone_settings,
         parse_space(ranges, choices, method),
-        parse_pairs(fixed, sweepable(method), method),
+        fixed,
         seed,
         max_seconds,
         device,
@@ -94,16 +98,32 @@ def _check_teacher(plan: Plan, data: Interactions) -> str | None:
         if needs_teacher(plan.method):
             raise SettingError(f"teacher: method '{plan.method}' distills from one; give --teacher RUN")
         return None
-    teacher = open_run(plan.teacher)
-    teacher.require_same_data(data)
-    return features_fingerprint(teacher)
+    return features_fingerprint(open_run(plan.teacher, data))
 
 
 def _level(path: Path, data: Interactions) -> tuple[str, float]:
-    run = open_run(path)
-    run.require_same_data(data)
+    run = open_run(path, data)
     if "validation" not in run.metrics:
         raise RunError(
             f"{path}: has no validation report to draw; 'lowpass evaluate --split validation --save' adds it"
         )
     return f"{label(run.config)}, d {run.dim}", run.metrics["validation"][OBJECTIVE]
+
+
+def render_summary(summary: Mapping[str, Any]) -> str:
+    """The best trials as a Markdown table, what failed, and the command that trains the best one again."""
+    names = [axis["name"] for axis in summary["space"]]
+    header = ["trial", *names, f"validation {OBJECTIVE}", "best epoch", "training s"]
+    finished = [trial for trial in summary["trials"] if trial["value"] is not None]
+    failed = [trial for trial in summary["trials"] if trial["value"] is None]
+    rows = [
+        [trial["number"], *(trial["settings"][name] for name in names), f"{trial['value']:.4f}", trial["best_epoch"],
+         f"{trial['seconds']:g}"]
+        for trial in sorted(finished, key=lambda trial: -trial["value"])[:SHOWN_TRIALS]
+    ]  # fmt: skip
+    lines = [tabulate(rows, header, tablefmt="pipe", disable_numparse=True, stralign="right")]
+    if failed:
+        lines += ["", f"{len(failed)} of {len(summary['trials'])} trials failed:"]
+        lines += [f"  trial {trial['number']}: {trial['error']}" for trial in failed[:SHOWN_TRIALS]]
+    lines += ["", "the best, trained again:", f"  {summary['command']}"]
+    return "\n".join(lines)

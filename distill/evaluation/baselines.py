@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -210,3 +211,34 @@ def tune(name: str, data: Interactions, *, ease_max_bytes: int = EASE_MAX_BYTES,
     points = tqdm(GRIDS[name], desc=name, unit="fit", disable=None if progress else True, leave=False)
     _, settings, baseline, seconds = max(map(fit, points), key=itemgetter(0))
     return Tuned(settings, baseline, seconds, tuple(tried))
+
+
+def report_baselines(
+    data: Interactions, protocol: Protocol, *, ease_max_bytes: int = EASE_MAX_BYTES
+) -> dict[str, dict[str, Any]]:
+    """Tune every baseline and rank with it under a protocol.
+
+    Returns:
+        Name → "settings", "bytes", "seconds" to fit, "tuning" and the report; "refused", a reason, where EASE needs
+        more memory than it may have: the others are of use without it.
+
+    Raises:
+        SettingError: There are no validation interactions, or as `evaluate_scores`.
+    """
+    reports: dict[str, dict[str, Any]] = {}
+    for name in BASELINES:
+        try:
+            tuned = tune(name, data, ease_max_bytes=ease_max_bytes, progress=True)
+        except SettingError as error:
+            if name != "ease":
+                raise
+            reports[name] = {"refused": str(error)}
+            continue
+        reports[name] = {
+            "settings": dict(tuned.settings),
+            "bytes": tuned.baseline.num_bytes,
+            "seconds": round(tuned.seconds, 3),
+            "tuning": {"metric": f"validation {TUNING_METRIC}", "tried": [dict(point) for point in tuned.tried]},
+            **evaluate_scores(tuned.baseline.score_rows, data, protocol, progress=True).as_dict(),
+        }
+    return reports

@@ -53,6 +53,12 @@ class Protocol:
         users = "users with relevant items" if self.average == "with-relevant" else "all users"
         return f"full ranking, {self.split} items relevant, {self.mask} items masked, mean over {users}"
 
+    @property
+    def report_name(self) -> str:
+        """The key in `metrics.json`: reports under different conventions must never replace one another."""
+        masked = "_validation_masked" if self.mask == "train+validation" else ""
+        return self.split + masked + ("_all_users" if self.average == "all" else "")
+
 
 @dataclass(frozen=True)
 class EvaluationReport:

@@ -22,8 +22,7 @@ from distill.evaluation.comparison import group_runs, label
 from distill.evaluation.metrics import recall_at_k
 from distill.evaluation.ranking import find_hits, rank_items
 from distill.graph.analysis import Analysis, read_analysis
-from distill.run import HISTORY_FILE, Run, open_run
-from distill.training.job import features_fingerprint
+from distill.run import HISTORY_FILE, Run, features_fingerprint, open_run
 
 METRIC = "Recall@20"
 CUTOFF = 20

@@ -59,10 +59,10 @@ def save_checkpoint(
     Args:
         directory: The run directory.
         config: The run's settings, compared on resume.
-        progress: Where training stands.
-        modules: Name → module whose state is kept.
-        optimizer: Its state is kept.
-        best: The best user and item embeddings so far.
+        progress: Kept whole, as the states of modules and optimizer are.
+        modules: Name → module; `load_checkpoint` is given the same names.
+        optimizer: Of the modules' parameters.
+        best: The best user and item embeddings so far, shapes (|U|, d) and (|I|, d).
     """
     tensors = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
@@ -101,7 +101,8 @@ def load_checkpoint(
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         tensors = load((directory / state["tensors_file"]).read_bytes())
-        _require_same_config(path, state["config"], json.loads(json.dumps(config)))
+        remedy = "resume with the run's own settings or start a new run"
+        require_same_settings(path, state["config"], config, remedy)
         for name, module in modules.items():
             module.load_state_dict(_with_prefix(tensors, f"{name}."))
         _restore_optimizer(optimizer, _with_prefix(tensors, "optimizer."))
@@ -112,14 +113,22 @@ def load_checkpoint(
     return progress, (best["user_embeddings"], best["item_embeddings"]) if best else None
 
 
-def _require_same_config(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    before, now = _flatten(saved), _flatten(wanted)
-    for key in sorted(set(before) | set(now)):
+def require_same_settings(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any], remedy: str) -> None:
+    """Compare all settings of two runs but the teacher's path: its fingerprint says whether it is the same.
+
+    Args:
+        path: The file that holds `saved`.
+        saved: What `job.describe` said then.
+        wanted: What it says now.
+        remedy: Ends the message.
+
+    Raises:
+        RunError: A setting differs; the first one is named, with both values.
+    """
+    before, now = _flatten(saved), _flatten(json.loads(json.dumps(wanted)))
+    for key in sorted({*before, *now} - {"teacher"}):
         if before.get(key) != now.get(key):
-            raise RunError(
-                f"{path}: setting '{key}' was {before.get(key)!r} and is now {now.get(key)!r}; "
-                "resume with the run's own settings or start a new run"
-            )
+            raise RunError(f"{path}: '{key}' was {before.get(key)!r} and is now {now.get(key)!r}; {remedy}")
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

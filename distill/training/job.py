@@ -1,10 +1,10 @@
-"""The batch job: settings in, a finished run directory out."""
+"""One training: from flat settings to a job, from a job to a finished run directory, and back to a command line."""
 
 from __future__ import annotations
 
-import hashlib
+import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from distill.methods.composition import (
     parse_method,
 )
 from distill.methods.low_rank import cut_to_rank
-from distill.run import METRICS_FILE, Run, open_run
+from distill.run import METRICS_FILE, Run, features_fingerprint, open_run
+from distill.settings import build_settings
 from distill.training.checkpoint import STATE_FILE
 from distill.training.trainer import Trainer, TrainingOptions
 
@@ -68,26 +69,97 @@ class Job:
             object.__setattr__(self, "backbone_settings", BACKBONES[self.backbone].Settings())
 
 
-def training_options(backbone: str, method: str, **given: Any) -> TrainingOptions:
-    """Options for a backbone and a method: what is given, else the method's defaults, the backbone's, the general.
+@dataclass(frozen=True)
+class Student:
+    """What flat settings say of the student itself, as in `Job`."""
+
+    dim: int = 64
+    start: str = RANDOM
+
+
+STUDENT_SETTINGS = {field.name: str(field.type) for field in fields(Student)}
+TRAINING_SETTINGS = {field.name: str(field.type) for field in fields(TrainingOptions)}
+"""Name → type of the flat settings that are no method's."""
+
+
+def build_job(
+    method: str,
+    given: Mapping[str, Any],
+    *,
+    backbone: str = "bprmf",
+    backbone_settings: Mapping[str, Any] | None = None,
+) -> Job:
+    """Sort flat settings into a job.
 
     Args:
-        backbone: Name in `BACKBONES`.
         method: A method or a composition.
-        **given: Fields of `TrainingOptions`; None counts as not given.
+        given: Name → value, which may be text; None counts as not given. `dim` and `start` are the student's, the
+            fields of `TrainingOptions` the training's, all others the method's ("part.name" in a composition). A
+            training option that is not given has the method's default, else the backbone's, else the general one.
+        backbone: Name in `BACKBONES`.
+        backbone_settings: Name → value, which may be text.
+
+    Raises:
+        SettingError: A name is unknown, or a value has the wrong type or is out of range.
     """
+    if backbone not in BACKBONES:
+        raise SettingError(f"backbone: '{backbone}' is not one of {', '.join(BACKBONES)}")
+    known = {name: value for name, value in given.items() if value is not None}
+    student = {name: known.pop(name) for name in STUDENT_SETTINGS if name in known}
+    options = {name: known.pop(name) for name in TRAINING_SETTINGS if name in known}
     defaults = {**BACKBONES[backbone].training_defaults, **method_defaults(method)}
-    return TrainingOptions(**{**defaults, **{name: value for name, value in given.items() if value is not None}})
+    built = build_settings(Student, student, "student")
+    return Job(
+        backbone,
+        method,
+        built.dim,
+        build_method_settings(method, known),
+        build_settings(TrainingOptions, {**defaults, **options}, "training"),
+        built.start,
+        build_settings(BACKBONES[backbone].Settings, backbone_settings or {}, backbone),
+    )
+
+
+FLAGS = {"learning_rate": "--lr"}
+"""Training options whose flag on the command line is not their name."""
+
+
+def command_line(job: Job, data: Path, out: Path, teacher: Path | None = None) -> str:
+    """The `lowpass` command that trains a job: backbone, dimension, seed and device, and all that is not default."""
+    usual = build_job(job.method, {}, backbone=job.backbone)
+    words = ["lowpass", "train" if teacher is None else "distill", str(data), "--out", str(out)]
+    if teacher is not None:
+        words += ["--teacher", str(teacher), "--method", job.method]
+    words += ["--backbone", job.backbone, "--dim", str(job.dim)]
+    if job.start != RANDOM:
+        words += ["--start", job.start]
+    for name, value in vars(job.options).items():
+        if name in {"seed", "device"} or value != getattr(usual.options, name):
+            words += [FLAGS.get(name, f"--{name.replace('_', '-')}"), str(value)]
+    words += _pairs("--backbone-set", asdict(job.backbone_settings), asdict(usual.backbone_settings))
+    words += _pairs("--set", _flat_settings(job), _flat_settings(usual))
+    return shlex.join(words)
+
+
+def _pairs(flag: str, settings: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+    words = []
+    for name, value in settings.items():
+        if value != usual[name]:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [flag, f"{name}={text}"]
+    return words
+
+
+def _flat_settings(job: Job) -> dict[str, Any]:
+    """Settings of the method by name; by "part.name" in a composition."""
+    described = describe_method_settings(job.method, job.settings or ())
+    if "+" not in job.method:
+        return described
+    return {f"{part}.{name}": value for part, own in described.items() for name, value in own.items()}
 
 
 def describe(job: Job, data: Interactions, teacher: Run | None) -> dict[str, Any]:
-    """The run's `config.json`: every setting that changes the result.
-
-    Args:
-        job: What is trained.
-        data: On what.
-        teacher: From what, or None.
-    """
+    """The run's `config.json`: every setting that changes the result."""
     options = asdict(job.options)
     for name in ("seed", "device", "threads", "tensorboard"):
         options.pop(name)
@@ -107,13 +179,6 @@ def describe(job: Job, data: Interactions, teacher: Run | None) -> dict[str, Any
     }
 
 
-def features_fingerprint(run: Run) -> str:
-    """SHA-256 (hex) of a run's embeddings."""
-    digest = hashlib.sha256(run.user_embeddings.tobytes())
-    digest.update(run.item_embeddings.tobytes())
-    return digest.hexdigest()
-
-
 def run_job(
     job: Job, data: Interactions, out: Path, *, teacher: Run | None = None, resume: bool = False
 ) -> Mapping[str, Any]:
@@ -123,7 +188,7 @@ def run_job(
         job: What to train.
         data: Interactions with a validation split.
         out: The run directory; must not hold a finished run.
-        teacher: The teacher's run, on the same data.
+        teacher: A run on the same data, for a method that learns from one.
         resume: Continue from the checkpoint in `out`.
 
     Returns:
@@ -164,8 +229,7 @@ def _start(student: Backbone, job: Job, data: Interactions, teacher: Run | None)
             raise SettingError("start: 'svd' cuts the teacher's scores; give --teacher RUN, or start at random")
         users, items = cut_to_rank(teacher.user_embeddings, teacher.item_embeddings, job.dim)
     else:
-        run = open_run(Path(job.start))
-        run.require_same_data(data)
+        run = open_run(Path(job.start), data)
         if run.dim != job.dim:
             raise SettingError(
                 f"start: {run.path} has dimension {run.dim}, not {job.dim}; give a run of that dimension"

@@ -1,4 +1,4 @@
-"""A teacher from outside: its embeddings become a run."""
+"""A teacher that was trained elsewhere: its embeddings are read, checked, evaluated and written as a run."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Matrix = npt.NDArray[np.float32]
 
 
 def import_embeddings(data: Interactions, users: Path, items: Path, out: Path, name: str) -> Mapping[str, Any]:
-    """Read, check, evaluate and write embeddings as a finished run.
+    """Make a finished run of embeddings.
 
     Args:
-        data: The data directory the rows belong to.
+        data: What the rows belong to.
         users: `.npy` of shape (|U|, d) in row order, or Parquet with columns `id` and `embedding`.
         items: Likewise, shape (|I|, d).
         out: The run directory.

@@ -1,12 +1,4 @@
-"""The epoch loop: Adam, early stop on validation, checkpoints, resume.
-
-Keeping freed memory: a training step frees and takes the same megabytes over and over.
-
-glibc gives large blocks back to the kernel when they are freed, so the next step's tensors fault in page by page: a
-gather of 8.8 MB then costs several times its copy. Raising the two thresholds keeps the pages.
-
-Watching a training: a progress bar, and TensorBoard where it is asked for.
-"""
+"""The epoch loop: Adam, early stop on validation, checkpoints, resume, a progress bar and TensorBoard."""
 
 from __future__ import annotations
 
@@ -46,6 +38,9 @@ _TRIM_THRESHOLD = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Tell glibc's allocator to keep what is freed (mallopt(3)); the peak does not change.
 
+    A training step frees and takes the same megabytes over and over. By default large blocks go back to the kernel,
+    so the next step's tensors fault in page by page: a gather of 8.8 MB then costs several times its copy.
+
     Returns:
         Whether it was told; elsewhere than on glibc nothing happens.
     """
@@ -62,8 +57,8 @@ class Tracker:
         """Open the bar and the event file.
 
         Args:
-            epochs: Most epochs there can be.
-            initial: Epochs done already.
+            epochs: Length of the bar; training may end before.
+            initial: Epochs done by an earlier sitting.
             tensorboard: Directory of the event files, or None.
 
         Raises:
@@ -194,7 +189,7 @@ class Trainer:
             data: Train split to learn from, validation split to stop on.
             student: The backbone, initialised.
             method: What is added to its loss.
-            options: How to train.
+            options: Of the training.
             out: The run directory.
             config: Settings recorded in the run and compared on resume.
         """
@@ -342,9 +337,6 @@ def final_reports(user_embeddings: torch.Tensor, item_embeddings: torch.Tensor, 
         user_embeddings: Shape (|U|, d).
         item_embeddings: Shape (|I|, d).
         data: Splits that have no interactions are left out.
-
-    Returns:
-        Report name → report.
     """
     return report_splits(partial(evaluate, user_embeddings, item_embeddings, data, progress=True), data)
 

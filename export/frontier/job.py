@@ -16,12 +16,12 @@ from distill.errors import RunError, SettingError
 from distill.report.figures import draw_frontier, encode_png
 from distill.run import Run, open_run
 from distill.storage import write_file
+from distill.training.runner import train_all
 from export.frontier.choice import Limits, compare_candidates, explain, next_commands, recommend
 from export.frontier.document import FIGURE_FILE, build_document, render_page
 from export.frontier.measuring import measure_candidates
 from export.frontier.plan import RESERVED, Plan
 from export.frontier.reading import FILE, build_frontier
-from export.frontier.training import train_students
 
 PAGE_FILE, RUNS_FOLDER = "frontier.md", "runs"
 
@@ -64,13 +64,12 @@ def run_frontier(request: Request) -> dict[str, Any]:
         ExportError: Embeddings do not fit a precision.
     """
     _require_ours(request.out)
-    data, teacher = load_interactions(request.data), open_run(request.teacher)
-    teacher.require_same_data(data)
+    data = load_interactions(request.data)
+    teacher = open_run(request.teacher, data)
     request.plan.require_below(teacher.dim)
     jobs = request.plan.jobs()
     others = _open_others(request.runs, data, teacher, set(jobs))
-    runs = request.out / RUNS_FOLDER
-    students = train_students(jobs, request.data, data, teacher, runs, processes=request.jobs)
+    students = train_all(jobs, request.data, request.out / RUNS_FOLDER, request.teacher, processes=request.jobs)
     dims = sorted({*request.plan.dims, *(run.dim for run in others)})
     candidates, notes = measure_candidates(
         replace(request.plan, dims=tuple(dims)),
@@ -107,8 +106,7 @@ def _require_ours(out: Path) -> None:
 def _open_others(paths: tuple[Path, ...], data: Interactions, teacher: Run, taken: set[str]) -> list[Run]:
     others = []
     for path in paths:
-        run = open_run(path)
-        run.require_same_data(data)
+        run = open_run(path, data)
         if run.dim >= teacher.dim:
             raise SettingError(f"run: {path} has dimension {run.dim}, must be below the teacher's {teacher.dim}")
         if path.name in taken or path.name in RESERVED:

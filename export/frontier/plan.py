@@ -10,7 +10,7 @@ from distill.backbones import BACKBONES
 from distill.errors import SettingError
 from distill.evaluation.baselines import BASELINES
 from distill.methods.composition import parse_method
-from distill.training.job import Job, training_options
+from distill.training.job import Job, build_job
 from export.build.precision import PRECISIONS
 
 DEFAULT_METHODS = ("scratch", "fd", "freqd", "ce", "freqd+ce", "ce+rcekd")
@@ -65,9 +65,7 @@ class Plan:
     def jobs(self) -> dict[str, Job]:
         """Run name → what to train."""
         return {
-            f"{method}-d{dim}": Job(
-                self.backbone, method, dim, options=training_options(self.backbone, method, **self.training)
-            )
+            f"{method}-d{dim}": build_job(method, {**self.training, "dim": dim}, backbone=self.backbone)
             for dim in self.dims
             for method in self.methods
         }

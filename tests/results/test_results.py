@@ -14,7 +14,7 @@ from distill.data.synthetic import SyntheticOptions, synthesize
 from distill.errors import SettingError
 from results.cells import Cell, read_cell, winning_trial, write_cell
 from results.plan import Plan, load_plan, num_trials
-from results.runner import build_job
+from results.runner import job_of
 from results.summary import render_summary
 from results.tables import render_study
 
@@ -216,8 +216,8 @@ def test_options_of_a_trial_win_over_the_studys_and_the_plans(tmp_path: Path) ->
     text = PLAN.replace("\ndim = 4", "\ndim = 4\ntraining = { epochs = 9, weight_decay = 0.5 }\ntrials = 1")
     (tmp_path / "plan.toml").write_text(text)
     plan = load_plan(tmp_path / "plan.toml")
-    first = build_job(plan, Cell(plan.studies[0], "best", 4, 0, 3)).options
-    second = build_job(plan, Cell(plan.studies[0], "best", 4, 1, 3)).options
+    first = job_of(plan, Cell(plan.studies[0], "best", 4, 0, 3)).options
+    second = job_of(plan, Cell(plan.studies[0], "best", 4, 1, 3)).options
     assert (first.epochs, first.patience, first.weight_decay, first.seed) == (9, 4, 0.5, 3)
     assert second.weight_decay == 1e-4
     assert first.learning_rate == 5e-3, "the method's own default"
@@ -233,7 +233,7 @@ def test_every_job_of_our_own_plan_can_be_built_and_budgets_are_equal() -> None:
             for name in names:
                 count = num_trials(plan, study, name)
                 counts[plan.contestants[name].every_trial].add(count)
-                jobs = [build_job(plan, Cell(study, name, dim, trial, 0)) for trial in range(count)]
+                jobs = [job_of(plan, Cell(study, name, dim, trial, 0)) for trial in range(count)]
                 assert all(job.options.patience >= plan.training["patience"] for job in jobs)
                 assert len({repr(job) for job in jobs}) == count, f"{name} tries something twice"
         assert all(len(found) <= 1 for found in counts.values()), f"{study.name}: budgets differ"

@@ -1,1 +1,1 @@
-"""Sweeps: many runs of one method, each with other settings, and which of them is best on validation."""
+"""Sweeps: many runs of one method, each with other settings, of which validation says the best."""

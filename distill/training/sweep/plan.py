@@ -1,29 +1,25 @@
-"""One sweep in full: what is trained, what is varied, and from sampled values to a job or a command line.
+"""What a sweep trains: what its trials have in common, and the axes along which they differ.
 
-What a sweep varies: ranges of numbers and lists of choices, read from the user's words and checked by name.
+Axes are read from the user's words and checked by name:
 
-alpha=0:1                        any number between the two
-distillation_weight=log:0.01:10  the same, drawn evenly on a logarithmic scale
-projector=linear,mlp             one of these
+    alpha=0:1                        any number between the two
+    distillation_weight=log:0.01:10  the same, drawn evenly on a logarithmic scale
+    projector=linear,mlp             one of these
 """
 
 from __future__ import annotations
 
 import math
-import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distill.backbones import BACKBONES
 from distill.errors import SettingError
-from distill.methods.composition import build_method_settings, parse_method
-from distill.settings import build_settings
-from distill.training.job import RANDOM, Job, training_options
-from distill.training.trainer import TrainingOptions
+from distill.methods.composition import parse_method
+from distill.training.job import STUDENT_SETTINGS, TRAINING_SETTINGS, Job, build_job, command_line
 
 Value = str | int | float
 
@@ -31,19 +27,8 @@ FIXED_OPTIONS = ("max_seconds", "seed", "device", "threads", "tensorboard")
 """Training options that are the same in every trial, or no business of the result."""
 DIGITS = 4
 """Significant digits of a number that is tried: what is printed is what was trained, to the last bit."""
-
-
-@dataclass(frozen=True)
-class StudentSettings:
-    """What a sweep may vary of the student itself.
-
-    Attributes:
-        dim: d_s.
-        start: Where it starts, as in `Job`.
-    """
-
-    dim: int = 20
-    start: str = RANDOM
+DIM = 20
+"""d_s where it is neither varied nor fixed."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +36,6 @@ class Range:
     """Numbers between two ends, both included.
 
     Attributes:
-        name: Of the setting.
-        low: Lower end.
-        high: Upper end.
         log: Whether numbers are spread evenly on a logarithmic scale.
         integer: Whether only whole numbers fit the setting.
     """
@@ -71,12 +53,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Choice:
-    """A list of values.
-
-    Attributes:
-        name: Of the setting.
-        values: As the user wrote them.
-    """
+    """A list of values, as the user wrote them."""
 
     name: str
     values: tuple[str, ...]
@@ -103,8 +80,8 @@ def sweepable(method: str) -> dict[str, str]:
 
     In a composition a setting can also be named "part.setting".
     """
-    known = {"dim": "int", "start": "str"} if needs_teacher(method) else {"dim": "int"}
-    known |= {field.name: str(field.type) for field in fields(TrainingOptions) if field.name not in FIXED_OPTIONS}
+    known = {name: kind for name, kind in STUDENT_SETTINGS.items() if name != "start" or needs_teacher(method)}
+    known |= {name: kind for name, kind in TRAINING_SETTINGS.items() if name not in FIXED_OPTIONS}
     parts = method.split("+")
     for part, kind in zip(parts, parse_method(method), strict=True):
         own = {field.name: str(field.type) for field in fields(kind.Settings)}
@@ -142,23 +119,18 @@ def parse_space(ranges: Sequence[str], choices: Sequence[str], method: str) -> t
     return tuple(axes)
 
 
-def parse_pairs(texts: Sequence[str], known: Collection[str], owner: str) -> dict[str, str]:
-    """Read "NAME=VALUE" pairs.
-
-    Raises:
-        SettingError: A pair has no value, or a name is not known.
-    """
-    return dict(_split(text, known, owner) for text in texts)
-
-
-def _split(text: str, known: Collection[str], owner: str) -> tuple[str, str]:
+def _split(text: str, known: Mapping[str, str], method: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     name = name.strip().replace("-", "_")
     if not separator or not value:
         raise SettingError(f"{text}: has no value; write NAME=…")
-    if name not in known:
-        raise SettingError(f"{name}: '{owner}' has no such setting; it has {', '.join(known) or 'none'}")
+    _require_known(name, known, method)
     return name, value
+
+
+def _require_known(name: str, known: Mapping[str, str], method: str) -> None:
+    if name not in known:
+        raise SettingError(f"{name}: '{method}' has no such setting; it has {', '.join(known)}")
 
 
 def _parse_range(name: str, text: str, known: Mapping[str, str]) -> Range:
@@ -186,10 +158,6 @@ def _parse_choice(name: str, text: str) -> Choice:
     return Choice(name, values)
 
 
-FLAGS = {"learning_rate": "--lr"}
-"""Training options whose flag on the command line is not their name."""
-
-
 @dataclass(frozen=True)
 class Plan:
     """What every trial of a sweep has in common.
@@ -199,9 +167,9 @@ class Plan:
         teacher: The teacher's run, or None for a method without one.
         method: A method or a composition.
         backbone: Name in `BACKBONES`.
-        backbone_settings: Setting → value.
+        backbone_settings: Name → value, as the user wrote them.
         axes: What is varied.
-        fixed: Setting → value of what is not varied and not at its default.
+        fixed: Name → value of what is not varied and not at its default.
         seed: Of every trial's training, and of the draws of settings.
         max_seconds: Of training a trial; None for no limit.
         device: Where trials run; changes no setting.
@@ -236,73 +204,28 @@ class Plan:
         Raises:
             SettingError: A value does not fit its setting, or a setting is both varied and fixed.
         """
-        for axis in self.axes:
-            if axis.name in self.fixed:
-                raise SettingError(f"{axis.name}: is varied already; do not fix it by --set")
+        for name in self.fixed:
+            _require_known(name, sweepable(self.method), self.method)
+            if name in {axis.name for axis in self.axes}:
+                raise SettingError(f"{name}: is varied already; do not fix it by --set")
         first = {axis.name: grid_points(axis, 2)[0] for axis in self.axes}
         for axis in self.axes:
             for value in grid_points(axis, 2):
                 self.build_job({**first, axis.name: value})
 
     def build_job(self, values: Mapping[str, Value]) -> Job:
-        """The job of a trial.
-
-        Args:
-            values: One value an axis.
+        """The job of a trial, from one value an axis.
 
         Raises:
             SettingError: A value does not fit its setting.
         """
-        student, options, settings = self._sort(values)
-        typed = build_settings(TrainingOptions, options, "training")
-        built = build_settings(StudentSettings, student, "student")
-        return Job(
-            self.backbone,
-            self.method,
-            built.dim,
-            build_method_settings(self.method, settings),
-            training_options(
-                self.backbone,
-                self.method,
-                **{name: getattr(typed, name) for name in options},
-                seed=self.seed,
-                device=self.device,
-                max_seconds=self.max_seconds,
-            ),
-            built.start,
-            build_settings(BACKBONES[self.backbone].Settings, self.backbone_settings, self.backbone),
-        )
-
-    def command(self, values: Mapping[str, Value], out: str) -> str:
-        """The command line that trains what `build_job` describes."""
-        student, options, settings = self._sort(values)
-        verb = "train" if self.teacher is None else "distill"
-        words = ["lowpass", verb, str(self.data), "--out", out]
-        if self.teacher is not None:
-            words += ["--teacher", str(self.teacher), "--method", self.method]
-        words += ["--backbone", self.backbone, "--dim", str(student.get("dim", StudentSettings.dim))]
-        if student.get("start", RANDOM) != RANDOM:
-            words += ["--start", str(student["start"])]
         common = {"seed": self.seed, "device": self.device, "max_seconds": self.max_seconds}
-        for name, value in {**options, **common}.items():
-            if value is not None:
-                words += [FLAGS.get(name, f"--{name.replace('_', '-')}"), str(value)]
-        for name, text in self.backbone_settings.items():
-            words += ["--backbone-set", f"{name}={text}"]
-        for name, value in settings.items():
-            words += ["--set", f"{name}={value}"]
-        return shlex.join(words)
+        given = {"dim": DIM, **self.fixed, **values, **common}
+        return build_job(self.method, given, backbone=self.backbone, backbone_settings=self.backbone_settings)
 
-    def _sort(self, values: Mapping[str, Value]) -> tuple[dict[str, Value], dict[str, Value], dict[str, Value]]:
-        """Settings of the student, training options, settings of the method."""
-        given: dict[str, Value] = {**self.fixed, **values}
-        of_student = {field.name for field in fields(StudentSettings)}
-        of_training = {field.name for field in fields(TrainingOptions)}
-        return (
-            {name: value for name, value in given.items() if name in of_student},
-            {name: value for name, value in given.items() if name in of_training},
-            {name: value for name, value in given.items() if name not in of_student | of_training},
-        )
+    def command(self, values: Mapping[str, Value], out: Path) -> str:
+        """The command line that trains what `build_job` describes."""
+        return command_line(self.build_job(values), self.data, out, self.teacher)
 
 
 def _plain(value: Any) -> Any:

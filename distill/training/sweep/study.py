@@ -8,8 +8,6 @@ The directory of a sweep holds
 
 This process alone draws settings and writes the journal, and a lock keeps a second sweep out of the directory. So
 a trial that the journal calls running when a sweep starts is one that was cut off: it is taken up again.
-
-What a sweep found: `sweep.json`, the table of the best trials, and the command that trains the best one again.
 """
 
 from __future__ import annotations
@@ -36,8 +34,8 @@ from tqdm import tqdm
 from distill.errors import RunError, SettingError
 from distill.run import METRICS_FILE
 from distill.storage import write_file
+from distill.training.runner import Children, Outcome, Training
 from distill.training.sweep.plan import Axis, Choice, Plan, Value, grid_points
-from distill.training.sweep.trials import Outcome, Trial, Workers
 
 OBJECTIVE = "Recall@20"
 """Of the validation report, mean over users with relevant items."""
@@ -101,9 +99,9 @@ def run_sweep(
 
     Args:
         study: From `open_study`.
-        plan: What is swept.
+        plan: The same.
         out: The sweep's directory.
-        budget: How much.
+        budget: How much is tried.
         ended: Called after each trial that ended.
         progress: Show a bar where somebody looks.
 
@@ -111,20 +109,21 @@ def run_sweep(
         SettingError: The first trials all failed.
     """
     total = min(budget.trials, len(study.trials)) if budget.grid_points else budget.trials
-    waiting = deque(_take_up_cut_off(study, plan, out))
+    waiting = deque(_take_up_cut_off(study, plan))
     killed: set[int] = set()
     ended_before = len(study.get_trials(deepcopy=False, states=ENDED))
     bar = tqdm(total=total, initial=ended_before, desc="sweeping", unit="trial", disable=None if progress else True)
-    with Workers(budget.jobs) as workers, bar:
+    with Children[int](budget.jobs) as children, bar:
         while True:
-            while not workers.full and (waiting or _count_started(study) < total):
-                workers.start(waiting.popleft() if waiting else _draw(study, plan, out))
-            if not workers.busy:
+            while not children.full and (waiting or _count_started(study) < total):
+                number = waiting.popleft() if waiting else _draw(study, plan)
+                children.start(number, _training(study.trials[number], plan, out))
+            if not children.busy:
                 break
-            for outcome in workers.wait():
-                if outcome.killed and outcome.trial.number not in killed:
-                    killed.add(outcome.trial.number)
-                    waiting.append(outcome.trial)
+            for outcome in children.wait():
+                if outcome.status == "killed" and outcome.key not in killed:
+                    killed.add(outcome.key)
+                    waiting.append(outcome.key)
                     continue
                 _record(study, out, outcome)
                 bar.update()
@@ -160,15 +159,14 @@ def read_error(out: Path, number: int) -> str:
     return lines[-1] if lines else "cut off before it had settings"
 
 
-def _draw(study: Study, plan: Plan, out: Path) -> Trial:
-    """The next trial: from the grid where one is queued, else from the sampler."""
-    drawn = study.ask({axis.name: _distribution(axis) for axis in plan.axes})
-    return _build_trial(plan, out, study.trials[drawn.number])
+def _draw(study: Study, plan: Plan) -> int:
+    """The number of the next trial: from the grid where one is queued, else from the sampler."""
+    return study.ask({axis.name: _distribution(axis) for axis in plan.axes}).number
 
 
-def _build_trial(plan: Plan, out: Path, trial: FrozenTrial) -> Trial:
+def _training(trial: FrozenTrial, plan: Plan, out: Path) -> Training:
     job = plan.build_job(sampled_values(plan.axes, trial))
-    return Trial(trial.number, job, plan.data, plan.teacher, run_path(out, trial.number))
+    return Training(job, plan.data, run_path(out, trial.number), plan.teacher)
 
 
 def _distribution(axis: Axis) -> BaseDistribution:
@@ -188,12 +186,12 @@ def _enqueue_grid(study: Study, axes: tuple[Axis, ...], points: int) -> None:
         study.enqueue_trial(dict(zip((axis.name for axis in axes), values, strict=True)))
 
 
-def _take_up_cut_off(study: Study, plan: Plan, out: Path) -> list[Trial]:
-    """Trials that were running when an earlier sitting ended."""
+def _take_up_cut_off(study: Study, plan: Plan) -> list[int]:
+    """Numbers of the trials that were running when an earlier sitting ended."""
     taken = []
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if {axis.name for axis in plan.axes} <= set(trial.params):
-            taken.append(_build_trial(plan, out, trial))
+            taken.append(trial.number)
         else:
             study.tell(trial.number, state=TrialState.FAIL)
     return taken
@@ -208,12 +206,12 @@ def _best(study: Study) -> str:
     return f"{max(values):.4f}" if values else "–"
 
 
-def _record(study: Study, out: Path, outcome: Outcome) -> None:
-    if outcome.error is not None:
-        write_file(outcome.trial.out / ERROR_FILE, outcome.error.encode())
-        study.tell(outcome.trial.number, state=TrialState.FAIL)
+def _record(study: Study, out: Path, outcome: Outcome[int]) -> None:
+    if outcome.status != "done":
+        write_file(run_path(out, outcome.key) / ERROR_FILE, outcome.error.encode())
+        study.tell(outcome.key, state=TrialState.FAIL)
         return
-    study.tell(outcome.trial.number, read_metrics(out, outcome.trial.number)["validation"][OBJECTIVE])
+    study.tell(outcome.key, read_metrics(out, outcome.key)["validation"][OBJECTIVE])
 
 
 def _require_success(study: Study, out: Path, failures: int) -> None:
@@ -238,18 +236,11 @@ def _require_same(study: Study, settings: Mapping[str, Any], out: Path) -> None:
         )
 
 
-SHOWN_TRIALS = 10
 CONVENTION = "validation, mean over users with relevant items"
 
 
 def summarize(study: Study, plan: Plan, out: Path, data_name: str) -> dict[str, Any]:
     """Everything a sweep knows so far, ready for JSON.
-
-    Args:
-        study: Its trials.
-        plan: What was swept.
-        out: The sweep's directory.
-        data_name: Of the data set.
 
     Returns:
         "data", "objective", what `Plan.describe` says, "trials" in order, "best" (a trial) and the "command" that
@@ -264,26 +255,8 @@ def summarize(study: Study, plan: Plan, out: Path, data_name: str) -> dict[str, 
         **plan.describe(),
         "trials": trials,
         "best": best,
-        "command": None if best is None else plan.command(best["settings"], str(out / "best")),
+        "command": None if best is None else plan.command(best["settings"], out / "best"),
     }
-
-
-def render_summary(summary: Mapping[str, Any]) -> str:
-    """The best trials as a Markdown table, what failed, and the command."""
-    names = [axis["name"] for axis in summary["space"]]
-    header = ["trial", *names, f"validation {OBJECTIVE}", "best epoch", "training s"]
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    finished = [trial for trial in summary["trials"] if trial["value"] is not None]
-    for trial in sorted(finished, key=lambda trial: -trial["value"])[:SHOWN_TRIALS]:
-        cells = [str(trial["number"]), *(str(trial["settings"][name]) for name in names)]
-        cells += [f"{trial['value']:.4f}", str(trial["best_epoch"]), f"{trial['seconds']:g}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    failed = [trial for trial in summary["trials"] if trial["value"] is None]
-    if failed:
-        lines += ["", f"{len(failed)} of {len(summary['trials'])} trials failed:"]
-        lines += [f"  trial {trial['number']}: {trial['error']}" for trial in failed[:SHOWN_TRIALS]]
-    lines += ["", "the best, trained again:", f"  {summary['command']}"]
-    return "\n".join(lines)
 
 
 def _describe(trial: FrozenTrial, plan: Plan, out: Path) -> dict[str, Any]:

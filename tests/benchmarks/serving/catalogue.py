@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from distill.data.interactions import Interactions
 from distill.run import open_run
-from distill.training.job import Job, run_job, training_options
+from distill.training.job import Job, build_job, run_job
 from distill.training.trainer import TrainingOptions
 from export.build.publish import ExportOptions, export_run
 from export.bundle.repository import ModelRepository
@@ -27,8 +27,8 @@ def publish_pair(data: Interactions, folder: Path) -> ModelRepository:
     repository = ModelRepository(folder / "models")
     teacher = folder / "teacher"
     run_job(Job(dim=TEACHER_DIM, options=TrainingOptions(epochs=EPOCHS, learning_rate=5e-3)), data, teacher)
-    options = training_options("bprmf", "ce", epochs=EPOCHS)
-    run_job(Job(method="ce", dim=STUDENT_DIM, options=options), data, folder / "student", teacher=open_run(teacher))
+    job = build_job("ce", {"dim": STUDENT_DIM, "epochs": EPOCHS})
+    run_job(job, data, folder / "student", teacher=open_run(teacher))
     for name in ("student", "student", "teacher"):
         export_run(open_run(folder / name), data, repository, name, ExportOptions(label="stable", ann_recall=0.99))
     return repository

@@ -62,7 +62,7 @@ def test_a_sweep_leaves_runs_that_other_commands_read(road: Path, capsys: pytest
         assert run.config["method_settings"]["alpha"] == trial["settings"]["alpha"]
         assert run.config["training"]["learning_rate"] == trial["settings"]["learning_rate"]
         assert run.metrics["validation"]["Recall@20"] == trial["value"]
-    assert lowpass.main(["compare", *runs]) == 0
+    assert lowpass.main(["evaluate", *runs]) == 0
     assert capsys.readouterr().out.count("freqd bipartite") == 2
 
 
@@ -84,7 +84,8 @@ def test_repeating_a_finished_sweep_prints_it_again(road: Path, capsys: pytest.C
     assert json.loads(capsys.readouterr().out) == read_summary(road)
     assert lowpass.main(arguments(road)) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("| trial | alpha | learning_rate | dim | validation Recall@20 | best epoch |")
+    header = [cell.strip() for cell in printed.splitlines()[0].strip("|").split("|")]
+    assert header == ["trial", "alpha", "learning_rate", "dim", "validation Recall@20", "best epoch", "training s"]
     assert read_summary(road)["command"] in printed
 
 

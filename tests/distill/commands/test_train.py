@@ -1,49 +1,17 @@
-"""The offline road through the command line, on invented data: train → distill → evaluate → compare."""
+"""Training through the command line, on invented data: train → distill."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import lowpass
 from distill.data.interactions import save_interactions
-from distill.data.synthetic import SyntheticOptions, synthesize
 from distill.run import open_run
+from tests.distill.commands.words import QUICK, distill_words, read_error, read_json
 from tests.distill.toy import build_interactions
-
-QUICK = ("--epochs", "4", "--eval-every", "2", "--patience", "4", "--batch-size", "256", "--lr", "0.01")
-
-
-@pytest.fixture(scope="module")
-def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data, a teacher and a student."""
-    folder = tmp_path_factory.mktemp("road")
-    data = synthesize(SyntheticOptions(num_users=60, num_items=50, num_clusters=6, mean_interactions=10))
-    save_interactions(data, folder / "data")
-    assert lowpass.main(["train", str(folder / "data"), "--out", str(folder / "teacher"), "--dim", "12", *QUICK]) == 0
-    assert lowpass.main(distill_arguments(folder, folder / "student")) == 0
-    return folder
-
-
-def distill_arguments(road: Path, out: Path, *more: str) -> list[str]:
-    teacher = str(road / "teacher")
-    return ["distill", str(road / "data"), "--teacher", teacher, "--out", str(out), "--dim", "4", *QUICK, *more]
-
-
-def read_json(capsys: pytest.CaptureFixture[str]) -> Any:
-    return json.loads(capsys.readouterr().out)
-
-
-def read_error(capsys: pytest.CaptureFixture[str]) -> str:
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("lowpass: error: ")
-    assert captured.err.count("\n") == 1
-    return captured.err
 
 
 def test_train_and_distill_leave_runs_with_a_curve(road: Path) -> None:
@@ -59,7 +27,7 @@ def test_train_and_distill_leave_runs_with_a_curve(road: Path) -> None:
 def test_options_reach_the_method(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--variant", "cooccurrence", "--projector", "mlp", "--loss", "l2", "--coefficients", "1,-0.5,0.25"]
     options += ["--order", "filter-first", "--neighbors", "3", "--keep-prob", "0.8", "--weight", "0.1", "--reference"]
-    assert lowpass.main(distill_arguments(road, tmp_path / "run", *options, "--json")) == 0
+    assert lowpass.main(distill_words(road, tmp_path / "run", *options, "--json")) == 0
     answer = read_json(capsys)
     assert answer["run"] == str(tmp_path / "run")
     assert answer["test"] == open_run(tmp_path / "run").metrics["test"]
@@ -88,61 +56,20 @@ def test_tensorboard_gets_event_files(road: Path, tmp_path: Path) -> None:
     assert [path.stat().st_size > 100 for path in events.iterdir()] == [True]
 
 
-def test_evaluate_answers_as_json_under_the_asked_convention(road: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = open_run(road / "student")
-    arguments = ["evaluate", str(road / "student"), "--data", str(road / "data"), "--json"]
-    assert lowpass.main(arguments) == 0
-    assert read_json(capsys) == {"run": str(road / "student"), **run.metrics["test"]}
-    assert lowpass.main([*arguments, "--average", "all", "--split", "validation", "-k", "10", "-k", "20"]) == 0
-    assert read_json(capsys) == {"run": str(road / "student"), **run.metrics["validation_all_users"]}
-    assert lowpass.main(arguments[:-1]) == 0
-    assert f"Recall@20      {run.metrics['test']['Recall@20']:.4f}" in capsys.readouterr().out
-
-
-def test_saved_reports_never_replace_those_of_another_convention(
-    road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert lowpass.main(distill_arguments(road, tmp_path / "run")) == 0
-    before = open_run(tmp_path / "run").metrics
-    arguments = ["evaluate", str(tmp_path / "run"), "--data", str(road / "data"), "--save"]
-    assert lowpass.main([*arguments, "-k", "5"]) == 0
-    assert lowpass.main([*arguments, "--mask", "train+validation", "--average", "all"]) == 0
-    after = open_run(tmp_path / "run").metrics
-    assert {name: after["test"][name] for name in before["test"]} == before["test"]
-    assert after["test"]["Recall@5"] <= after["test"]["Recall@10"]
-    assert after["test_all_users"] == before["test_all_users"]
-    assert "train+validation items masked" in after["test_validation_masked_all_users"]["convention"]
-    assert lowpass.main(["compare", str(tmp_path / "run")]) == 0
-
-
-def test_compare_tables_answers_and_draws(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert lowpass.main(distill_arguments(road, tmp_path / "seed-1", "--seed", "1")) == 0
-    capsys.readouterr()
-    runs = [str(road / "teacher"), str(road / "student"), str(tmp_path / "seed-1")]
-    assert lowpass.main(["compare", *runs, "--plot", str(tmp_path / "curves.png")]) == 0
-    table = capsys.readouterr().out.splitlines()
-    assert [line.split("|")[1].split()[0] for line in table[2:]] == ["scratch", "freqd"]
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert lowpass.main(["compare", *runs, "--average", "all", "--json"]) == 0
-    teacher, student = read_json(capsys)["runs"]
-    values = [open_run(Path(path)).metrics["test_all_users"]["Recall@20"] for path in runs]
-    assert teacher["test Recall@20"] == {"mean": values[0], "std": 0.0}
-    assert student["test Recall@20"] == pytest.approx({"mean": np.mean(values[1:]), "std": np.std(values[1:], ddof=1)})
-
-
-def test_import_teacher_makes_a_run_that_distill_accepts(
+def test_embeddings_from_outside_make_a_run_that_distill_accepts(
     road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     teacher = open_run(road / "teacher")
     np.save(tmp_path / "users.npy", teacher.user_embeddings)
     np.save(tmp_path / "items.npy", teacher.item_embeddings)
-    arguments = ["import-teacher", str(road / "data"), "--users", str(tmp_path / "users.npy")]
-    arguments += ["--items", str(tmp_path / "items.npy"), "--name", "mine"]
+    files = [str(tmp_path / name) for name in ("users.npy", "items.npy")]
+    arguments = ["train", str(road / "data"), "--from-embeddings", *files, "--name", "mine"]
     assert lowpass.main([*arguments, "--out", str(tmp_path / "teacher"), "--json"]) == 0
     assert read_json(capsys)["test"] == teacher.metrics["test"]
+    assert open_run(tmp_path / "teacher").config["backbone"] == "mine"
     assert lowpass.main([*arguments, "--out", str(tmp_path / "again")]) == 0
     assert f"Recall@20 {teacher.metrics['test']['Recall@20']:.4f}" in capsys.readouterr().out
-    student = distill_arguments(road, tmp_path / "student")
+    student = distill_words(road, tmp_path / "student")
     student[student.index("--teacher") + 1] = str(tmp_path / "teacher")
     assert lowpass.main(student) == 0
     np.testing.assert_array_equal(
@@ -150,14 +77,34 @@ def test_import_teacher_makes_a_run_that_distill_accepts(
     )
 
 
-def test_import_teacher_works_on_data_without_a_test_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_embeddings_from_outside_work_on_data_without_a_test_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save_interactions(build_interactions((3, 21), [(0, 0), (1, 1), (2, 2)]), tmp_path / "data")
     for name, size in (("users", 3), ("items", 21)):
         np.save(tmp_path / f"{name}.npy", np.ones((size, 2)))
-    arguments = ["import-teacher", str(tmp_path / "data"), "--users", str(tmp_path / "users.npy")]
-    assert lowpass.main([*arguments, "--items", str(tmp_path / "items.npy"), "--out", str(tmp_path / "run")]) == 0
+    files = [str(tmp_path / name) for name in ("users.npy", "items.npy")]
+    arguments = ["train", str(tmp_path / "data"), "--from-embeddings", *files]
+    assert lowpass.main([*arguments, "--out", str(tmp_path / "run")]) == 0
     assert capsys.readouterr().out == f"run {tmp_path / 'run'}: 3 users, 21 items\n"
-    assert lowpass.main(["compare", str(tmp_path / "run"), "--plot", str(tmp_path / "p.png")]) == 0
+    assert lowpass.main(["evaluate", str(tmp_path / "run"), "--plot", str(tmp_path / "p.png")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--from-embeddings", "u.npy", "i.npy", "--epochs", "3"], "--epochs means nothing with --from-embeddings"),
+        (["--from-embeddings", "u.npy", "i.npy", "--dim", "64"], "--dim means nothing with --from-embeddings"),
+        (["--from-embeddings", "u.npy", "i.npy", "--resume"], "--resume means nothing with --from-embeddings"),
+        (["--name", "mine"], "--name is recorded for --from-embeddings"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(
+    road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert lowpass.main(["train", str(road / "data"), "--out", str(tmp_path / "run"), *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -169,13 +116,8 @@ def test_import_teacher_works_on_data_without_a_test_split(tmp_path: Path, capsy
         (["train", "{road}/data", "--out", "{new}", "--lr", "0"], "learning_rate"),
         (["train", "{road}/data", "--out", "{new}", "--device", "abacus"], "'abacus' is not a device"),
         (["distill", "{road}/data", "--teacher", "{road}/data", "--out", "{new}"], "no finished run there"),
-        (["distill", "{road}/data", "--teacher", "{road}/teacher", "--out", "{new}", "--alpha", "2"], "alpha"),
-        (["evaluate", "{road}/student", "--data", "{road}/data", "-k", "51"], "51 exceeds the 50 items"),
-        (
-            ["evaluate", "{road}/student", "--data", "{road}/data", "--split=validation", "--mask=train+validation"],
-            "hides the very items",
-        ),
-        (["compare", "{road}/data"], "no finished run there"),
+        (["distill", "{road}/data", "--teacher", "{road}/teacher", "--out", "{new}", "--method", "freqd",
+          "--alpha", "2"], "alpha: 2.0 is outside [0, 1]"),
     ],
 )  # fmt: skip
 def test_bad_input_is_the_users_fault_in_one_line(
@@ -193,7 +135,6 @@ def test_bad_input_is_the_users_fault_in_one_line(
         ["train", "data", "--out", "x", "--dim", "0"],
         ["distill", "data", "--teacher", "t", "--out", "x", "--method", "scratch"],
         ["distill", "data", "--teacher", "t", "--out", "x", "--set", "alpha"],
-        ["compare"],
     ],
 )
 def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
@@ -215,15 +156,15 @@ def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str], arguments: list
 def test_a_setting_that_does_not_fit_is_named(
     road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], named: str
 ) -> None:
-    assert lowpass.main(distill_arguments(road, tmp_path / "run", *options)) == 2
+    assert lowpass.main(distill_words(road, tmp_path / "run", *options)) == 2
     assert named in read_error(capsys)
 
 
 def test_stages_start_a_composition_from_a_run(road: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    assert lowpass.main(distill_arguments(road, first, "--method", "ce", "--start", "svd", "--set", "num-top=5")) == 0
+    assert lowpass.main(distill_words(road, first, "--method", "ce", "--start", "svd", "--set", "num-top=5")) == 0
     options = ["--method", "freqd+ce", "--start", str(first), "--set", "ce.num-top=7", "--max-seconds", "0.001"]
-    assert lowpass.main(distill_arguments(road, second, *options)) == 0
+    assert lowpass.main(distill_words(road, second, *options)) == 0
     one, two = open_run(first), open_run(second)
     assert (one.config["start"], one.config["method_settings"]["num_top"]) == ("svd", 5)
     assert (two.config["start"], two.config["method_settings"]["ce"]["num_top"]) == (str(first), 7)
@@ -231,9 +172,12 @@ def test_stages_start_a_composition_from_a_run(road: Path, tmp_path: Path) -> No
     assert two.metrics["training"]["epochs"] == 2, "out of time after the first evaluation"
 
 
-def test_the_recommended_recipe_is_a_flag(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--recommended", "--set", "num-top=5", "--backbone", "lpmf", "--backbone-set", "alpha=0.2"]
-    assert lowpass.main(distill_arguments(road, tmp_path / "run", *options)) == 0
+def test_the_default_is_the_recipe_that_the_evidence_finds_best(
+    road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--set", "num-top=5", "--backbone", "lpmf", "--backbone-set", "alpha=0.2"]
+    words = ["distill", str(road / "data"), "--teacher", str(road / "teacher"), "--out", str(tmp_path / "run")]
+    assert lowpass.main([*words, "--dim", "4", *QUICK, *options]) == 0
     config = open_run(tmp_path / "run").config
     assert (config["backbone"], config["backbone_settings"]) == ("lpmf", {"alpha": 0.2})
     assert config["method"] == "ce+rcekd"
@@ -241,14 +185,5 @@ def test_the_recommended_recipe_is_a_flag(road: Path, tmp_path: Path, capsys: py
     assert (parts["ce"]["num_top"], parts["rcekd"]["num_top"], parts["ce"]["hide_train"]) == (5, 5, True)
     assert (parts["ce"]["distillation_weight"], parts["rcekd"]["distillation_weight"]) == (1.0, 1.0)
     capsys.readouterr()
-    assert lowpass.main(distill_arguments(road, tmp_path / "other", "--recommended", "--method", "fd")) == 2
-    assert "--recommended chooses --method" in capsys.readouterr().err
-
-
-def test_methods_are_listed_with_their_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    assert lowpass.main(["methods", "--json"]) == 0
-    found = read_json(capsys)["methods"]
-    assert found["ce"]["settings"]["num_top"] == 100
-    assert found["ce"]["training"]["learning_rate"] == 0.005
-    assert lowpass.main(["methods"]) == 0
-    assert "freqd      FreqD: feature distillation through a low-pass" in capsys.readouterr().out
+    assert lowpass.main(["distill", "--help"]) == 0
+    assert "[default: ce+rcekd]" in " ".join(capsys.readouterr().out.split())

@@ -15,8 +15,7 @@ import torch
 
 from distill.data.interactions import Interactions, save_interactions
 from distill.report.material import Frontier, FrontierPoint, Material, gather
-from distill.run import Run, open_run, write_run
-from distill.training.job import features_fingerprint
+from distill.run import Run, features_fingerprint, open_run, write_run
 from distill.training.trainer import final_reports
 from tests.distill.toy import build_random
 

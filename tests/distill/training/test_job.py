@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import replace
+import shlex
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 import distill.training.checkpoint
 import distill.training.trainer
+from distill.commands.train import distill as distill_command
 from distill.data.interactions import Interactions
 from distill.data.synthetic import SyntheticOptions, synthesize
 from distill.errors import RunError, SettingError
@@ -21,7 +23,8 @@ from distill.evaluation.evaluate import Protocol, evaluate
 from distill.methods.freqd import FreqDSettings
 from distill.run import Run, open_run
 from distill.storage import write_file
-from distill.training.job import Job, describe, run_job
+from distill.training.job import FLAGS, Job, build_job, command_line, describe, run_job
+from distill.training.sweep.plan import sweepable
 from distill.training.trainer import Tracker, TrainingOptions, open_device
 
 OPTIONS = TrainingOptions(epochs=6, batch_size=128, learning_rate=0.01, eval_every=2, patience=6)
@@ -40,7 +43,7 @@ def teacher(data: Interactions, tmp_path_factory: pytest.TempPathFactory) -> Run
     return open_run(path)
 
 
-def build_job(method: str, **changes: Any) -> Job:
+def quick_job(method: str, **changes: Any) -> Job:
     settings = {"freqd": (FREQD,)}.get(method)
     return Job("bprmf", method, 4, settings, replace(OPTIONS, **changes))
 
@@ -74,9 +77,9 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, job: Job, data: Interactions, out
 def test_a_seed_gives_the_same_embeddings_twice(data: Interactions, teacher: Run, tmp_path: Path, method: str) -> None:
     given = None if method == "scratch" else teacher
     for name in ("one", "two"):
-        run_job(build_job(method), data, tmp_path / name, teacher=given)
+        run_job(quick_job(method), data, tmp_path / name, teacher=given)
     assert_same_run(tmp_path / "one", tmp_path / "two")
-    run_job(build_job(method, seed=1), data, tmp_path / "other", teacher=given)
+    run_job(quick_job(method, seed=1), data, tmp_path / "other", teacher=given)
     assert not np.array_equal(open_run(tmp_path / "one").item_embeddings, open_run(tmp_path / "other").item_embeddings)
 
 
@@ -85,11 +88,11 @@ def test_a_resumed_run_ends_where_a_straight_one_does(
     data: Interactions, teacher: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     given = None if method == "scratch" else teacher
-    run_job(build_job(method), data, tmp_path / "straight", teacher=given)
+    run_job(quick_job(method), data, tmp_path / "straight", teacher=given)
     resumed = tmp_path / "resumed"
-    interrupt(monkeypatch, build_job(method), data, resumed, given)
+    interrupt(monkeypatch, quick_job(method), data, resumed, given)
     assert sorted(path.name for path in resumed.iterdir()) == ["checkpoint-3.safetensors", "checkpoint.json"]
-    run_job(build_job(method), data, resumed, teacher=given, resume=True)
+    run_job(quick_job(method), data, resumed, teacher=given, resume=True)
     assert_same_run(tmp_path / "straight", resumed)
     histories = []
     for path in (tmp_path / "straight", resumed):
@@ -103,15 +106,15 @@ def test_a_resumed_run_ends_where_a_straight_one_does(
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        (build_job("scratch", learning_rate=0.02), "'training.learning_rate' was 0.01 and is now 0.02"),
-        (build_job("scratch", seed=5), "'seed' was 0 and is now 5"),
-        (replace(build_job("scratch"), dim=5), "'dim' was 4 and is now 5"),
+        (quick_job("scratch", learning_rate=0.02), "'training.learning_rate' was 0.01 and is now 0.02"),
+        (quick_job("scratch", seed=5), "'seed' was 0 and is now 5"),
+        (replace(quick_job("scratch"), dim=5), "'dim' was 4 and is now 5"),
     ],
 )
 def test_resume_with_other_settings_names_the_setting(
     data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: Job, named: str
 ) -> None:
-    interrupt(monkeypatch, build_job("scratch"), data, tmp_path / "run", None)
+    interrupt(monkeypatch, quick_job("scratch"), data, tmp_path / "run", None)
     with pytest.raises(RunError, match=named):
         run_job(changed, data, tmp_path / "run", resume=True)
 
@@ -119,42 +122,42 @@ def test_resume_with_other_settings_names_the_setting(
 def test_an_unfinished_run_needs_resume_and_resume_needs_a_checkpoint(
     data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupt(monkeypatch, build_job("scratch"), data, tmp_path / "run", None)
+    interrupt(monkeypatch, quick_job("scratch"), data, tmp_path / "run", None)
     with pytest.raises(RunError, match=r"unfinished run is there; continue it with --resume"):
-        run_job(build_job("scratch"), data, tmp_path / "run")
+        run_job(quick_job("scratch"), data, tmp_path / "run")
     with pytest.raises(RunError, match=r"no finished run there"):
         open_run(tmp_path / "run")
     with pytest.raises(RunError, match="no checkpoint to resume from"):
-        run_job(build_job("scratch"), data, tmp_path / "fresh", resume=True)
+        run_job(quick_job("scratch"), data, tmp_path / "fresh", resume=True)
 
 
 def test_a_finished_run_and_a_file_are_never_overwritten(data: Interactions, teacher: Run, tmp_path: Path) -> None:
     before = (teacher.path / "embeddings.safetensors").read_bytes()
     with pytest.raises(RunError, match="a finished run is there"):
-        run_job(build_job("scratch"), data, teacher.path)
+        run_job(quick_job("scratch"), data, teacher.path)
     assert (teacher.path / "embeddings.safetensors").read_bytes() == before
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="is a file"):
-        run_job(build_job("scratch"), data, tmp_path / "file")
+        run_job(quick_job("scratch"), data, tmp_path / "file")
 
 
 @pytest.mark.parametrize("broken", ["checkpoint.json", "checkpoint-3.safetensors"])
 def test_a_broken_checkpoint_is_named(
     data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    interrupt(monkeypatch, build_job("scratch"), data, tmp_path, None)
+    interrupt(monkeypatch, quick_job("scratch"), data, tmp_path, None)
     path = tmp_path / broken
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(RunError, match="unreadable checkpoint"):
-        run_job(build_job("scratch"), data, tmp_path, resume=True)
+        run_job(quick_job("scratch"), data, tmp_path, resume=True)
 
 
 def test_a_crash_between_the_two_files_of_a_checkpoint_leaves_the_old_one(
     data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_job(build_job("scratch"), data, tmp_path / "straight")
+    run_job(quick_job("scratch"), data, tmp_path / "straight")
     out = tmp_path / "crashed"
-    interrupt(monkeypatch, build_job("scratch"), data, out, None)
+    interrupt(monkeypatch, quick_job("scratch"), data, out, None)
 
     def fail_on_json(path: Path, content: bytes) -> None:
         if path.suffix == ".json":
@@ -165,9 +168,9 @@ def test_a_crash_between_the_two_files_of_a_checkpoint_leaves_the_old_one(
         patch.setattr(distill.training.trainer, "CHECKPOINT_SECONDS", -1.0)
         patch.setattr(distill.training.checkpoint, "write_file", fail_on_json)
         with pytest.raises(OSError, match="disk full"):
-            run_job(build_job("scratch"), data, out, resume=True)
+            run_job(quick_job("scratch"), data, out, resume=True)
     assert json.loads((out / "checkpoint.json").read_text())["progress"]["epoch"] == 3
-    run_job(build_job("scratch"), data, out, resume=True)
+    run_job(quick_job("scratch"), data, out, resume=True)
     assert_same_run(tmp_path / "straight", out)
 
 
@@ -190,19 +193,19 @@ def test_a_cosine_schedule_lets_the_learning_rate_fall_to_0(
 
     monkeypatch.setattr(Tracker, "advance", remember)
     monkeypatch.setattr(distill.training.trainer.Trainer, "fit", fit_and_watch)
-    run_job(build_job("scratch", schedule="cosine", epochs=4, patience=4), data, tmp_path / "run")
+    run_job(quick_job("scratch", schedule="cosine", epochs=4, patience=4), data, tmp_path / "run")
     np.testing.assert_allclose(rates, 0.01 * (1 + np.cos(np.pi * np.arange(4) / 4)) / 2)
 
 
 def test_early_stop_honours_patience(data: Interactions, tmp_path: Path) -> None:
     options = {"epochs": 50, "learning_rate": 1e-12, "eval_every": 2, "patience": 5}
-    training = run_job(build_job("scratch", **options), data, tmp_path / "run")["training"]
+    training = run_job(quick_job("scratch", **options), data, tmp_path / "run")["training"]
     assert training["best_epoch"] == 2
     assert training["epochs"] == 2 + 5
 
 
 def test_the_best_epoch_is_kept_not_the_last(data: Interactions, tmp_path: Path) -> None:
-    job = build_job("scratch", epochs=30, learning_rate=0.1, eval_every=1, patience=30)
+    job = quick_job("scratch", epochs=30, learning_rate=0.1, eval_every=1, patience=30)
     metrics = run_job(job, data, tmp_path / "run")
     with (tmp_path / "run" / "history.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
@@ -214,14 +217,14 @@ def test_the_best_epoch_is_kept_not_the_last(data: Interactions, tmp_path: Path)
 def test_a_time_limit_ends_a_training_after_an_evaluation_and_is_in_the_rule(
     data: Interactions, tmp_path: Path
 ) -> None:
-    job = build_job("scratch", epochs=30, eval_every=2, patience=30, max_seconds=1e-6)
+    job = quick_job("scratch", epochs=30, eval_every=2, patience=30, max_seconds=1e-6)
     training = run_job(job, data, tmp_path / "run")["training"]
     assert training["epochs"] == training["best_epoch"] == 2
     assert training["stopping_rule"].endswith("evaluated every 2; at most 1e-06 s of training")
 
 
 def test_metrics_and_config_say_what_was_done(data: Interactions, teacher: Run, tmp_path: Path) -> None:
-    job = build_job("freqd")
+    job = quick_job("freqd")
     returned = run_job(job, data, tmp_path / "run", teacher=teacher)
     run = open_run(tmp_path / "run")
     assert run.metrics == json.loads(json.dumps(returned))
@@ -248,7 +251,7 @@ def test_metrics_and_config_say_what_was_done(data: Interactions, teacher: Run, 
 
 def test_training_learns_more_than_popularity(tmp_path: Path) -> None:
     data = synthesize(SyntheticOptions(num_users=300, num_items=120, num_clusters=8, mean_interactions=20))
-    job = build_job("scratch", epochs=40, batch_size=256, eval_every=5, patience=40)
+    job = quick_job("scratch", epochs=40, batch_size=256, eval_every=5, patience=40)
     metrics = run_job(replace(job, dim=8), data, tmp_path / "run")
     popularity = np.bincount(data.train.indices, minlength=data.num_items).astype(np.float32)[:, None]
     by_popularity = evaluate(np.ones((data.num_users, 1), dtype=np.float32), popularity, data).metrics["NDCG@10"]
@@ -258,7 +261,7 @@ def test_training_learns_more_than_popularity(tmp_path: Path) -> None:
 def test_a_teacher_of_other_data_is_refused(teacher: Run, tmp_path: Path) -> None:
     other = synthesize(SyntheticOptions(num_users=60, num_items=50, num_clusters=6, mean_interactions=10, seed=1))
     with pytest.raises(RunError, match="fingerprint is not that of data set 'synthetic'"):
-        run_job(build_job("freqd"), other, tmp_path / "run", teacher=teacher)
+        run_job(quick_job("freqd"), other, tmp_path / "run", teacher=teacher)
     assert not (tmp_path / "run").exists()
 
 
@@ -266,11 +269,11 @@ def test_a_job_that_cannot_start_writes_nothing(data: Interactions, tmp_path: Pa
     empty = replace(data, validation=data.validation * 0)
     empty.validation.eliminate_zeros()
     with pytest.raises(SettingError, match="no validation interactions"):
-        run_job(build_job("scratch"), empty, tmp_path / "run")
+        run_job(quick_job("scratch"), empty, tmp_path / "run")
     with pytest.raises(SettingError, match="give --teacher"):
-        run_job(build_job("freqd"), data, tmp_path / "run")
+        run_job(quick_job("freqd"), data, tmp_path / "run")
     with pytest.raises(SettingError, match="device"):
-        run_job(build_job("scratch", device="nonsense"), data, tmp_path / "run")
+        run_job(quick_job("scratch", device="nonsense"), data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -298,6 +301,71 @@ def test_unknown_names_are_refused(wrong: dict[str, Any], named: str) -> None:
         replace(Job(), **wrong)
 
 
+def test_flat_settings_are_sorted_into_a_job() -> None:
+    given = {
+        "dim": "6",
+        "start": "svd",
+        "epochs": "7",
+        "weight_decay": None,
+        "ce.num_top": "5",
+        "num_top": 9,
+        "seed": 2,
+    }
+    job = build_job("freqd+ce", given, backbone="lpmf", backbone_settings={"alpha": "0.2"})
+    assert (job.backbone, job.method, job.dim, job.start) == ("lpmf", "freqd+ce", 6, "svd")
+    assert (job.options.epochs, job.options.seed, job.options.learning_rate) == (7, 2, 5e-3)
+    settings: Any = (job.settings or ())[1]
+    assert settings.num_top == 5, "what is said of a part wins"
+    assert job.backbone_settings.alpha == 0.2
+    assert build_job("scratch", {}) == Job()
+    assert build_job("scratch", {"patience": 4, "eval_every": 2}).options.patience == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "more", "message"),
+    [
+        ({"epochs": "many"}, {}, "epochs: 'many' does not fit 'training'"),
+        ({"dim": "wide"}, {}, "dim: 'wide' does not fit 'student'"),
+        ({"dim": 0}, {}, "dim: 0 is below 1"),
+        ({"patience": 1}, {}, "patience: 1 epochs end before the first evaluation"),
+        ({"beta": 1}, {}, "beta: 'freqd' has no such setting; it has "),
+        ({}, {"backbone": "abacus"}, "backbone: 'abacus' is not one of bprmf"),
+        ({}, {"backbone_settings": {"nonsense": 1}}, "nonsense: 'bprmf' has no such setting; it has none"),
+    ],
+)
+def test_flat_settings_that_do_not_fit_are_named(given: Any, more: Any, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        build_job("freqd", given, **more)
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "more"),
+    [
+        ("freqd", {"coefficients": "1,-0.5", "reference": True, "start": "svd", "dim": 3, "learning_rate": 0.0123}, {}),
+        ("freqd+ce", {"freqd.alpha": 0.25, "ce.distillation_weight": 2.0, "distillation_weight": 0.5, "seed": 4}, {}),
+        ("ce+rcekd", {"num_top": 7, "schedule": "cosine", "max_seconds": 9.0}, {}),
+        ("kl", {}, {"backbone": "lpmf", "backbone_settings": {"alpha": 0.2}}),
+    ],
+)
+def test_a_command_line_trains_the_job_it_was_made_of(method: str, given: Any, more: Any, tmp_path: Path) -> None:
+    job = build_job(method, given, **more)
+    words = shlex.split(command_line(job, tmp_path / "my data", tmp_path / "out", tmp_path / "teacher"))
+    assert words[:2] == ["lowpass", "distill"]
+    asked = distill_command.make_context("distill", words[2:]).params
+    assert (asked.pop("data"), asked.pop("out")) == (tmp_path / "my data", tmp_path / "out")
+    names = ("method", "backbone", "backbone_settings", "more")
+    method, backbone, backbone_settings, settings = (asked.pop(name) for name in names)
+    flat = {name: value for name, value in asked.items() if name not in {"teacher", "resume", "as_json"}}
+    assert build_job(method, {**flat, **settings}, backbone=backbone, backbone_settings=backbone_settings) == job
+
+
+def test_every_training_option_that_can_be_swept_has_a_flag() -> None:
+    flags = {flag for option in distill_command.params for flag in option.opts}
+    options = {field.name for field in fields(TrainingOptions)} & set(sweepable("freqd"))
+    assert {"learning_rate", "epochs", "weight_decay"} <= options
+    assert {FLAGS.get(name, f"--{name.replace('_', '-')}") for name in options} <= flags
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
 def test_cuda_is_refused_where_there_is_none() -> None:
     with pytest.raises(SettingError, match="no CUDA device is available here; use --device cpu"):
@@ -311,7 +379,7 @@ def test_cuda_trains_what_the_cpu_does(data: Interactions, teacher: Run, tmp_pat
     settings = (replace(FREQD, keep_prob=1.0),) if method == "freqd" else None
     results = []
     for device in ("cpu", "cuda"):
-        job = replace(build_job(method, device=device), settings=settings)
+        job = replace(quick_job(method, device=device), settings=settings)
         run_job(job, data, tmp_path / device, teacher=given)
         results.append(open_run(tmp_path / device).item_embeddings)
     np.testing.assert_allclose(results[0], results[1], atol=5e-3)

@@ -2,17 +2,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from distill.commands.train import distill
 from distill.errors import SettingError
 from distill.methods.freqd import FreqDSettings
-from distill.training.sweep.plan import FLAGS, Plan, parse_space, sweepable
-from distill.training.trainer import TrainingOptions
+from distill.training.sweep.plan import Plan, parse_space
 
 
 def build_plan(*ranges: str, method: str = "freqd", **fixed: str) -> Plan:
@@ -45,11 +42,17 @@ def test_every_end_and_choice_is_checked_before_anything_is_trained() -> None:
         Plan(Path("data"), None, "freqd", "bprmf", {}, choices, {}).check()
     with pytest.raises(SettingError, match="epochs: 'many' does not fit 'training'"):
         build_plan("alpha=0:1", epochs="many").check()
+    with pytest.raises(SettingError, match="seed: 'freqd' has no such setting; it has dim, start, epochs"):
+        build_plan("alpha=0:1", seed="1").check()
+    with pytest.raises(SettingError, match=r"nonsense: 'bprmf' has no such setting; it has none"):
+        Plan(
+            Path("data"), None, "freqd", "bprmf", {"nonsense": "1"}, parse_space(["alpha=0:1"], [], "freqd"), {}
+        ).check()
 
 
 def test_the_command_says_everything_that_is_not_at_its_default() -> None:
     plan = build_plan("alpha=0:1", "learning_rate=0:1", epochs="7", start="svd")
-    words = shlex.split(plan.command({"alpha": 0.25, "learning_rate": 0.5}, "runs/best"))
+    words = shlex.split(plan.command({"alpha": 0.25, "learning_rate": 0.5}, Path("runs/best")))
     assert words[:3] == ["lowpass", "distill", "data"]
     pairs = list(zip(words[3::2], words[4::2], strict=True))
     assert pairs == [
@@ -61,18 +64,11 @@ def test_the_command_says_everything_that_is_not_at_its_default() -> None:
 
 def test_a_bare_student_is_trained_by_train() -> None:
     plan = Plan(Path("d"), None, "scratch", "bprmf", {}, parse_space(["dim=2:9"], [], "scratch"), {}, max_seconds=9.0)
-    assert plan.command({"dim": 5}, "o") == (
-        "lowpass train d --out o --backbone bprmf --dim 5 --seed 0 --device cpu --max-seconds 9.0"
+    assert plan.command({"dim": 5}, Path("o")) == (
+        "lowpass train d --out o --backbone bprmf --dim 5 --max-seconds 9.0 --seed 0 --device cpu"
     )
 
 
 def test_the_description_survives_json() -> None:
     described = build_plan("alpha=0:1", epochs="7").describe()
     assert json.loads(json.dumps(described)) == described
-
-
-def test_every_training_option_that_can_be_swept_has_a_flag() -> None:
-    flags = {flag for option in distill.params for flag in option.opts}
-    options = {field.name for field in fields(TrainingOptions)} & set(sweepable("freqd"))
-    assert {"learning_rate", "epochs", "weight_decay"} <= options
-    assert {FLAGS.get(name, f"--{name.replace('_', '-')}") for name in options} <= flags

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.errors import SettingError
-from distill.training.sweep.plan import Choice, Range, grid_points, needs_teacher, parse_pairs, parse_space, sweepable
+from distill.training.sweep.plan import Choice, Range, grid_points, needs_teacher, parse_space, sweepable
 
 
 def test_words_become_axes_with_the_type_of_their_setting() -> None:
@@ -55,8 +55,6 @@ def test_what_is_no_space_is_refused_by_name(ranges: list[str], choices: list[st
 def test_an_unknown_name_is_answered_with_the_list() -> None:
     with pytest.raises(SettingError, match=r"it has dim, start, .*learning_rate.*, distillation_weight, .*alpha"):
         parse_space(["nonsense=0:1"], [], "freqd")
-    with pytest.raises(SettingError, match=r"nonsense: 'bprmf' has no such setting; it has none"):
-        parse_pairs(["nonsense=1"], {}, "bprmf")
 
 
 def test_a_bare_student_has_no_teacher_to_start_from() -> None:

@@ -11,33 +11,38 @@ import pytest
 from optuna.study import Study
 from optuna.trial import TrialState
 
+from distill.commands.sweep import render_summary
 from distill.errors import RunError, SettingError
 from distill.storage import write_file
+from distill.training.runner import Outcome, Training
 from distill.training.sweep import study as sweep_study
 from distill.training.sweep.plan import Plan, parse_space
 from distill.training.sweep.study import (
     MAX_FAILURES,
     Budget,
     open_study,
-    render_summary,
     run_sweep,
     sampled_values,
     summarize,
 )
-from distill.training.sweep.trials import Outcome, Trial
 
 FINGERPRINTS = {"data": "d", "teacher": "t"}
 
 
-class InstantWorkers:
-    """Stands in for `Workers`: quality is highest at alpha 0.7 and grows with dim; `fates` says what befalls whom."""
+class InstantChildren:
+    """Stands in for `Children`: quality is highest at alpha 0.7 and grows with dim; `fates` says what befalls whom."""
 
     fates: dict[int, list[str]]
     ran: list[int]
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.waiting: list[Trial] = []
+        self.waiting: list[tuple[int, Training]] = []
+
+    @classmethod
+    def __class_getitem__(cls, kind: type) -> type[Self]:
+        assert kind is int
+        return cls
 
     def __enter__(self) -> Self:
         return self
@@ -53,32 +58,32 @@ class InstantWorkers:
     def full(self) -> bool:
         return len(self.waiting) >= self.count
 
-    def start(self, trial: Trial) -> None:
-        self.waiting.append(trial)
+    def start(self, key: int, work: Training) -> None:
+        self.waiting.append((key, work))
 
-    def wait(self) -> list[Outcome]:
-        trial = self.waiting.pop()
-        self.ran.append(trial.number)
-        match self.fates.get(trial.number, []):
+    def wait(self) -> list[Outcome[int]]:
+        key, work = self.waiting.pop()
+        self.ran.append(key)
+        match self.fates.get(key, []):
             case ["interrupt", *_]:
                 raise KeyboardInterrupt
             case ["kill", *rest]:
-                self.fates[trial.number] = rest
-                return [Outcome(trial, "its process ended with code -9", killed=True)]
+                self.fates[key] = rest
+                return [Outcome(key, "killed", "its process ended with code -9")]
             case ["fail", *_]:
-                return [Outcome(trial, "Traceback\n  line\nValueError: wrong")]
-        settings: Any = (trial.job.settings or ())[0]
-        quality = 1 - (settings.alpha - 0.7) ** 2 + trial.job.dim / 100
+                return [Outcome(key, "failed", "Traceback\n  line\nValueError: wrong")]
+        settings: Any = (work.job.settings or ())[0]
+        quality = 1 - (settings.alpha - 0.7) ** 2 + work.job.dim / 100
         metrics = {"validation": {"Recall@20": quality}, "training": {"best_epoch": 5, "seconds": 1.5}}
-        write_file(trial.out / "metrics.json", json.dumps(metrics).encode())
-        return [Outcome(trial)]
+        write_file(work.out / "metrics.json", json.dumps(metrics).encode())
+        return [Outcome(key)]
 
 
 @pytest.fixture
-def workers(monkeypatch: pytest.MonkeyPatch) -> type[InstantWorkers]:
-    InstantWorkers.fates, InstantWorkers.ran = {}, []
-    monkeypatch.setattr(sweep_study, "Workers", InstantWorkers)
-    return InstantWorkers
+def children(monkeypatch: pytest.MonkeyPatch) -> type[InstantChildren]:
+    InstantChildren.fates, InstantChildren.ran = {}, []
+    monkeypatch.setattr(sweep_study, "Children", InstantChildren)
+    return InstantChildren
 
 
 def build_plan(choices: tuple[str, ...] = (), seed: int = 0) -> Plan:
@@ -98,7 +103,7 @@ def open_again(out: Path) -> Study:
         return study
 
 
-@pytest.mark.usefixtures("workers")
+@pytest.mark.usefixtures("children")
 def test_the_sampler_finds_the_optimum_and_the_same_seed_the_same_trials(tmp_path: Path) -> None:
     found = sweep(tmp_path / "a", Budget(trials=25))
     assert len(found["trials"]) == 25
@@ -108,7 +113,7 @@ def test_the_sampler_finds_the_optimum_and_the_same_seed_the_same_trials(tmp_pat
     assert other["trials"][0]["settings"] != found["trials"][0]["settings"]
 
 
-@pytest.mark.usefixtures("workers")
+@pytest.mark.usefixtures("children")
 def test_a_grid_tries_every_combination_once(tmp_path: Path) -> None:
     plan = build_plan(("dim=8,16",))
     found = sweep(tmp_path, Budget(trials=99, grid_points=3), plan)
@@ -119,62 +124,64 @@ def test_a_grid_tries_every_combination_once(tmp_path: Path) -> None:
         sweep(tmp_path / "big", Budget(trials=99, grid_points=2000), plan)
 
 
-def test_a_grid_may_be_done_in_sittings(tmp_path: Path, workers: type[InstantWorkers]) -> None:
+def test_a_grid_may_be_done_in_sittings(tmp_path: Path, children: type[InstantChildren]) -> None:
     plan = build_plan(("dim=8,16",))
     sweep(tmp_path, Budget(trials=2, jobs=2, grid_points=3), plan)
-    assert sorted(workers.ran) == [0, 1]
+    assert sorted(children.ran) == [0, 1]
     sweep(tmp_path, Budget(trials=99, jobs=2, grid_points=3), plan)
-    assert sorted(workers.ran) == [0, 1, 2, 3, 4, 5]
+    assert sorted(children.ran) == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_sweep_that_is_repeated_only_adds_what_is_missing(tmp_path: Path, workers: type[InstantWorkers]) -> None:
+def test_a_sweep_that_is_repeated_only_adds_what_is_missing(tmp_path: Path, children: type[InstantChildren]) -> None:
     first = sweep(tmp_path, Budget(trials=3))
     assert sweep(tmp_path, Budget(trials=3)) == first
     more = sweep(tmp_path, Budget(trials=5))
-    assert workers.ran == [0, 1, 2, 3, 4]
+    assert children.ran == [0, 1, 2, 3, 4]
     assert more["trials"][:3] == first["trials"]
     assert len({trial["settings"]["alpha"] for trial in more["trials"]}) == 5
 
 
-def test_a_trial_that_was_cut_off_is_taken_up_with_its_settings(tmp_path: Path, workers: type[InstantWorkers]) -> None:
-    workers.fates[1] = ["interrupt"]
+def test_a_trial_that_was_cut_off_is_taken_up_with_its_settings(
+    tmp_path: Path, children: type[InstantChildren]
+) -> None:
+    children.fates[1] = ["interrupt"]
     with pytest.raises(KeyboardInterrupt):
         sweep(tmp_path, Budget(trials=3, jobs=2))
     before = {trial.number: trial.params for trial in open_again(tmp_path).trials}
     assert [trial.state for trial in open_again(tmp_path).trials] == [TrialState.RUNNING] * 2
-    workers.fates.clear()
+    children.fates.clear()
     found = sweep(tmp_path, Budget(trials=3, jobs=2))
     assert [trial["number"] for trial in found["trials"]] == [0, 1, 2]
     assert {trial.number: trial.params for trial in open_again(tmp_path).trials[:2]} == before
 
 
-def test_a_killed_trial_gets_a_second_chance_and_no_third(tmp_path: Path, workers: type[InstantWorkers]) -> None:
-    workers.fates |= {0: ["kill"], 1: ["kill", "kill"]}
+def test_a_killed_trial_gets_a_second_chance_and_no_third(tmp_path: Path, children: type[InstantChildren]) -> None:
+    children.fates |= {0: ["kill"], 1: ["kill", "kill"]}
     found = sweep(tmp_path, Budget(trials=3))
-    assert sorted(workers.ran) == [0, 0, 1, 1, 2]
+    assert sorted(children.ran) == [0, 0, 1, 1, 2]
     assert [trial["value"] is None for trial in found["trials"]] == [False, True, False]
     assert found["trials"][1]["error"] == "its process ended with code -9"
     assert "1 of 3 trials failed:\n  trial 1: its process ended with code -9" in render_summary(found)
 
 
-def test_a_failed_trial_is_marked_with_its_reason(tmp_path: Path, workers: type[InstantWorkers]) -> None:
-    workers.fates |= {0: ["fail"]}
+def test_a_failed_trial_is_marked_with_its_reason(tmp_path: Path, children: type[InstantChildren]) -> None:
+    children.fates |= {0: ["fail"]}
     found = sweep(tmp_path, Budget(trials=2))
     assert found["trials"][0]["error"] == "ValueError: wrong"
     assert (tmp_path / "trials" / "000" / "error.txt").read_text().startswith("Traceback")
     assert found["best"]["number"] == 1
 
 
-def test_a_sweep_in_which_all_fails_stops_early_and_says_why(tmp_path: Path, workers: type[InstantWorkers]) -> None:
-    workers.fates |= {number: ["fail"] for number in range(20)}
+def test_a_sweep_in_which_all_fails_stops_early_and_says_why(tmp_path: Path, children: type[InstantChildren]) -> None:
+    children.fates |= {number: ["fail"] for number in range(20)}
     with pytest.raises(SettingError, match=r"trials/000: every trial has failed, .*: ValueError: wrong; cure it"):
         sweep(tmp_path, Budget(trials=20))
-    assert len(workers.ran) == MAX_FAILURES
+    assert len(children.ran) == MAX_FAILURES
     with pytest.raises(SettingError, match="every trial has failed"):
         sweep(tmp_path / "short", Budget(trials=1))
 
 
-@pytest.mark.usefixtures("workers")
+@pytest.mark.usefixtures("children")
 def test_a_directory_holds_one_sweep(tmp_path: Path) -> None:
     sweep(tmp_path, Budget(trials=1))
     with pytest.raises(RunError, match="holds a sweep with another seed; repeat its settings"):
@@ -199,28 +206,29 @@ def test_two_sweeps_never_write_one_directory(tmp_path: Path) -> None:
         pass
 
 
-def test_a_trial_that_died_before_it_had_settings_is_marked(tmp_path: Path, workers: type[InstantWorkers]) -> None:
+def test_a_trial_that_died_before_it_had_settings_is_marked(tmp_path: Path, children: type[InstantChildren]) -> None:
     with open_study(build_plan(), FINGERPRINTS, tmp_path, None) as study:
         study.ask()
     found = sweep(tmp_path, Budget(trials=2))
-    assert workers.ran == [1]
+    assert children.ran == [1]
     assert (found["trials"][0]["settings"], found["trials"][0]["error"]) == (None, "cut off before it had settings")
 
 
-@pytest.mark.usefixtures("workers")
+@pytest.mark.usefixtures("children")
 def test_the_summary_shows_the_best_first_with_a_command(tmp_path: Path) -> None:
     found = sweep(tmp_path, Budget(trials=99, grid_points=3))
     lines = render_summary(found).splitlines()
-    assert lines[0] == "| trial | alpha | validation Recall@20 | best epoch | training s |"
-    assert [line.split(" | ")[1] for line in lines[2:5]] == ["0.5", "1.0", "0.0"]
-    assert lines[2].endswith("| 0.5 | 1.1600 | 5 | 1.5 |")
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:5]]
+    assert cells[0] == ["trial", "alpha", "validation Recall@20", "best epoch", "training s"]
+    assert [row[1] for row in cells[2:]] == ["0.5", "1.0", "0.0"]
+    assert cells[2][1:] == ["0.5", "1.1600", "5", "1.5"]
     assert lines[-1].strip() == found["command"]
     assert f"--out {tmp_path / 'best'}" in found["command"]
     assert found["objective"].startswith("Recall@20 (validation")
     assert json.loads(json.dumps(found)) == found
 
 
-@pytest.mark.usefixtures("workers")
+@pytest.mark.usefixtures("children")
 def test_what_is_printed_is_what_was_drawn_to_four_digits(tmp_path: Path) -> None:
     found = sweep(tmp_path, Budget(trials=2))
     trials = open_again(tmp_path).trials

@@ -1,0 +1,122 @@
+"""Command `evaluate`: the quality of one run, of several side by side, and of what is no run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from tabulate import tabulate
+
+from distill.commands.options import DIRECTORY, FILE, JSON, refuse
+from distill.data.interactions import Interactions, load_interactions
+from distill.evaluation.baselines import EASE_MAX_BYTES, GRIDS, report_baselines
+from distill.evaluation.comparison import compare_runs
+from distill.evaluation.evaluate import Protocol
+from distill.evaluation.leaderboard import evaluate_run, rank_models
+from distill.report.figures import plot_curves
+from distill.report.tables import render_comparison
+from distill.run import Run, open_run, write_run
+
+Baselines = Mapping[str, Mapping[str, Any]]
+
+NEED_DATA = {"split", "mask", "cutoffs", "baselines", "ease_max_bytes", "save"}
+
+
+@click.command()
+@click.argument("runs", nargs=-1, type=DIRECTORY, metavar="[RUN]...")
+@click.option("--data", type=DIRECTORY, help="The data directory the runs were trained on: rank anew.")
+@click.option("--split", type=click.Choice(["validation", "test"]), default="test", show_default=True)
+@click.option("--mask", type=click.Choice(["train", "train+validation"]), default="train", show_default=True,
+              help="Items that may not be recommended.")  # fmt: skip
+@click.option("--average", type=click.Choice(["with-relevant", "all"]), default="with-relevant", show_default=True,
+              help="Over users with relevant items, or over all users.")  # fmt: skip
+@click.option("-k", "cutoffs", type=click.IntRange(1), multiple=True, default=(10, 20), show_default=True)
+@click.option("--baselines", is_flag=True, help="Tune popularity, ItemKNN and EASE on validation and add them.")
+@click.option("--ease-max-bytes", type=click.IntRange(1), default=EASE_MAX_BYTES, show_default=True,
+              help="EASE is left out where it would hold more.")  # fmt: skip
+@click.option("--save", is_flag=True, help="Record the report in each run's metrics.json.")
+@click.option("--plot", type=FILE, help="Write the learning curves of the runs to this PNG.")
+@JSON
+@click.pass_context
+def evaluate(
+    context: click.Context, /, runs: tuple[Path, ...], data: Path | None, split: Any, mask: Any, average: Any,
+    cutoffs: tuple[int, ...], *, baselines: bool, ease_max_bytes: int, save: bool, plot: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Report the quality of a RUN, or compare several.
+
+    With --data the whole catalogue is ranked for every user under the protocol that the options name: one run gets
+    its report, several a table, with what students keep of a teacher that is among them. Without --data the reports
+    that training left in the runs are compared. Runs that differ only in their seed become one line, mean ± standard
+    deviation. Baselines compete under the same protocol; of their settings the best validation NDCG@10 wins.
+
+    Example: lowpass evaluate runs/student --data data/citeulike-t --average all
+
+    Example: lowpass evaluate runs/teacher runs/student-* --data data/citeulike-t --baselines --plot curves.png
+    """
+    if not runs and not baselines:
+        raise click.UsageError("Missing RUN: give at least one, or --baselines with --data")
+    if plot is not None and not runs:
+        raise click.UsageError("--plot draws runs; give at least one")
+    if data is None:
+        refuse(context, NEED_DATA, "needs --data: without it the reports stored in the runs are compared")
+        rows = compare_runs([open_run(path) for path in runs], average=average)
+        text, answer = render_comparison(rows), {"runs": rows}
+    else:
+        interactions, protocol = load_interactions(data), Protocol(split, mask, average, cutoffs)
+        opened = [open_run(path, interactions) for path in runs]
+        found = report_baselines(interactions, protocol, ease_max_bytes=ease_max_bytes) if baselines else {}
+        text, answer = _rank(opened, interactions, protocol, found, save=save)
+    if plot is not None:
+        plot_curves(list(runs), plot)
+    click.echo(json.dumps(answer) if as_json else text)
+
+
+def _rank(
+    runs: Sequence[Run], data: Interactions, protocol: Protocol, baselines: Baselines, *, save: bool
+) -> tuple[str, dict[str, Any]]:
+    """What is printed for people, and as JSON."""
+    reports = [evaluate_run(run, data, protocol, progress=True).as_dict() for run in runs]
+    for run, report in zip(runs, reports, strict=True) if save else ():
+        name = protocol.report_name
+        metrics = {**run.metrics, name: {**run.metrics.get(name, {}), **report}}
+        write_run(run.path, run.config, run.user_embeddings, run.item_embeddings, metrics)
+    if len(runs) == 1 and not baselines:
+        return _render_report(reports[0]), {"run": str(runs[0].path), **reports[0]}
+    cutoff = max(protocol.cutoffs)
+    rows = rank_models(runs, reports, baselines, cutoff)
+    answer = {"data": data.name, "convention": protocol.convention, "models": rows}
+    text = [_render_models(rows, protocol), "", *map(_describe_baseline, baselines, baselines.values())]
+    return "\n".join([*text, protocol.convention]), answer | ({"baselines": baselines} if baselines else {})
+
+
+def _render_report(report: Mapping[str, Any]) -> str:
+    shown = ((name, f"{value:.4f}" if isinstance(value, float) else str(value)) for name, value in report.items())
+    return "\n".join(f"{name:14s} {value}" for name, value in shown)
+
+
+def _render_models(rows: Sequence[Mapping[str, Any]], protocol: Protocol) -> str:
+    cutoffs = sorted(set(protocol.cutoffs))
+    columns = [f"{metric}@{k}" for k in cutoffs for metric in ("Recall", "NDCG")]
+    header = ["model", "d", "seeds", *columns, f"Recall@{cutoffs[-1]} kept"]
+    lines = []
+    for row in rows:
+        cells = [row["label"], "–" if row["dim"] is None else str(row["dim"]), str(len(row["seeds"]) or "–")]
+        cells += [_mean(row[column], len(row["seeds"])) for column in columns]
+        lines.append([*cells, "–" if row["kept"] is None else f"{row['kept']:.1%}"])
+    sides = ["left"] + ["right"] * (len(header) - 1)
+    return tabulate(lines, header, tablefmt="pipe", disable_numparse=True, colalign=sides)
+
+
+def _mean(value: Mapping[str, float], seeds: int) -> str:
+    return f"{value['mean']:.4f} ± {value['std']:.4f}" if seeds > 1 else f"{value['mean']:.4f}"
+
+
+def _describe_baseline(name: str, report: Mapping[str, Any]) -> str:
+    if "refused" in report:
+        return f"{name}: left out ({report['refused']})"
+    settings = "".join(f", {key} {value:g}" for key, value in report["settings"].items())
+    cost = f"{report['bytes']:,} bytes, {report['seconds']} s to build"
+    return f"{name}{settings} (best of {len(GRIDS[name])}): {cost}"
