@@ -12,7 +12,7 @@ import click
 from distill.data.interactions import Interactions, load_interactions
 from distill.errors import SettingError
 from distill.evaluation.baselines import BASELINES, EASE_MAX_BYTES, GRIDS, TUNING_METRIC, tune
-from distill.evaluation.evaluate import evaluate_scores, report_splits
+from distill.evaluation.protocol import evaluate_scores, report_splits
 
 
 @click.command()

@@ -14,8 +14,8 @@ import click
 from distill.backbones import BACKBONES
 from distill.data.interactions import load_interactions
 from distill.evaluation.comparison import compare_runs
-from distill.evaluation.evaluate import Protocol
-from distill.evaluation.evaluate import evaluate as evaluate_embeddings
+from distill.evaluation.protocol import Protocol
+from distill.evaluation.protocol import evaluate as evaluate_embeddings
 from distill.methods import METHODS, Method
 from distill.methods.composition import build_method_settings
 from distill.methods.projector import PROJECTORS

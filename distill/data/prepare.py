@@ -24,7 +24,7 @@ from distill.data.raw_table import RawTable
 from distill.errors import DataError, SettingError
 
 
-def first_pairs(
+def deduplicate_pairs(
     user_index: npt.NDArray[np.int64],
     item_index: npt.NDArray[np.int64],
     timestamps: npt.NDArray[Any] | None = None,
@@ -273,7 +273,7 @@ def _filtered_rows(table: RawTable, options: PrepareOptions, method: str) -> npt
     if min(options.user_minimum, options.item_minimum) < 0:
         raise SettingError("--user-min, --item-min: must be 0 or more")
     times = table.timestamps[kept] if method in BY_TIME and table.timestamps is not None else None
-    kept = kept[first_pairs(table.user_index[kept], table.item_index[kept], times)]
+    kept = kept[deduplicate_pairs(table.user_index[kept], table.item_index[kept], times)]
     core = kcore_mask(table.user_index[kept], table.item_index[kept], options.user_minimum, options.item_minimum)
     kept = kept[core]
     if not len(kept):

@@ -24,9 +24,9 @@ from tqdm import tqdm
 
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.evaluation.evaluate import Protocol, evaluate_scores
+from distill.evaluation.protocol import Protocol, evaluate_scores
 from distill.evaluation.ranking import Rows, ScoreRows
-from distill.graph.adjacency import cooccurrence_blocks, row_numbers, strongest_of_rows
+from distill.graph.adjacency import cooccurrence_blocks, row_numbers, top_k_per_row
 
 EASE_MAX_BYTES = 4 * 2**30
 TUNING = Protocol(split="validation", cutoffs=(10,))
@@ -74,7 +74,7 @@ def item_knn(train: sp.csr_matrix, num_neighbors: int, shrink: float) -> Baselin
         rows = row_numbers(similarity) + start
         similarity.data /= norms[rows] * norms[similarity.indices] + np.float32(shrink)
         similarity.data[similarity.indices == rows] = 0.0
-        nearest = strongest_of_rows(similarity, num_neighbors)
+        nearest = top_k_per_row(similarity, num_neighbors)
         nearest.eliminate_zeros()
         blocks.append(nearest)
     weights = sp.vstack(blocks, format="csr").T.tocsr()

@@ -66,7 +66,7 @@ def top_cooccurrence(incidence: sp.csr_matrix, num_neighbors: int, *, reference:
         if not reference:
             # The weakest entry of its row, so it is kept only where nothing else is left, and then dropped.
             counts.data[counts.indices == row_numbers(counts) + start] = 0.0
-        blocks.append(strongest_of_rows(counts, keep))
+        blocks.append(top_k_per_row(counts, keep))
     strongest = sp.vstack(blocks, format="csr")
     source, target, count = row_numbers(strongest), strongest.indices, strongest.data
     if reference:
@@ -104,7 +104,7 @@ def row_numbers(matrix: sp.csr_matrix) -> npt.NDArray[np.int64]:
     return np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
 
 
-def strongest_of_rows(matrix: sp.csr_matrix, num_kept: int) -> sp.csr_matrix:
+def top_k_per_row(matrix: sp.csr_matrix, num_kept: int) -> sp.csr_matrix:
     """Keep the highest stored entries of each row; ties go to the lower column.
 
     Args:

@@ -208,7 +208,7 @@ def build_groups(
     return ChebyshevBands(normalized_adjacency, num_groups, rng)
 
 
-def project_best(student: Features, teacher: Features, num_users: int) -> Features:
+def project_by_least_squares(student: Features, teacher: Features, num_users: int) -> Features:
     """P(X_s) with the linear projectors (no bias) that minimise ‖X_t − P(X_s)‖², one for users and one for items.
 
     Args:
@@ -327,7 +327,7 @@ def _analyze_student(
     groups: KnowledgeGroups, teacher: Features, run: Run, name: str, num_users: int
 ) -> StudentAnalysis:
     student = stack_features(run)
-    gap = project_best(student, teacher, num_users)
+    gap = project_by_least_squares(student, teacher, num_users)
     np.subtract(teacher, gap, out=gap)
     quality = run.metrics.get("test", {}).get(METRIC)
     return StudentAnalysis(name, run.dim, quality, groups.energies(student), groups.energies(gap))

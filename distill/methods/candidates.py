@@ -44,7 +44,7 @@ def rank_unseen(
     return rank_items(rows, candidates, seen, everybody, length, progress=progress).astype(np.int32)
 
 
-def find_positions(lists: Lists, wanted: Lists, num_candidates: int) -> Lists:
+def find_ranks(lists: Lists, wanted: Lists, num_candidates: int) -> Lists:
     """Where each wanted candidate stands in the row's list.
 
     Args:
@@ -68,7 +68,7 @@ def find_positions(lists: Lists, wanted: Lists, num_candidates: int) -> Lists:
     return found
 
 
-def draw_positions(
+def gumbel_top_k(
     log_weights: npt.NDArray[np.float32], num_rows: int, num_draws: int, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
     """Draw positions without replacement, each draw in proportion to the weights of those left.
@@ -99,7 +99,7 @@ def draw_positions(
     return drawn
 
 
-class Remainder:
+class UniformNegatives:
     """Uniform draws, with replacement, of what a row neither lists nor has seen.
 
     The r-th candidate left is r plus the number of excluded ones before it, which a search finds: no draw is ever

@@ -34,7 +34,7 @@ from torch import nn
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.base import Step, Teacher, require_not_negative
-from distill.methods.candidates import draw_positions
+from distill.methods.candidates import gumbel_top_k
 from distill.methods.cross_entropy import top_items
 from distill.methods.responses import selected_scores
 
@@ -106,7 +106,7 @@ class PreferenceConsistency(nn.Module):
         """Draw the items that each user compares in this epoch."""
         num_users, num_top = self._items.shape
         log_weights = -np.arange(num_top, dtype=np.float32)[None] / RANK_SCALE
-        positions = draw_positions(log_weights, num_users, self._drawn.shape[1], rng)
+        positions = gumbel_top_k(log_weights, num_users, self._drawn.shape[1], rng)
         self._drawn = self._items.gather(1, torch.from_numpy(positions).to(self._items.device))
 
     def loss(self, step: Step, project: ProjectPair) -> torch.Tensor:

@@ -28,8 +28,8 @@ from distill.methods.responses import (
     ResponseSettings,
     TopTarget,
     catalogue_divergence,
+    scale_temperature,
     smooth_teacher,
-    suit_temperature,
 )
 
 CHUNK_USERS = 256
@@ -95,7 +95,7 @@ class CrossEntropy(Method):
         """
         hidden = data.train if settings.hide_train else sp.csr_matrix(data.train.shape, dtype=np.float32)
         smoothed = smooth_teacher(require_teacher(teacher, "ce"), data, settings.alpha)
-        return cls(suit_temperature(settings, student), smoothed, hidden)
+        return cls(scale_temperature(settings, student), smoothed, hidden)
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
         """The weighted cross-entropy, less the teacher's entropy, summed over the batch's users: a scalar."""

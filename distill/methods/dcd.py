@@ -39,7 +39,7 @@ from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.base import Method, Step, Teacher, require_not_negative, require_teacher
-from distill.methods.candidates import Lists, StudentRanking, draw_positions, find_positions, rank_unseen
+from distill.methods.candidates import Lists, StudentRanking, find_ranks, gumbel_top_k, rank_unseen
 from distill.methods.responses import selected_scores
 from distill.methods.rrd import relaxed_ranking_loss
 
@@ -120,7 +120,7 @@ class Correction(nn.Module):
             self._log_weights = [self._discrepancy(*both), self._discrepancy(*both[::-1])]
         num_draws = min(self._settings.num_corrected, self._log_weights[0].shape[1])
         drawn = [
-            np.take_along_axis(lists, draw_positions(log_weights, len(lists), num_draws, rng), axis=1)
+            np.take_along_axis(lists, gumbel_top_k(log_weights, len(lists), num_draws, rng), axis=1)
             for lists, log_weights in zip(both, self._log_weights, strict=True)
         ]
         return np.concatenate(drawn, axis=1, dtype=np.int64)
@@ -128,7 +128,7 @@ class Correction(nn.Module):
     def _discrepancy(self, lists: Lists, others: Lists) -> npt.NDArray[np.float32]:
         """How far down in the others the first C of lists stand, as ln of the weight of a draw: shape (R, C)."""
         first = lists[:, : self._settings.num_candidates]
-        further = find_positions(others, first, self._num_candidates) - np.arange(first.shape[1], dtype=np.float32)
+        further = find_ranks(others, first, self._num_candidates) - np.arange(first.shape[1], dtype=np.float32)
         return np.log(np.maximum(np.tanh(further / np.float32(self._settings.temperature)), np.float32(LEAST_WEIGHT)))
 
 

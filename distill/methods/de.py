@@ -34,7 +34,7 @@ from distill.errors import SettingError
 from distill.methods.base import Method, Step, Teacher, require_teacher
 from distill.methods.cpd import PreferenceConsistency, PreferenceSettings
 from distill.methods.features import batch_entities
-from distill.methods.projector import SelectedExperts
+from distill.methods.projector import GatedExperts
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ class DistillationExperts(Method):
         self.settings = settings
         self.preference = preference
         self.num_users = teacher.num_users
-        self.user_experts = SelectedExperts(student.dim, teacher.dim, settings.num_experts)
-        self.item_experts = SelectedExperts(student.dim, teacher.dim, settings.num_experts)
+        self.user_experts = GatedExperts(student.dim, teacher.dim, settings.num_experts)
+        self.item_experts = GatedExperts(student.dim, teacher.dim, settings.num_experts)
         self.temperature = settings.temperature
         self._targets: torch.Tensor
         self._epoch: torch.Tensor
@@ -144,13 +144,13 @@ class DistillationExperts(Method):
         drawn = torch.randperm(len(entities), generator=generator, device=entities.device)[:most]
         return entities[drawn], weights[drawn] * (len(entities) / most)
 
-    def _distances(self, experts: SelectedExperts, entities: torch.Tensor, step: Step) -> torch.Tensor:
+    def _distances(self, experts: GatedExperts, entities: torch.Tensor, step: Step) -> torch.Tensor:
         """‖t − Σ z E(s)‖² of each entity, shape (B,)."""
         projected = self._project(experts, step.features, entities, step.generator)
         return (self._targets[entities] - projected).square().sum(dim=1)
 
     def _project(
-        self, experts: SelectedExperts, features: torch.Tensor, entities: torch.Tensor, generator: torch.Generator
+        self, experts: GatedExperts, features: torch.Tensor, entities: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
         """Σ z E(s) of entities of one kind, shape (B, d_t)."""
         projected: torch.Tensor = experts(features[entities], self._targets[entities], self.temperature, generator)

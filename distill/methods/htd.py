@@ -35,7 +35,7 @@ from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.base import Method, Step, Teacher, require_not_negative, require_teacher
 from distill.methods.features import batch_entities
-from distill.methods.projector import SelectedExperts
+from distill.methods.projector import GatedExperts
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class TopologyDistillation(Method):
         super().__init__()
         self.settings = settings
         self.num_users = teacher.num_users
-        self.user_experts = SelectedExperts(student.dim, teacher.dim, settings.num_groups)
-        self.item_experts = SelectedExperts(student.dim, teacher.dim, settings.num_groups)
+        self.user_experts = GatedExperts(student.dim, teacher.dim, settings.num_groups)
+        self.item_experts = GatedExperts(student.dim, teacher.dim, settings.num_groups)
         self._targets: torch.Tensor
         self.register_buffer("_targets", teacher.features, persistent=False)
 

@@ -19,8 +19,8 @@ from distill.methods.responses import (
     ResponseSettings,
     TeacherTarget,
     catalogue_divergence,
+    scale_temperature,
     smooth_teacher,
-    suit_temperature,
 )
 
 
@@ -57,7 +57,7 @@ class KullbackLeibler(Method):
             SettingError: There is no teacher.
         """
         return cls(
-            suit_temperature(settings, student), smooth_teacher(require_teacher(teacher, "kl"), data, settings.alpha)
+            scale_temperature(settings, student), smooth_teacher(require_teacher(teacher, "kl"), data, settings.alpha)
         )
 
     def distillation_loss(self, step: Step) -> torch.Tensor:

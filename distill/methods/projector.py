@@ -82,7 +82,7 @@ class Experts(nn.Module):
         return mixed
 
 
-class SelectedExperts(nn.Module):
+class GatedExperts(nn.Module):
     """Experts among which a gate selects by the teacher's row t, softly: a Gumbel-softmax (Jang et al., ICLR 2017).
 
     z = softmax((ln α + g) / T), where α = softmax(V t + c) and g is standard Gumbel noise: the lower T, the nearer to

@@ -81,7 +81,7 @@ class ResponseSettings:
             raise SettingError(f"alpha: {self.alpha} is outside [0, 1]")
 
 
-def suit_temperature(settings: AnySettings, student: Backbone) -> AnySettings:
+def scale_temperature(settings: AnySettings, student: Backbone) -> AnySettings:
     """The settings with τ in units of the student's scores."""
     return replace(settings, temperature=settings.temperature * student.score_temperature)
 

@@ -30,7 +30,7 @@ from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.base import Method, Step, Teacher, require_not_negative, require_teacher
-from distill.methods.candidates import Lists, Remainder, draw_positions, rank_unseen
+from distill.methods.candidates import Lists, UniformNegatives, gumbel_top_k, rank_unseen
 from distill.methods.responses import selected_scores
 
 
@@ -66,7 +66,7 @@ class RelaxedRankingDistillation(Method):
 
     Settings = RRDSettings
 
-    def __init__(self, settings: RRDSettings, ranked: Lists, remainder: Remainder) -> None:
+    def __init__(self, settings: RRDSettings, ranked: Lists, remainder: UniformNegatives) -> None:
         """Hold the teacher's lists.
 
         Args:
@@ -94,11 +94,11 @@ class RelaxedRankingDistillation(Method):
         teacher = require_teacher(teacher, "rrd")
         length = min(settings.num_candidates, max(1, data.num_items // 2))
         ranked = rank_unseen(teacher.users, teacher.items, data.train, length, progress=True)
-        return cls(settings, ranked, Remainder(data.train, ranked))
+        return cls(settings, ranked, UniformNegatives(data.train, ranked))
 
     def begin_epoch(self, student: Backbone, rng: np.random.Generator) -> None:
         """Draw the items of every user."""
-        drawn = draw_positions(self._log_weights, len(self._ranked), self._num_interesting, rng)
+        drawn = gumbel_top_k(self._log_weights, len(self._ranked), self._num_interesting, rng)
         interesting = np.take_along_axis(self._ranked, drawn, axis=1)
         items = np.concatenate([interesting, self._remainder.draw(self.settings.num_uninteresting, rng)], axis=1)
         self._items = torch.from_numpy(items + len(self._ranked)).to(student.features.device)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from tqdm import tqdm
 
-from distill.methods.low_rank import cut_to_rank
+from distill.methods.svd import truncated_svd
 from export.build.ann import code_size
 from export.build.fold_in import FoldInWeights, build_whitening
 from export.build.index_choice import choose_index, draw_questions, measure_recall
@@ -76,7 +76,7 @@ def build_rivals(
 
 
 def _cut(bundle: Bundle, dim: int, ann_recall: float, rng: np.random.Generator) -> _Rival:
-    users, items = cut_to_rank(bundle.user_embeddings, bundle.item_embeddings, dim)
+    users, items = truncated_svd(bundle.user_embeddings, bundle.item_embeddings, dim)
     index, card = choose_index(items, users, _seen(bundle), ann_recall, rng)
     note = f"rank-{dim} approximation of the teacher's score matrix, not trained"
     return _Rival(f"{bundle.manifest.model.name}-svd{dim}", f"svd{dim}", note, users, items, index, card)

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.data.prepare import first_pairs, kcore_mask
+from distill.data.prepare import deduplicate_pairs, kcore_mask
 
 pairs = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=60)
 
@@ -16,15 +16,15 @@ def columns(rows: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
 
 def test_first_pairs_by_row_and_by_time() -> None:
     users, items = np.array([0, 0, 1, 0]), np.array([5, 6, 5, 5])
-    assert first_pairs(users, items).tolist() == [0, 1, 2]
-    assert first_pairs(users, items, np.array([9, 1, 1, 3])).tolist() == [1, 2, 3]
-    assert first_pairs(users, items, np.array([3, 1, 1, 3])).tolist() == [0, 1, 2]
+    assert deduplicate_pairs(users, items).tolist() == [0, 1, 2]
+    assert deduplicate_pairs(users, items, np.array([9, 1, 1, 3])).tolist() == [1, 2, 3]
+    assert deduplicate_pairs(users, items, np.array([3, 1, 1, 3])).tolist() == [0, 1, 2]
 
 
 @given(pairs)
 def test_first_pairs_are_the_first_of_each(rows: list[tuple[int, int]]) -> None:
     expected = [place for place, row in enumerate(rows) if row not in rows[:place]]
-    assert first_pairs(*columns(rows)).tolist() == expected
+    assert deduplicate_pairs(*columns(rows)).tolist() == expected
 
 
 def test_kcore_goes_on_to_the_fixed_point() -> None:

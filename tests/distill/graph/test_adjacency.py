@@ -15,9 +15,9 @@ from distill.graph.adjacency import (
     cooccurrence_adjacency,
     cooccurrence_blocks,
     laplacian,
-    strongest_of_rows,
     symmetric_normalization,
     top_cooccurrence,
+    top_k_per_row,
 )
 from tests.distill.toy import build_random
 
@@ -132,7 +132,7 @@ def test_the_block_size_never_changes_the_graph(
 ) -> None:
     train = build_random(rng).train
     whole = cooccurrence_adjacency(train, 4, reference=reference)
-    monkeypatch.setattr(distill.graph, "BLOCK_PRODUCTS", max_products)
+    monkeypatch.setattr(distill.graph.adjacency, "BLOCK_PRODUCTS", max_products)
     in_blocks = cooccurrence_adjacency(train, 4, reference=reference)
     np.testing.assert_array_equal(in_blocks.toarray(), whole.toarray())
 
@@ -142,7 +142,7 @@ def test_blocks_count_every_row_once_within_their_bound(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, max_products: int
 ) -> None:
     train = build_random(rng).train
-    monkeypatch.setattr(distill.graph, "BLOCK_PRODUCTS", max_products)
+    monkeypatch.setattr(distill.graph.adjacency, "BLOCK_PRODUCTS", max_products)
     blocks = list(cooccurrence_blocks(train))
     starts = np.cumsum([0, *(block.shape[0] for _, block in blocks)])
     assert [start for start, _ in blocks] == starts[:-1].tolist()
@@ -157,7 +157,7 @@ def test_blocks_count_every_row_once_within_their_bound(
 def test_strongest_of_rows_equals_a_stable_sort(one: Dense, other: Dense, num_kept: int) -> None:
     width = min(one.shape[1], other.shape[1])
     matrix = one[:, :width] @ other[:, :width].T
-    kept = strongest_of_rows(sp.csr_matrix(matrix), num_kept)
+    kept = top_k_per_row(sp.csr_matrix(matrix), num_kept)
     expected = np.zeros_like(matrix)
     for row, values in enumerate(matrix):
         chosen = np.argsort(-values, kind="stable")[:num_kept]

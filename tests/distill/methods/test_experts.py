@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from distill.methods.projector import NEGLIGIBLE_SHARE, Experts, SelectedExperts
+from distill.methods.projector import NEGLIGIBLE_SHARE, Experts, GatedExperts
 
 DIMS, NUM_EXPERTS = (3, 5, 4), 6
 
@@ -80,7 +80,7 @@ def test_dropout_drops_inputs_of_both_layers_with_the_given_generator(experts: E
 
 def test_the_gate_chooses_by_the_teachers_row_as_the_temperature_falls() -> None:
     torch.manual_seed(0)
-    selected = SelectedExperts(3, 8, NUM_EXPERTS)
+    selected = GatedExperts(3, 8, NUM_EXPERTS)
     rows, targets = torch.randn(9, 3), torch.randn(9, 8)
     noise = -torch.empty(9, NUM_EXPERTS).exponential_(generator=torch.Generator().manual_seed(1)).log()
     winners = (torch.log_softmax(selected.gate(targets), dim=1) + noise).argmax(dim=1)
@@ -95,7 +95,7 @@ def test_the_gate_chooses_by_the_teachers_row_as_the_temperature_falls() -> None
 def test_the_noise_is_gumbel_noise() -> None:
     """An expert is chosen with the probability that the gate gives it."""
     torch.manual_seed(0)
-    selected = SelectedExperts(1, 4, 3)
+    selected = GatedExperts(1, 4, 3)
     target = torch.randn(1, 4)
     with torch.no_grad():
         selected.experts.hidden_weight.zero_()

@@ -14,14 +14,14 @@ from distill.data.interactions import Interactions
 from distill.methods import METHODS, Teacher
 from distill.methods.cross_entropy import CrossEntropySettings
 from distill.methods.kl import KullbackLeibler
-from distill.methods.responses import ResponseSettings, suit_temperature
+from distill.methods.responses import ResponseSettings, scale_temperature
 
 
 @pytest.mark.parametrize(("backbone", "expected"), [("bprmf", 2.0), ("lightgcn", 2.0), ("simplex", 0.1)])
 def test_cosines_are_sharpened(checkerboard: Interactions, backbone: str, expected: float) -> None:
     student = BACKBONES[backbone].build(BACKBONES[backbone].Settings(), checkerboard, 4)
     settings = CrossEntropySettings(temperature=2.0, num_top=7)
-    suited = suit_temperature(settings, student)
+    suited = scale_temperature(settings, student)
     assert suited.temperature == pytest.approx(expected)
     assert replace(suited, temperature=2.0) == settings
 

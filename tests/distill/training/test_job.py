@@ -17,7 +17,7 @@ import distill.training.trainer
 from distill.data.interactions import Interactions
 from distill.data.synthetic import SyntheticOptions, synthesize
 from distill.errors import RunError, SettingError
-from distill.evaluation.evaluate import Protocol, evaluate
+from distill.evaluation.protocol import Protocol, evaluate
 from distill.methods.freqd import FreqDSettings
 from distill.run import Run, open_run
 from distill.storage import write_file

@@ -12,7 +12,7 @@ import pytest
 
 import lowpass
 from distill.data.interactions import load_interactions, save_interactions
-from distill.evaluation.evaluate import Protocol, evaluate
+from distill.evaluation.protocol import Protocol, evaluate
 from distill.run import open_run
 from export.build.verify import verify_bundle
 from export.bundle import open_bundle

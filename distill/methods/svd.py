@@ -14,7 +14,7 @@ import numpy.typing as npt
 from distill.errors import SettingError
 
 
-def cut_to_rank(
+def truncated_svd(
     user_embeddings: npt.NDArray[Any], item_embeddings: npt.NDArray[Any], dim: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Factors of the best rank-`dim` approximation of the score matrix UVᵀ, which is never formed.
