@@ -81,6 +81,12 @@ class Interactions:
         }
 
     @cached_property
+    def item_popularity(self) -> npt.NDArray[np.int64]:
+        """Training interactions of each item, shape (|I|,)."""
+        counts: npt.NDArray[np.int64] = np.bincount(self.train.indices, minlength=self.num_items)
+        return counts
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the ids and the three matrices."""
         digest = hashlib.sha256()
@@ -259,10 +265,10 @@ def _in_words(summary: dict[str, float]) -> str:
 
 
 def _popular_items(data: Interactions) -> list[dict[str, Any]]:
-    degree = np.bincount(data.train.indices, minlength=data.num_items)
     sample = []
-    for item_index in np.argsort(-degree, kind="stable")[:SAMPLE_ITEMS].tolist():
-        item: dict[str, Any] = {"item_id": str(data.item_ids[item_index]), "train": int(degree[item_index])}
+    for item_index in np.argsort(-data.item_popularity, kind="stable")[:SAMPLE_ITEMS].tolist():
+        taken = int(data.item_popularity[item_index])
+        item: dict[str, Any] = {"item_id": str(data.item_ids[item_index]), "train": taken}
         if data.item_titles is not None:
             item["title"] = data.item_titles[item_index]
         if data.item_categories is not None:

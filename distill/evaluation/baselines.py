@@ -24,8 +24,9 @@ from tqdm import tqdm
 
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
+from distill.evaluation.metrics import Rows
 from distill.evaluation.protocol import Protocol, evaluate_scores
-from distill.evaluation.ranking import Rows, ScoreRows
+from distill.evaluation.ranking import ScoreRows
 from distill.graph.adjacency import cooccurrence_blocks, row_numbers, top_k_per_row
 
 EASE_MAX_BYTES = 4 * 2**30

@@ -24,7 +24,7 @@ import torch
 from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.graph.analysis import Graph, build_graph
+from distill.graph.adjacency import Graph, build_graph
 from distill.graph.filters import linear_coefficients, response
 from distill.graph.spectrum import (
     MAX_FREQUENCY,

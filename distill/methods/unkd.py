@@ -97,7 +97,7 @@ class UnbiasedDistillation(Method):
             SettingError: There is no teacher.
         """
         teacher = require_teacher(teacher, "unkd")
-        groups = popularity_groups(np.bincount(data.train.indices, minlength=data.num_items), settings.num_groups)
+        groups = popularity_groups(data.item_popularity, settings.num_groups)
         ranked, num_unseen = [], []
         for group in groups:
             seen = data.train[:, group]

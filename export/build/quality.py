@@ -13,8 +13,8 @@ import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 
-from distill.evaluation.metrics import ndcg_at_k, recall_at_k
-from distill.evaluation.ranking import find_hits, rank_items
+from distill.evaluation.metrics import measure_ranking
+from distill.evaluation.ranking import rank_items
 from export.bundle.reader import Bundle
 
 CUTOFF = 20
@@ -42,25 +42,15 @@ def measure_quality(
     Returns:
         {"recall@20", "ndcg@20"}; empty where nothing is relevant.
     """
-    num_relevant = np.diff(relevant.indptr)
-    users = np.flatnonzero(num_relevant).astype(np.int64)
+    users = np.flatnonzero(np.diff(relevant.indptr)).astype(np.int64)
     if len(users) == 0:
         return {}
     masked = (seen - seen.multiply(relevant)).tocsr()
     masked.eliminate_zeros()
-    sorted_relevant = relevant.sorted_indices()
     length = min(CUTOFF, item_embeddings.shape[0])
     ranked = rank_items(_tensor(user_embeddings), _tensor(item_embeddings), masked, users, length, progress=True)
-    hits = find_hits(ranked, sorted_relevant, users)
-    return {
-        f"recall@{CUTOFF}": float(recall_at_k(hits, num_relevant[users], CUTOFF).mean()),
-        f"ndcg@{CUTOFF}": float(_ndcg(hits, num_relevant[users]).mean()),
-    }
-
-
-def _ndcg(hits: npt.NDArray[np.bool_], num_relevant: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    missing = CUTOFF - hits.shape[1]
-    return ndcg_at_k(np.pad(hits, ((0, 0), (0, missing))), num_relevant, CUTOFF)
+    per_user = measure_ranking(ranked, relevant, users, [CUTOFF])
+    return {f"{name.lower()}@{CUTOFF}": float(per_user[f"{name}@{CUTOFF}"].mean()) for name in ("Recall", "NDCG")}
 
 
 def _tensor(values: npt.NDArray[Any]) -> torch.Tensor:

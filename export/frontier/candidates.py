@@ -20,7 +20,7 @@ from tqdm import tqdm
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.evaluation.baselines import EASE_MAX_BYTES, tune
-from distill.evaluation.ranking import Rows
+from distill.evaluation.metrics import Rows
 from distill.methods.svd import truncated_svd
 from distill.run import Run
 from export.build.ann import Vectors

@@ -21,8 +21,8 @@ import torch
 
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.evaluation.metrics import ndcg_at_k, recall_at_k
-from distill.evaluation.ranking import Rows, ScoreRows, find_hits, rank_items, rank_scores
+from distill.evaluation.metrics import Rows, measure_ranking, overlap
+from distill.evaluation.ranking import ScoreRows, rank_items, rank_scores
 from export.build.ann import Vectors, one_thread, set_search
 from export.build.index_choice import EF_SEARCH
 
@@ -112,12 +112,9 @@ class Judge:
 
     def _average(self, ranked: Rows, split: str) -> tuple[dict[str, float], Values]:
         relevant = getattr(self.data, split)
-        num_relevant = np.diff(relevant.indptr)[self.users]
-        there = num_relevant > 0
-        hits = find_hits(ranked[there], relevant, self.users[there])
-        recalls = recall_at_k(hits, num_relevant[there], CUTOFF)
-        gains = ndcg_at_k(hits, num_relevant[there], CUTOFF)
-        return {RECALL: float(recalls.mean()), NDCG: float(gains.mean())}, recalls
+        there = np.diff(relevant.indptr)[self.users] > 0
+        per_user = measure_ranking(ranked[there], relevant, self.users[there], [CUTOFF])
+        return {name: float(per_user[name].mean()) for name in (RECALL, NDCG)}, per_user[RECALL]
 
     def queries(self, users: Vectors) -> Vectors:
         """The vectors of the timed users, shape (S, d)."""
@@ -171,13 +168,13 @@ class Judge:
             queries: Shape (S, d).
             exact: Their exact top 20, shape (S, 20).
         """
-        shares = []
+        answers = []
         with one_thread():
             for row, wanted in enumerate(self.wanted):
                 found = index.search(queries[row : row + 1], wanted)[1][0]
                 had = self.data.train[self.users[self.sampled[row]]].indices
-                shares.append(np.isin(exact[row], found[~np.isin(found, had)][:CUTOFF]).mean())
-        return float(np.mean(shares))
+                answers.append(found[~np.isin(found, had)][:CUTOFF])
+        return float(overlap(exact, answers).mean())
 
     def set_quickest_search(
         self, index: faiss.Index, queries: Vectors, exact: Rows, enough: float

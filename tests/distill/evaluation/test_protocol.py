@@ -7,9 +7,9 @@ import torch
 
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.evaluation.metrics import METRICS
+from distill.evaluation.metrics import METRICS, find_hits
 from distill.evaluation.protocol import Average, Mask, Protocol, evaluate, evaluate_scores
-from distill.evaluation.ranking import find_hits, rank_items
+from distill.evaluation.ranking import rank_items
 from tests.distill.toy import build_interactions, build_random
 
 

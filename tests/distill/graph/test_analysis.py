@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 import distill.graph.analysis
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
+from distill.graph.adjacency import build_graph
 from distill.graph.analysis import (
     View,
     analyze,
     analyze_data,
-    build_graph,
     build_groups,
     project_by_least_squares,
     read_analysis,

@@ -10,7 +10,7 @@ import distill.graph.spectrum
 from distill.backbones.bprmf import BPRMF
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.graph.analysis import Graph, build_graph
+from distill.graph.adjacency import Graph, build_graph
 from distill.graph.spectrum import equal_width_groups, exact_spectrum
 from distill.methods import Teacher
 from distill.methods.fd import FeatureDistillation
