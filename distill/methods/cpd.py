@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -34,8 +35,7 @@ from torch import nn
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.base import Step, Teacher, require_not_negative
-from distill.methods.candidates import gumbel_top_k
-from distill.methods.cross_entropy import top_items
+from distill.methods.candidates import gumbel_top_k, rank_unseen
 from distill.methods.responses import selected_scores
 
 Preference = Literal["list", "pair"]
@@ -100,7 +100,9 @@ class PreferenceConsistency(nn.Module):
         """Let the teacher rank the catalogue; None where κ is 0."""
         if settings.preference_weight == 0:
             return None
-        return cls(settings, top_items(teacher, data, NUM_TOP))
+        nothing = sp.csr_matrix(data.train.shape, dtype=np.float32)
+        ranked = rank_unseen(teacher.users, teacher.items, nothing, NUM_TOP, progress=True)
+        return cls(settings, torch.from_numpy(ranked).long())
 
     def begin_epoch(self, rng: np.random.Generator) -> None:
         """Draw the items that each user compares in this epoch."""

@@ -5,9 +5,9 @@
 over the users, positives and negatives of a batch (each entity once, items weighted one half), with experts and a
 gate for users and others for items. T falls geometrically over the epochs from 1 until the gate chooses one expert.
 
-Cost of a step. The rows with a share in an expert pass through it: `experts.py` has the count. While T is near 1
-that is all K of them, 6 B K h (d_s + d_t) operations with h = (d_s + d_t) / 2; once T is below about 0.01 it is
-nearly one, a K-th of that. The teacher's rows are read once forward and once backward. `max_rows` bounds B: on a
+Cost of a step. The rows with a share in an expert pass through it: `distill.methods.projector` has the count. While T
+is near 1 that is all K of them, 6 B K h (d_s + d_t) operations with h = (d_s + d_t) / 2; once T is below about 0.01 it
+is nearly one, a K-th of that. The teacher's rows are read once forward and once backward. `max_rows` bounds B: on a
 processor the whole batch of the public codes takes hundreds of bare steps.
 
 Where this is not the public codes: T falls over 100 epochs, not over the 1,000 that trainings end long before, so that

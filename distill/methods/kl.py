@@ -1,7 +1,7 @@
 """KL divergence from the teacher's softmax over the whole catalogue.
 
 Cost of a step with B users: 2 B |I| d_t operations for the teacher's scores, beside the 6 B |I| d_s of
-`catalogue_softmax`; nothing is stored a user but the teacher's embedding.
+`catalogue_divergence`; nothing is stored a user but the teacher's embedding.
 
 References:
     Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531, 2015.

@@ -97,11 +97,12 @@ class SpectralWeights(Method):
         self.user_projector = build_projector(settings.projector, student.dim, teacher.dim)
         self.item_projector = build_projector(settings.projector, student.dim, teacher.dim)
         basis = torch.from_numpy(spectrum.eigenvectors).float()
+        weights = torch.from_numpy(frequency_weights(settings, spectrum.frequencies)).float()
         self._basis: torch.Tensor
         self._weights: torch.Tensor
         self._rotated_targets: torch.Tensor
         self.register_buffer("_basis", basis, persistent=False)
-        self.register_buffer("_weights", torch.from_numpy(allocate(settings, spectrum.frequencies)).float(), False)
+        self.register_buffer("_weights", weights, persistent=False)
         self.register_buffer("_rotated_targets", basis.T @ teacher.features, persistent=False)
 
     @classmethod
@@ -132,16 +133,8 @@ class SpectralWeights(Method):
         return self._basis.T @ torch.cat(projected)
 
 
-def allocate(settings: SpectralSettings, frequencies: Values) -> Values:
-    """w_k for each frequency.
-
-    Args:
-        settings: Which weights.
-        frequencies: λ_k, shape (N,).
-
-    Returns:
-        Shape (N,).
-    """
+def frequency_weights(settings: SpectralSettings, frequencies: Values) -> Values:
+    """Compute w_k for each frequency λ_k, shape (N,)."""
     if settings.group_weights is not None:
         return _spread(np.array(settings.group_weights), frequencies)
     if settings.allocation == "uniform":

@@ -13,19 +13,25 @@ from distill.backbones.bprmf import BPRMF
 from distill.backbones.sampling import Batch, PairwiseSampler
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.graph.adjacency import bipartite_adjacency, cooccurrence_adjacency, laplacian, symmetric_normalization
+from distill.graph.adjacency import (
+    Graph,
+    bipartite_adjacency,
+    cooccurrence_adjacency,
+    laplacian,
+    symmetric_normalization,
+)
 from distill.graph.filters import response
 from distill.graph.spectrum import exact_spectrum, knowledge_losses
 from distill.methods import Teacher
 from distill.methods.fd import FeatureDistillation
 from distill.methods.features import FeatureLoss
-from distill.methods.freqd import FilterKind, FreqD, FreqDSettings, Order, Variant, complete
+from distill.methods.freqd import FilterKind, FreqD, FreqDSettings, Order, fill_published
 from distill.methods.projector import LinearProjector, ProjectorKind
 from tests.distill.toy import build_random, build_step, whole_batch
 from tests.kits.method_kit import MethodKit
 
 TEACHER_DIM, STUDENT_DIM = 9, 4
-VARIANTS: tuple[Variant, ...] = ("bipartite", "cooccurrence")
+VARIANTS: tuple[Graph, ...] = ("bipartite", "cooccurrence")
 PROJECTORS: tuple[ProjectorKind, ...] = ("linear", "mlp", "experts")
 LOSSES: tuple[FeatureLoss, ...] = ("cosine", "l2")
 ORDERS: tuple[Order, ...] = ("filter-first", "projector-first")
@@ -125,7 +131,7 @@ def test_batch_loss_equals_the_whole_matrix_formula_with_gradients(
 @pytest.mark.parametrize("projector", PROJECTORS)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_alpha_0_is_feature_distillation_exactly(
-    rng: np.random.Generator, variant: Variant, projector: ProjectorKind, loss: FeatureLoss
+    rng: np.random.Generator, variant: Graph, projector: ProjectorKind, loss: FeatureLoss
 ) -> None:
     data = build_random(rng)
     settings = FreqDSettings(
@@ -152,7 +158,7 @@ def test_alpha_0_is_feature_distillation_exactly(
 @pytest.mark.parametrize("projector", PROJECTORS)
 @pytest.mark.parametrize("coefficients", [(1.0, -0.5), (1.0, -0.4, 0.04), (0.2, 0.0, 0.7)])
 def test_each_frequency_weighs_its_squared_response(
-    rng: np.random.Generator, variant: Variant, projector: ProjectorKind, coefficients: tuple[float, ...]
+    rng: np.random.Generator, variant: Graph, projector: ProjectorKind, coefficients: tuple[float, ...]
 ) -> None:
     """Σ_i ‖(h(L) (X_t − P(X_s)))_i‖² = Σ_k h(λ_k)² ‖u_kᵀ (X_t − P(X_s))‖², in the exact eigenbasis."""
     data = build_random(rng)
@@ -216,7 +222,7 @@ def test_the_teacher_is_filtered_once(rng: np.random.Generator, settings: FreqDS
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_edge_dropout_drops_the_same_edges_for_student_and_teacher(
-    rng: np.random.Generator, order: Order, variant: Variant
+    rng: np.random.Generator, order: Order, variant: Graph
 ) -> None:
     """A student that equals its teacher has no loss, whichever edges are dropped."""
     data = build_random(rng)
@@ -263,7 +269,7 @@ def test_a_share_of_the_steps_distills_and_weighs_as_much_as_all(rng: np.random.
 
 
 def test_published_settings_fill_what_is_left_open() -> None:
-    bipartite, cooccurrence = complete(FreqDSettings()), complete(FreqDSettings(variant="cooccurrence"))
+    bipartite, cooccurrence = fill_published(FreqDSettings()), fill_published(FreqDSettings(variant="cooccurrence"))
     assert (bipartite.coefficients, bipartite.order, bipartite.keep_prob) == ((1.0, -0.2), "filter-first", 1.0)
     assert (cooccurrence.coefficients, cooccurrence.order, cooccurrence.keep_prob) == (
         (1.0, -0.5),
@@ -271,9 +277,9 @@ def test_published_settings_fill_what_is_left_open() -> None:
         0.5,
     )
     given = FreqDSettings(alpha=0.1, filter="quadratic", order="projector-first", keep_prob=0.9)
-    assert complete(given).coefficients == pytest.approx((1.0, -0.2, 0.01))
-    assert replace(complete(given), coefficients=None) == given
-    assert complete(FreqDSettings(coefficients=(2.0,), alpha=0.3)).coefficients == (2.0,)
+    assert fill_published(given).coefficients == pytest.approx((1.0, -0.2, 0.01))
+    assert replace(fill_published(given), coefficients=None) == given
+    assert fill_published(FreqDSettings(coefficients=(2.0,), alpha=0.3)).coefficients == (2.0,)
 
 
 @pytest.mark.parametrize(
