@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 import distill.methods.candidates
-from distill.methods.candidates import UniformNegatives, find_ranks, gumbel_top_k, rank_unseen
+from distill.methods.candidates import StudentRanking, UniformNegatives, find_ranks, gumbel_top_k, rank_unseen
 
 
 def seen_matrix(pairs: list[tuple[int, int]], shape: tuple[int, int]) -> sp.csr_matrix:
@@ -89,3 +89,25 @@ def test_the_remainder_is_drawn_uniformly(rng: np.random.Generator) -> None:
         counts = np.bincount(drawn[row], minlength=8)
         assert counts[left].sum() == 20_000
         assert chisquare(counts[left]).pvalue > 0.01
+
+
+SEEN = sp.csr_matrix((2, 4), dtype="float32")
+ROWS, CANDIDATES = torch.tensor([[1.0], [-1.0]]), torch.tensor([[0.0], [1.0], [2.0], [3.0]])
+
+
+def test_lists_stay_until_they_are_due() -> None:
+    ranking = StudentRanking(SEEN, 2, every=3)
+    assert [ranking.begin_epoch(factor * ROWS, CANDIDATES) for factor in (1, -1, -1)] == [True, False, False]
+    assert ranking.lists.tolist() == [[3, 2], [0, 1]]
+    assert ranking.begin_epoch(-ROWS, CANDIDATES)
+    assert ranking.lists.tolist() == [[0, 1], [3, 2]]
+
+
+def test_a_restored_ranking_goes_on_where_the_other_was() -> None:
+    ranking, restored = StudentRanking(SEEN, 2, every=2), StudentRanking(SEEN, 2, every=2)
+    ranking.begin_epoch(ROWS, CANDIDATES)
+    restored.load_state_dict(ranking.state_dict())
+    for one in (ranking, restored):
+        assert not one.begin_epoch(-ROWS, CANDIDATES)
+        assert one.lists.tolist() == [[3, 2], [0, 1]]
+        assert one.begin_epoch(-ROWS, CANDIDATES)
