@@ -1,4 +1,4 @@
-"""What a distillation method must offer to the trainer."""
+"""`Method`: what a distillation method must offer to the trainer, and what it is given."""
 
 from __future__ import annotations
 

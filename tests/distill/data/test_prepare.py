@@ -154,7 +154,7 @@ def columns(rows: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     return users, items
 
 
-def test_first_pairs_by_row_and_by_time() -> None:
+def test_duplicates_by_row_and_by_time() -> None:
     users, items = np.array([0, 0, 1, 0]), np.array([5, 6, 5, 5])
     assert deduplicate_pairs(users, items).tolist() == [0, 1, 2]
     assert deduplicate_pairs(users, items, np.array([9, 1, 1, 3])).tolist() == [1, 2, 3]
@@ -162,7 +162,7 @@ def test_first_pairs_by_row_and_by_time() -> None:
 
 
 @given(pairs)
-def test_first_pairs_are_the_first_of_each(rows: list[tuple[int, int]]) -> None:
+def test_kept_pairs_are_the_first_of_each(rows: list[tuple[int, int]]) -> None:
     expected = [place for place, row in enumerate(rows) if row not in rows[:place]]
     assert deduplicate_pairs(*columns(rows)).tolist() == expected
 

@@ -154,7 +154,7 @@ def test_blocks_count_every_row_once_within_their_bound(
 
 
 @given(incidences(), incidences(), st.integers(1, 8))
-def test_strongest_of_rows_equals_a_stable_sort(one: Dense, other: Dense, num_kept: int) -> None:
+def test_top_k_per_row_equals_a_stable_sort(one: Dense, other: Dense, num_kept: int) -> None:
     width = min(one.shape[1], other.shape[1])
     matrix = one[:, :width] @ other[:, :width].T
     kept = top_k_per_row(sp.csr_matrix(matrix), num_kept)
