@@ -7,16 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.data.interactions import Interactions
 from distill.evaluation.metrics import Rows
 from distill.evaluation.ranking import GROUP, rank_items, rank_scores
-from tests.distill.toy import build_interactions, build_random
-
-
-def random_embeddings(data: Interactions, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    users = torch.from_numpy(rng.normal(size=(data.num_users, 6)).astype(np.float32))
-    items = torch.from_numpy(rng.normal(size=(data.num_items, 6)).astype(np.float32))
-    return users, items
+from tests.distill.toy import build_interactions, build_random, random_embeddings
 
 
 def test_rank_items_by_hand() -> None:
