@@ -48,11 +48,7 @@ class Baseline:
 
 
 def popularity(train: sp.csr_matrix) -> Baseline:
-    """Score an item by its number of training interactions, the same for every user.
-
-    Args:
-        train: CSR of ones, shape (|U|, |I|).
-    """
+    """Score an item by its number of training interactions (CSR of shape (|U|, |I|)), the same for every user."""
     counts = torch.from_numpy(np.bincount(train.indices, minlength=train.shape[1]).astype(np.float32))
     return Baseline(lambda users: counts.expand(len(users), -1), counts.nbytes)
 

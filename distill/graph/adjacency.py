@@ -38,13 +38,9 @@ def build_graph(
 
 
 def bipartite_adjacency(user_items: sp.csr_matrix) -> sp.csr_matrix:
-    """Build the user–item graph A = [[0, R], [Rᵀ, 0]] (He et al., LightGCN, SIGIR 2020, eq. 7; FreqD at paper time).
+    """Build the user–item graph A = [[0, R], [Rᵀ, 0]], CSR of shape (N, N), from R, CSR of shape (|U|, |I|).
 
-    Args:
-        user_items: R, CSR of shape (|U|, |I|).
-
-    Returns:
-        CSR of shape (N, N).
+    It is the graph of LightGCN (He et al., SIGIR 2020, eq. 7) and of FreqD at paper time.
     """
     return sp.block_array([[None, user_items], [user_items.T, None]], format="csr", dtype=np.float32)
 

@@ -130,14 +130,7 @@ class FilterRows:
         self.offsets = offsets
 
     def apply(self, features: torch.Tensor) -> torch.Tensor:
-        """Compute h(L)[batch] · X.
-
-        Args:
-            features: X, shape (N, d).
-
-        Returns:
-            Shape (B, d); differentiable in X.
-        """
+        """Compute h(L)[batch] · X for X of shape (N, d): shape (B, d), differentiable in X."""
         bag: Callable[..., torch.Tensor] = _WeightedBag.apply
         return bag(features, self.neighbors, self.weights, self.offsets)
 

@@ -112,7 +112,7 @@ class PreferenceConsistency(nn.Module):
         self._drawn = self._items.gather(1, torch.from_numpy(positions).to(self._items.device))
 
     def loss(self, step: Step, project: ProjectPair) -> torch.Tensor:
-        """κ · the regulariser over the batch's users: a scalar that only the projectors' gradients see.
+        """Compute κ times the regulariser over the batch's users: a scalar that only the projectors' gradients see.
 
         Args:
             step: Batch, features, randomness.

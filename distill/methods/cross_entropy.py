@@ -66,12 +66,9 @@ class CrossEntropy(Method):
     training_defaults = TRAINING_DEFAULTS
 
     def __init__(self, settings: CrossEntropySettings, teacher: Teacher, hidden: sp.csr_matrix) -> None:
-        """Let the teacher rank the catalogue for every user and keep its distribution over the top.
+        """Let the teacher, smoothed already, rank the catalogue for every user, and keep its distribution over the top.
 
-        Args:
-            settings: Weight, temperature, base weight.
-            teacher: Smoothed already.
-            hidden: Items left out, CSR of shape (|U|, |I|).
+        `hidden`, CSR of shape (|U|, |I|), is left out of both distributions.
         """
         super().__init__()
         self.settings = settings
@@ -102,7 +99,7 @@ class CrossEntropy(Method):
         return cls(scale_temperature(settings, student), smoothed, hidden)
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
-        """The weighted cross-entropy, less the teacher's entropy, summed over the batch's users: a scalar."""
+        """Sum the weighted cross-entropy, less the teacher's entropy, over the batch's users: a scalar."""
         users = torch.unique(step.batch.users)
         hidden = ItemSets(self._indptr, self._hidden, users) if self._hides else None
         target = TopTarget(self._items[users], self._probabilities[users], hidden)

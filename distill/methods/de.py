@@ -82,14 +82,7 @@ class DistillationExperts(Method):
         teacher: Teacher,
         preference: PreferenceConsistency | None = None,
     ) -> None:
-        """Draw the experts and the gates.
-
-        Args:
-            settings: Weight, experts, temperatures.
-            student: The backbone that is distilled into.
-            teacher: Final features.
-            preference: Add-on that keeps the student's ranking under the experts.
-        """
+        """Draw the experts and the gates; `preference` is the add-on that keeps the student's own ranking."""
         super().__init__()
         self.settings = settings
         self.preference = preference
@@ -124,7 +117,7 @@ class DistillationExperts(Method):
             self.preference.begin_epoch(rng)
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
-        """The weighted sum over the batch's entities: a scalar."""
+        """Sum the weighted loss over the batch's entities: a scalar."""
         entities, weights, count = batch_entities(step.batch, self.num_users, len(step.features))
         loss = step.features.new_zeros(())
         for experts, part in ((self.user_experts, slice(None, count)), (self.item_experts, slice(count, None))):

@@ -214,7 +214,7 @@ class FreqD(Method):
             self.preference.begin_epoch(rng)
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
-        """β · the weighted sum over the batch's entities, and the add-on where there is one: a scalar.
+        """Sum β times the weighted distances over the batch's entities, and the add-on where there is one: a scalar.
 
         It is a zero without a gradient in the steps that `step_share` leaves out.
         """

@@ -32,12 +32,7 @@ class KullbackLeibler(Method):
     training_defaults = TRAINING_DEFAULTS
 
     def __init__(self, settings: ResponseSettings, teacher: Teacher) -> None:
-        """Hold the teacher.
-
-        Args:
-            settings: Weight, temperature, base weight.
-            teacher: Smoothed already.
-        """
+        """Hold the teacher, which is smoothed already."""
         super().__init__()
         self.settings = settings
         self.base_weight = settings.base_weight
@@ -61,7 +56,7 @@ class KullbackLeibler(Method):
         )
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
-        """The weighted divergence, summed over the batch's users: a scalar."""
+        """Sum the weighted divergence over the batch's users: a scalar."""
         users = torch.unique(step.batch.users)
         temperature = self.settings.temperature
         target = TeacherTarget(self._users[users], self._items, temperature)

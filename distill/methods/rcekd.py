@@ -99,12 +99,7 @@ class RejuvenatedCrossEntropy(Method):
     Settings = RCEKDSettings
 
     def __init__(self, settings: RCEKDSettings, teacher: Teacher) -> None:
-        """Let the teacher rank the catalogue for every user, training items included.
-
-        Args:
-            settings: Sizes, temperatures, weight.
-            teacher: Scores what the student lists, too.
-        """
+        """Let the teacher rank the catalogue for every user, training items included."""
         super().__init__()
         self.settings = settings
         self.num_users = teacher.num_users
@@ -137,7 +132,7 @@ class RejuvenatedCrossEntropy(Method):
         self._draw(self._ranking.lists, self._comparison, rng)
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
-        """The weighted loss, summed over the batch's users: a scalar."""
+        """Sum the weighted loss over the batch's users: a scalar."""
         users = torch.unique(step.batch.users)
         logits = selected_scores(step.embeddings, users, self._items[users]) / self.settings.temperature
         num_top, probabilities, mixing = self._ranked.shape[1], self._probabilities[users], self._mixing[users]

@@ -83,14 +83,7 @@ class SpectralWeights(Method):
     Settings = SpectralSettings
 
     def __init__(self, settings: SpectralSettings, student: Backbone, teacher: Teacher, spectrum: Spectrum) -> None:
-        """Rotate the teacher into the eigenbasis.
-
-        Args:
-            settings: Weights, projector.
-            student: The backbone that is distilled into.
-            teacher: Final features.
-            spectrum: Of the graph over all N entities.
-        """
+        """Rotate the teacher into the eigenbasis of the graph over all N entities."""
         super().__init__()
         self.settings = settings
         self.num_users = teacher.num_users
@@ -119,7 +112,7 @@ class SpectralWeights(Method):
         return cls(settings, student, teacher, exact_spectrum(adjacency))
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
-        """The weighted sum over all frequencies: a scalar."""
+        """Sum the weighted loss over all frequencies: a scalar."""
         residual = self._rotated_targets - self._rotated_student(step)
         return self.settings.distillation_weight * (self._weights @ residual.square().sum(dim=1))
 

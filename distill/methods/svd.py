@@ -30,7 +30,7 @@ def truncated_svd(
         User and item factors, float32, shapes (|U|, d_s) and (|I|, d_s).
 
     Raises:
-        SettingError: `dim` is not below the rank the factors can have.
+        SettingError: `dim` is not from 1 to the rank that the factors can have.
     """
     user_basis, user_core = np.linalg.qr(user_embeddings.astype(np.float64))
     item_basis, item_core = np.linalg.qr(item_embeddings.astype(np.float64))

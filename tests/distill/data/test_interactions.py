@@ -132,6 +132,10 @@ TOY = Interactions(
 )
 
 
+def test_popularity_counts_training_interactions_alone() -> None:
+    assert TOY.item_popularity.tolist() == [1, 0, 2]
+
+
 def test_describe_counts_by_hand() -> None:
     description = describe(TOY)
     assert json.loads(json.dumps(description)) == description

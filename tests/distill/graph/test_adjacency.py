@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 import distill.graph.adjacency
 from distill.graph.adjacency import (
     bipartite_adjacency,
+    build_graph,
     cooccurrence_adjacency,
     cooccurrence_blocks,
     laplacian,
@@ -85,6 +86,17 @@ def test_cooccurrence_spans_users_and_items_without_edges_between(rng: np.random
     np.testing.assert_array_equal(graph[30:, 30:], top_cooccurrence(train.T.tocsr(), 3).toarray())
     assert not graph[:30, 30:].any()
     assert not graph[30:, :30].any()
+
+
+def test_the_graph_of_a_data_set_is_the_normalised_one_of_its_training_split(rng: np.random.Generator) -> None:
+    data = build_random(rng)
+    train = data.train
+    for graph, adjacency in (
+        (build_graph(data), bipartite_adjacency(train)),
+        (build_graph(data, "cooccurrence", 3), cooccurrence_adjacency(train, 3)),
+        (build_graph(data, "cooccurrence", 3, reference=True), cooccurrence_adjacency(train, 3, reference=True)),
+    ):
+        np.testing.assert_array_equal(graph.toarray(), symmetric_normalization(adjacency).toarray())
 
 
 @given(incidences(), st.integers(1, 5))

@@ -6,7 +6,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import distill.graph.filters
@@ -65,6 +65,7 @@ def test_responses_by_hand() -> None:
     np.testing.assert_allclose(response((2.0, 0.0, 0.0, 1.0), frequencies), [2, 2.125, 3, 10])
 
 
+@settings(max_examples=40)
 @given(
     st.integers(0, 2**32 - 1),
     st.lists(st.integers(0, 54), min_size=1, max_size=12),
