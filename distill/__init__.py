@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 _HOMES = {
     "distill.data.interactions": {"Interactions", "load_interactions", "save_interactions"},
     "distill.errors": {"DistillError"},
-    "distill.evaluation.evaluate": {"Protocol", "evaluate"},
+    "distill.evaluation.protocol": {"Protocol", "evaluate"},
     "distill.evaluation.leaderboard": {"evaluate_run"},
     "distill.run": {"Run", "open_run"},
     "distill.training.job": {"Job", "build_job", "run_job"},
@@ -36,8 +36,8 @@ _HOMES = {
 if TYPE_CHECKING:
     from distill.data.interactions import Interactions, load_interactions, save_interactions
     from distill.errors import DistillError
-    from distill.evaluation.evaluate import Protocol, evaluate
     from distill.evaluation.leaderboard import evaluate_run
+    from distill.evaluation.protocol import Protocol, evaluate
     from distill.run import Run, open_run
     from distill.training.job import Job, build_job, run_job
     from distill.training.runner import train_all

@@ -18,8 +18,8 @@ import torch
 
 from distill.data.interactions import Interactions
 from distill.evaluation.baselines import BASELINES, tune
-from distill.evaluation.evaluate import evaluate_scores, report_splits
-from distill.methods.low_rank import cut_to_rank
+from distill.evaluation.protocol import evaluate_scores, report_splits
+from distill.methods.svd import truncated_svd
 from distill.run import Run
 from distill.training.trainer import final_reports
 from export.build.precision import decode_rounded, quantize_items
@@ -67,7 +67,7 @@ def build_untrained(name: str, data: Interactions, teacher: Run, dim: int) -> Bu
 
 
 def _svd(teacher: Run, dim: int) -> tuple[Vectors, Vectors, float]:
-    return *cut_to_rank(teacher.user_embeddings, teacher.item_embeddings, dim), 4.0 * dim
+    return *truncated_svd(teacher.user_embeddings, teacher.item_embeddings, dim), 4.0 * dim
 
 
 def _float16(teacher: Run, _: int) -> tuple[Vectors, Vectors, float]:

@@ -1,4 +1,4 @@
-"""Backbones by name. A new one is one file here and one line in `BACKBONES`."""
+"""Backbones, the recommenders that are trained, by name. A new one is one file here and one line in `BACKBONES`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from distill.backbones.base import Backbone
 from distill.backbones.bprmf import BPRMF
 from distill.backbones.lightgcn import LightGCN
 from distill.backbones.lpmf import LPMF
+from distill.backbones.sampling import Batch, Sampler
 from distill.backbones.simplex import SimpleX
 
 BACKBONES: dict[str, type[Backbone]] = {
@@ -15,4 +16,4 @@ BACKBONES: dict[str, type[Backbone]] = {
     "simplex": SimpleX,
 }
 
-__all__ = ["BACKBONES", "Backbone"]
+__all__ = ["BACKBONES", "Backbone", "Batch", "Sampler"]

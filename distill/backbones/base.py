@@ -19,7 +19,7 @@ class Backbone(nn.Module, ABC):
     """A recommender whose score is the inner product of a user and an item embedding.
 
     Attributes:
-        Settings: Frozen dataclass of what can be set.
+        Settings: Frozen dataclass of its settings.
         training_defaults: Training options that suit it better than the general ones.
         score_temperature: τ of a softmax over its scores, 1 for inner products. Cosines end at 1, so their softmax over
             a catalogue stays flat without a small one.
@@ -33,7 +33,7 @@ class Backbone(nn.Module, ABC):
     score_temperature: ClassVar[float] = 1.0
 
     def __init__(self, num_users: int, num_items: int, dim: int) -> None:
-        """Remember the sizes; parameters are the subclass's."""
+        """Keep |U|, |I| and d; parameters are the subclass's."""
         super().__init__()
         self.num_users = num_users
         self.num_items = num_items
@@ -42,11 +42,11 @@ class Backbone(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def build(cls, settings: Any, data: Interactions, dim: int) -> Self:
-        """Make a backbone with fresh parameters, and the graph it needs from the training split.
+        """Make a backbone of dimension d with fresh parameters, and the graph it needs from the training split.
 
         Args:
             settings: An instance of `Settings`.
-            data: Sizes and training interactions.
+            data: Only its sizes and its training split may be used.
             dim: d.
         """
 
@@ -57,23 +57,23 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def embeddings(self) -> torch.Tensor:
-        """Final embeddings, users first, whose inner product is the score: shape (N, d), differentiable."""
+        """Compute the final embeddings, whose inner product is the score: shape (N, d), users first, differentiable."""
 
     @abstractmethod
     def base_loss(self, batch: Batch, embeddings: torch.Tensor) -> torch.Tensor:
-        """The backbone's own training loss, summed over the batch: a scalar.
+        """Sum the backbone's own training loss over the batch: a scalar.
 
         Args:
-            batch: What to learn from.
+            batch: Users, positives and negatives.
             embeddings: What `embeddings` returned for this step, shape (N, d).
         """
 
     def final_embeddings(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """What is evaluated and exported: users (|U|, d) and items (|I|, d), without gradients."""
+        """Return what is evaluated and exported: users (|U|, d) and items (|I|, d), without gradients."""
         with torch.no_grad():
             table = self.embeddings().detach()
         return table[: self.num_users], table[self.num_users :]
 
     def sampler(self, train: sp.csr_matrix, batch_size: int) -> Sampler:
-        """What draws the batches of its own loss."""
+        """Make what draws the batches of its own loss from `train`, CSR of shape (|U|, |I|)."""
         return PairwiseSampler(train, batch_size)

@@ -6,7 +6,7 @@ References:
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
@@ -20,18 +20,18 @@ INITIAL_STD = 0.01
 
 
 class BPRMF(Backbone):
-    """One embedding a user, one an item, in a single table, so that a step makes one gradient buffer."""
+    """One embedding a user, one an item, in a single table, so that a step makes one gradient buffer.
+
+    Attributes:
+        initial_std: Standard deviation of the normal distribution that the table is drawn from.
+    """
+
+    initial_std: ClassVar[float] = INITIAL_STD
 
     def __init__(self, num_users: int, num_items: int, dim: int) -> None:
-        """Draw the embeddings from a normal distribution of standard deviation `INITIAL_STD`.
-
-        Args:
-            num_users: |U|.
-            num_items: |I|.
-            dim: d.
-        """
+        """Draw a table of shape (|U| + |I|, d)."""
         super().__init__(num_users, num_items, dim)
-        self.table = nn.Parameter(torch.randn(num_users + num_items, dim) * INITIAL_STD)
+        self.table = nn.Parameter(torch.randn(num_users + num_items, dim) * self.initial_std)
 
     @classmethod
     def build(cls, settings: Any, data: Interactions, dim: int) -> Self:
@@ -44,10 +44,10 @@ class BPRMF(Backbone):
         return self.table
 
     def embeddings(self) -> torch.Tensor:
-        """The table itself, shape (N, d)."""
+        """Return the table itself, shape (N, d)."""
         return self.table
 
     def base_loss(self, batch: Batch, embeddings: torch.Tensor) -> torch.Tensor:
-        """BPR over the batch, summed: a scalar."""
+        """Sum the BPR loss over the batch: a scalar."""
         offset = self.num_users
         return pairwise_loss(embeddings, batch.users, offset + batch.positives, offset + batch.negatives)

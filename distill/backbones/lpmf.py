@@ -23,13 +23,13 @@ import torch
 from distill.backbones.bprmf import BPRMF
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.graph.adjacency import bipartite_adjacency, symmetric_normalization
+from distill.graph.adjacency import build_graph
 from distill.graph.propagation import LowPass
 
 
 @dataclass(frozen=True)
 class LPMFSettings:
-    """What can be set.
+    """Settings of LPMF.
 
     Attributes:
         alpha: α of the filter, in (0, 1].
@@ -48,24 +48,16 @@ class LPMF(BPRMF):
     Settings = LPMFSettings
 
     def __init__(self, num_users: int, num_items: int, dim: int, low_pass: LowPass) -> None:
-        """Draw the table like BPRMF's.
-
-        Args:
-            num_users: |U|.
-            num_items: |I|.
-            dim: d.
-            low_pass: Over the user–item graph of the training interactions.
-        """
+        """Draw the table like BPRMF's; `low_pass` is over the user–item graph of the training interactions."""
         super().__init__(num_users, num_items, dim)
         self.low_pass = low_pass
 
     @classmethod
     def build(cls, settings: LPMFSettings, data: Interactions, dim: int) -> Self:
         """Build the graph of the training interactions and draw the table."""
-        graph = symmetric_normalization(bipartite_adjacency(data.train))
-        return cls(data.num_users, data.num_items, dim, LowPass(graph, settings.alpha))
+        return cls(data.num_users, data.num_items, dim, LowPass(build_graph(data), settings.alpha))
 
     def embeddings(self) -> torch.Tensor:
-        """The table filtered, shape (N, d)."""
+        """Filter the table: shape (N, d)."""
         filtered: torch.Tensor = self.low_pass(self.table)
         return filtered

@@ -25,22 +25,14 @@ WIDE = 96
 
 
 def bpr_loss(positive_scores: torch.Tensor, negative_scores: torch.Tensor) -> torch.Tensor:
-    """−ln σ(s⁺ − s⁻) per pair (Rendle et al., "BPR", UAI 2009, eq. BPR-Opt).
-
-    Args:
-        positive_scores: Shape (B,).
-        negative_scores: Shape (B,).
-
-    Returns:
-        Shape (B,).
-    """
+    """Compute −ln σ(s⁺ − s⁻) of each pair of scores, all of one shape (Rendle et al., UAI 2009, eq. BPR-Opt)."""
     return F.softplus(negative_scores - positive_scores)
 
 
 def pairwise_loss(
     embeddings: torch.Tensor, users: torch.Tensor, positives: torch.Tensor, negatives: torch.Tensor
 ) -> torch.Tensor:
-    """Σ −ln σ(⟨u, p⟩ − ⟨u, n⟩): what `bpr_loss` of the batch sums to.
+    """Compute Σ −ln σ(⟨u, p⟩ − ⟨u, n⟩): what `bpr_loss` of the batch sums to.
 
     Args:
         embeddings: Of all entities, shape (N, d); differentiable once.

@@ -1,8 +1,9 @@
-"""Training pairs: every interaction once an epoch, with a uniform negative redrawn each time.
+"""Samplers: how an epoch is divided into batches, and where their negatives come from.
 
-Training pairs with many negatives, which all pairs of a batch share.
-
-Batches of users: what a response loss over the whole catalogue learns from.
+- `PairwiseSampler`: every interaction once, with a uniform negative of its own, for BPR.
+- `SharedNegativesSampler`: every interaction once, with many negatives that all pairs of a batch share, for losses that
+  are one matrix product.
+- `UserSampler`: every user once, for response losses over the whole catalogue.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Batch:
     negatives: torch.Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
+        """Copy the batch to another device."""
         return Batch(self.users.to(device), self.positives.to(device), self.negatives.to(device))
 
 
@@ -65,8 +66,7 @@ class PairwiseSampler:
         Raises:
             DataError: There are no interactions, or a user has interacted with every item.
         """
-        if train.nnz == 0:
-            raise DataError("train: no interactions to learn from; lower the thresholds of 'lowpass data prepare'")
+        _require_interactions(train)
         degrees = np.diff(train.indptr)
         if degrees.max() >= train.shape[1]:
             row = int(degrees.argmax())
@@ -107,7 +107,7 @@ class PairwiseSampler:
         return negatives
 
     def _untouched(self, user: int) -> npt.NDArray[np.int64]:
-        """List what a user has left: for one who has taken nearly the whole catalogue."""
+        """List the items that a user has left: for one who has taken nearly the whole catalogue."""
         first, last = np.searchsorted(self._users, [user, user + 1])
         return np.setdiff1d(np.arange(self._num_items), self._positives[first:last])
 
@@ -141,8 +141,7 @@ class SharedNegativesSampler:
         Raises:
             DataError: There are no interactions.
         """
-        if train.nnz == 0:
-            raise DataError("train: no interactions to learn from; lower the thresholds of 'lowpass data prepare'")
+        _require_interactions(train)
         self._users = np.repeat(np.arange(train.shape[0], dtype=np.int64), np.diff(train.indptr))
         self._positives = train.indices.astype(np.int64)
         self._num_items = train.shape[1]
@@ -158,6 +157,44 @@ class SharedNegativesSampler:
             part = slice(start, start + self._batch_size)
             negatives = rng.choice(self._num_items, size=self._num_negatives, replace=False, shuffle=False)
             yield Batch(users[part], positives[part], torch.from_numpy(negatives))
+
+
+class UserSampler:
+    """Every user with training items once an epoch, with one positive of theirs and one uniform item.
+
+    The pairs let a feature loss, which acts on a batch's entities, go along with a response loss, which acts on
+    its users. The uniform item is not checked against the positives: it stands for the catalogue.
+
+    Attributes:
+        num_batches: Batches an epoch.
+    """
+
+    def __init__(self, train: sp.csr_matrix, batch_size: int) -> None:
+        """Find the users that can be learned from.
+
+        Args:
+            train: CSR of shape (|U|, |I|).
+            batch_size: Users a batch.
+
+        Raises:
+            DataError: There are no interactions.
+        """
+        _require_interactions(train)
+        self._train = train
+        self._degrees = np.diff(train.indptr)
+        self._users = np.flatnonzero(self._degrees)
+        self._batch_size = batch_size
+        self.num_batches = -(-len(self._users) // batch_size)
+
+    def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
+        """Yield the batches of one epoch in random order."""
+        users = rng.permutation(self._users)
+        places = self._train.indptr[users] + (rng.random(len(users)) * self._degrees[users]).astype(np.int64)
+        positives = self._train.indices[places].astype(np.int64)
+        others = rng.integers(self._train.shape[1], size=len(users))
+        columns = [torch.from_numpy(column) for column in (users, positives, others)]
+        for start in range(0, len(users), self._batch_size):
+            yield Batch(*(column[start : start + self._batch_size] for column in columns))
 
 
 def taken_pairs(
@@ -182,40 +219,6 @@ def taken_pairs(
     return rows, columns[hits]
 
 
-class UserSampler:
-    """Every user with training items once an epoch, with one positive of theirs and one uniform item.
-
-    The pairs let a feature loss, which acts on a batch's entities, go along with a response loss, which acts on
-    its users. The uniform item is not checked against the positives: it stands for the catalogue.
-
-    Attributes:
-        num_batches: Batches an epoch.
-    """
-
-    def __init__(self, train: sp.csr_matrix, batch_size: int) -> None:
-        """Find the users that can be learned from.
-
-        Args:
-            train: CSR of shape (|U|, |I|).
-            batch_size: Users a batch.
-
-        Raises:
-            DataError: There are no interactions.
-        """
-        if train.nnz == 0:
-            raise DataError("train: no interactions to learn from; lower the thresholds of 'lowpass data prepare'")
-        self._train = train
-        self._degrees = np.diff(train.indptr)
-        self._users = np.flatnonzero(self._degrees)
-        self._batch_size = batch_size
-        self.num_batches = -(-len(self._users) // batch_size)
-
-    def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
-        """Yield the batches of one epoch in random order."""
-        users = rng.permutation(self._users)
-        places = self._train.indptr[users] + (rng.random(len(users)) * self._degrees[users]).astype(np.int64)
-        positives = self._train.indices[places].astype(np.int64)
-        others = rng.integers(self._train.shape[1], size=len(users))
-        columns = [torch.from_numpy(column) for column in (users, positives, others)]
-        for start in range(0, len(users), self._batch_size):
-            yield Batch(*(column[start : start + self._batch_size] for column in columns))
+def _require_interactions(train: sp.csr_matrix) -> None:
+    if train.nnz == 0:
+        raise DataError("train: no interactions to learn from; lower the thresholds of 'lowpass data prepare'")

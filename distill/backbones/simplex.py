@@ -41,7 +41,7 @@ EPSILON = 1e-8
 
 @dataclass(frozen=True)
 class SimpleXSettings:
-    """What can be set.
+    """Settings of SimpleX.
 
     Attributes:
         margin: m, cosine above which a negative is pushed away.
@@ -73,13 +73,7 @@ class SimpleX(Backbone):
     score_temperature = 0.05
 
     def __init__(self, train: sp.csr_matrix, dim: int, settings: SimpleXSettings) -> None:
-        """Take the users' training items and draw the parameters.
-
-        Args:
-            train: CSR of shape (|U|, |I|).
-            dim: d.
-            settings: Of the loss and the aggregation.
-        """
+        """Take the users' training items, CSR of shape (|U|, |I|), and draw the parameters."""
         super().__init__(train.shape[0], train.shape[1], dim)
         self.settings = settings
         history = sp.csr_matrix(sp.diags_array(1.0 / np.maximum(np.diff(train.indptr), 1)) @ train)
@@ -99,12 +93,12 @@ class SimpleX(Backbone):
         return self.table
 
     def embeddings(self) -> torch.Tensor:
-        """Users with their history, and items, all of length one, shape (N, d): inner products are cosines."""
+        """Compute users with their history, and items, all of length one: shape (N, d); inner products are cosines."""
         apply: Callable[..., torch.Tensor] = _AggregateAndNormalize.apply
         return apply(self.table, self.history_map.weight, self)
 
     def base_loss(self, batch: Batch, embeddings: torch.Tensor) -> torch.Tensor:
-        """The cosine contrastive loss over the batch, summed: a scalar.
+        """Sum the cosine contrastive loss over the batch: a scalar.
 
         Args:
             batch: Pairs of users and positives, (B,) each; negatives of any number, shared by all pairs.
@@ -117,7 +111,7 @@ class SimpleX(Backbone):
         return apply(F.embedding(rows, embeddings), len(batch.users), taken, self.settings)
 
     def sampler(self, train: sp.csr_matrix, batch_size: int) -> Sampler:
-        """Batches with shared negatives."""
+        """Draw batches with shared negatives."""
         return SharedNegativesSampler(train, batch_size, self.settings.num_negatives)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from distill.data.interactions import load_interactions
-from distill.graph.analysis import Graph, Grouping, View, analyze_data
+from distill.graph.adjacency import Graph
+from distill.graph.analysis import Grouping, View, analyze_data
 from distill.report.figures import draw_figures, encode_png
 from distill.report.tables import render_analysis
 from distill.run import open_run

@@ -10,12 +10,10 @@ from typing import Any
 import click
 
 from distill.data.interactions import Interactions, describe, format_description, load_interactions, save_interactions
-from distill.data.item_metadata import read_item_metadata
-from distill.data.prepare import SPLIT_METHODS, PrepareOptions
-from distill.data.prepare import prepare as prepare_table
+from distill.data.prepare import SPLIT_METHODS, PrepareOptions, prepare_source
 from distill.data.public_sets import CATALOG, CatalogEntry, find_entry, take_local
 from distill.data.public_sets import fetch as download
-from distill.data.readers import READERS, ColumnNames, detect_format, read_table
+from distill.data.readers import READERS, ColumnNames
 from distill.data.synthetic import SyntheticOptions, synthesize
 from distill.errors import SettingError
 
@@ -153,28 +151,6 @@ def inspect(directory: Path, as_json: bool) -> None:
     """
     description = describe(load_interactions(directory))
     click.echo(json.dumps(description) if as_json else format_description(description))
-
-
-def prepare_source(
-    source: Path,
-    options: PrepareOptions,
-    *,
-    name: str,
-    format_name: str | None = None,
-    columns: ColumnNames | None = None,
-    items: Path | None = None,
-) -> Interactions:
-    """Read and prepare a source, recording its format and file name.
-
-    Raises:
-        DataError: The source or the item file is malformed, or nothing is left.
-        SettingError: A setting does not fit the source.
-    """
-    format_name = format_name or detect_format(source)
-    metadata = read_item_metadata(items) if items else None
-    table = read_table(source, format_name, columns, metadata)
-    recorded = {"reader": format_name, "source": source.resolve().name}
-    return prepare_table(table, options, name=name, source=recorded)
 
 
 def prepare_command(entry: CatalogEntry, raw: Path) -> str:

@@ -14,8 +14,8 @@ from distill.commands.options import DIRECTORY, FILE, JSON, refuse
 from distill.data.interactions import Interactions, load_interactions
 from distill.evaluation.baselines import EASE_MAX_BYTES, GRIDS, report_baselines
 from distill.evaluation.comparison import compare_runs
-from distill.evaluation.evaluate import Protocol
 from distill.evaluation.leaderboard import evaluate_run, rank_models
+from distill.evaluation.protocol import Protocol
 from distill.report.figures import plot_curves
 from distill.report.tables import render_comparison
 from distill.run import Run, open_run, write_run

@@ -1,4 +1,4 @@
-"""Split interactions of one data set, and the directory that stores them.
+"""`Interactions`: a data set that is split already, how it is stored, and what it looks like in numbers.
 
 A data directory holds
 
@@ -7,8 +7,6 @@ A data directory holds
 - `users.parquet`: user_id string, row number = user_index;
 - `items.parquet`: item_id string, and, where the source has them, title string and categories list<string>;
 - `dataset.json`: name, counts, settings, fingerprint.
-
-What a data set looks like: counts, density, degrees, a few items.
 """
 
 from __future__ import annotations
@@ -32,6 +30,8 @@ from distill.storage import publish_directory
 
 SPLITS = ("train", "validation", "test")
 FORMAT = 1
+QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
+SAMPLE_ITEMS = 5
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,18 @@ class Interactions:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Users, items and interactions per split."""
+        """Number of users, of items, and of interactions in each split."""
         return {
             "users": self.num_users,
             "items": self.num_items,
             **{name: int(getattr(self, name).nnz) for name in SPLITS},
         }
+
+    @cached_property
+    def item_popularity(self) -> npt.NDArray[np.int64]:
+        """Training interactions of each item, shape (|I|,)."""
+        counts: npt.NDArray[np.int64] = np.bincount(self.train.indices, minlength=self.num_items)
+        return counts
 
     @cached_property
     def fingerprint(self) -> str:
@@ -142,21 +148,8 @@ def save_interactions(data: Interactions, directory: Path) -> None:
         (draft / "dataset.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def _interaction_table(data: Interactions) -> pa.Table:
-    columns: dict[str, list[npt.NDArray[Any]]] = {"user_index": [], "item_index": [], "split": []}
-    for number, name in enumerate(SPLITS):
-        pairs = getattr(data, name).tocoo()
-        columns["user_index"].append(pairs.row.astype(np.int32))
-        columns["item_index"].append(pairs.col.astype(np.int32))
-        columns["split"].append(np.full(pairs.nnz, number, dtype=np.int8))
-    return pa.table({name: np.concatenate(parts) for name, parts in columns.items()})
-
-
 def load_interactions(directory: Path) -> Interactions:
-    """Read a data directory and check it against its fingerprint.
-
-    Args:
-        directory: What `save_interactions` wrote.
+    """Read a data directory, as `save_interactions` wrote it, and check it against its fingerprint.
 
     Raises:
         DataError: A file is missing, unreadable, or its content is not what `dataset.json` says.
@@ -182,6 +175,55 @@ def load_interactions(directory: Path) -> Interactions:
     return data
 
 
+def describe(data: Interactions) -> dict[str, Any]:
+    """Summarise a data set as plain JSON values: counts, density, degrees and its most popular items.
+
+    Degrees count all three splits; popularity counts train alone.
+    """
+    total = sum(int(getattr(data, name).nnz) for name in SPLITS)
+    users = sum(np.diff(getattr(data, name).indptr) for name in SPLITS)
+    items = sum(np.bincount(getattr(data, name).indices, minlength=data.num_items) for name in SPLITS)
+    return {
+        "name": data.name,
+        "counts": data.counts,
+        "density": total / max(1, data.num_users * data.num_items),
+        "interactions_per_user": _quantiles(np.asarray(users)),
+        "interactions_per_item": _quantiles(np.asarray(items)),
+        "settings": dict(data.settings),
+        "fingerprint": data.fingerprint,
+        "popular_items": _popular_items(data),
+    }
+
+
+def format_description(description: dict[str, Any]) -> str:
+    """Lay out what `describe` returned, for people."""
+    counts = ", ".join(f"{count:,} {name}" for name, count in description["counts"].items())
+    settings = ", ".join(f"{key} {value}" for key, value in description["settings"].items())
+    lines = [
+        f"{description['name']}: {counts}",
+        f"density      {description['density']:.4%}",
+        f"per user     {_in_words(description['interactions_per_user'])}",
+        f"per item     {_in_words(description['interactions_per_item'])}",
+        f"settings     {settings}",
+        f"fingerprint  {description['fingerprint']}",
+        "popular:",
+    ]
+    for item in description["popular_items"]:
+        categories = f"  ({', '.join(item['categories'])})" if item.get("categories") else ""
+        lines.append(f"  {item['train']:>7,}  {item['item_id']}  {item.get('title', '')}{categories}".rstrip())
+    return "\n".join(lines)
+
+
+def _interaction_table(data: Interactions) -> pa.Table:
+    columns: dict[str, list[npt.NDArray[Any]]] = {"user_index": [], "item_index": [], "split": []}
+    for number, name in enumerate(SPLITS):
+        pairs = getattr(data, name).tocoo()
+        columns["user_index"].append(pairs.row.astype(np.int32))
+        columns["item_index"].append(pairs.col.astype(np.int32))
+        columns["split"].append(np.full(pairs.nnz, number, dtype=np.int8))
+    return pa.table({name: np.concatenate(parts) for name, parts in columns.items()})
+
+
 def _assemble(description: dict[str, Any], users: pa.Table, items: pa.Table, pairs: pa.Table) -> Interactions:
     user_ids = np.asarray(users["user_id"].to_pylist(), dtype=np.str_)
     item_ids = np.asarray(items["item_id"].to_pylist(), dtype=np.str_)
@@ -205,49 +247,6 @@ def _assemble(description: dict[str, Any], users: pa.Table, items: pa.Table, pai
     )
 
 
-QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
-SAMPLE_ITEMS = 5
-
-
-def describe(data: Interactions) -> dict[str, Any]:
-    """Summarise a data set as plain JSON values.
-
-    Degrees count all three splits; the sample items are the most popular of train.
-    """
-    total = sum(int(getattr(data, name).nnz) for name in SPLITS)
-    users = sum(np.diff(getattr(data, name).indptr) for name in SPLITS)
-    items = sum(np.bincount(getattr(data, name).indices, minlength=data.num_items) for name in SPLITS)
-    return {
-        "name": data.name,
-        "counts": data.counts,
-        "density": total / max(1, data.num_users * data.num_items),
-        "interactions_per_user": _quantiles(np.asarray(users)),
-        "interactions_per_item": _quantiles(np.asarray(items)),
-        "settings": dict(data.settings),
-        "fingerprint": data.fingerprint,
-        "popular_items": _popular_items(data),
-    }
-
-
-def format_description(description: dict[str, Any]) -> str:
-    """Lay out a description for people."""
-    counts = ", ".join(f"{count:,} {name}" for name, count in description["counts"].items())
-    settings = ", ".join(f"{key} {value}" for key, value in description["settings"].items())
-    lines = [
-        f"{description['name']}: {counts}",
-        f"density      {description['density']:.4%}",
-        f"per user     {_in_words(description['interactions_per_user'])}",
-        f"per item     {_in_words(description['interactions_per_item'])}",
-        f"settings     {settings}",
-        f"fingerprint  {description['fingerprint']}",
-        "popular:",
-    ]
-    for item in description["popular_items"]:
-        categories = f"  ({', '.join(item['categories'])})" if item.get("categories") else ""
-        lines.append(f"  {item['train']:>7,}  {item['item_id']}  {item.get('title', '')}{categories}".rstrip())
-    return "\n".join(lines)
-
-
 def _quantiles(degree: npt.NDArray[Any]) -> dict[str, float]:
     values = np.quantile(degree, list(QUANTILES.values()))
     summary = dict(zip(QUANTILES, values.tolist(), strict=True))
@@ -259,10 +258,10 @@ def _in_words(summary: dict[str, float]) -> str:
 
 
 def _popular_items(data: Interactions) -> list[dict[str, Any]]:
-    degree = np.bincount(data.train.indices, minlength=data.num_items)
     sample = []
-    for item_index in np.argsort(-degree, kind="stable")[:SAMPLE_ITEMS].tolist():
-        item: dict[str, Any] = {"item_id": str(data.item_ids[item_index]), "train": int(degree[item_index])}
+    for item_index in np.argsort(-data.item_popularity, kind="stable")[:SAMPLE_ITEMS].tolist():
+        taken = int(data.item_popularity[item_index])
+        item: dict[str, Any] = {"item_id": str(data.item_ids[item_index]), "train": taken}
         if data.item_titles is not None:
             item["title"] = data.item_titles[item_index]
         if data.item_categories is not None:

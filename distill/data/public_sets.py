@@ -1,10 +1,7 @@
-"""Public data sets for `lowpass data fetch`: where each file is, what it must hash to, how to prepare it.
+"""Public data sets: a catalogue of files with checksums, fetched by HTTPS or taken from a copy at hand.
 
-Every size and SHA-256 was computed from a copy of the file at the commit in its URL.
-
-Getting the files of a catalogue entry: by HTTPS with resume, or from a copy at hand; checksum always.
-
-A file is written to `NAME.part`, checked, flushed and renamed. What is left of a cut download is resumed.
+Every size and SHA-256 was computed from a copy of the file at the commit in its URL, and every file is checked against
+them. A file is written to `NAME.part`, checked, flushed and renamed; what is left of a cut download is resumed.
 """
 
 from __future__ import annotations
@@ -25,10 +22,11 @@ from tqdm import tqdm
 from distill.data.prepare import PrepareOptions
 from distill.errors import DataError
 
-_CITEULIKE = "https://raw.githubusercontent.com/js05212/citeulike-t/4f103c6ea0fe407b23be230837b65517e613c34a"
-_LIGHTGCNPP = "https://raw.githubusercontent.com/geon0325/LightGCNpp/a394f79a7aceb8f485f6bcb549b4865fe83f1d49"
-_LIGHTGCN = "https://raw.githubusercontent.com/gusye1234/LightGCN-PyTorch/947ca2b3b1d2d3545b114145710cb06c4e57b3d2"
-_RECBOLE = "https://raw.githubusercontent.com/RUCAIBox/RecBole/7b02be5ec80a88310f2d04a27a82adfcbb5dc211"
+CHUNK_BYTES = 1 << 18
+TIMEOUT_SECONDS = 30.0
+ATTEMPTS = 3
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+RANGE_NOT_SATISFIABLE = 416
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,8 @@ class CatalogEntry:
     """A public data set.
 
     Attributes:
-        name: What the user calls it.
-        description: One line.
+        name: As in `lowpass data fetch NAME`.
+        description: One line, for the list of sets.
         format_name: A key of `readers.READERS`.
         options: How it is usually prepared.
         licence: What is known about the terms of use.
@@ -69,6 +67,76 @@ class CatalogEntry:
     files: tuple[CatalogFile, ...]
 
 
+def find_entry(name: str) -> CatalogEntry:
+    """Return the entry of that name.
+
+    Raises:
+        DataError: There is none.
+    """
+    if name not in CATALOG:
+        raise DataError(f"no data set '{name}' in the catalogue; it has {', '.join(CATALOG)}")
+    return CATALOG[name]
+
+
+def fetch(entry: CatalogEntry, directory: Path, *, mirror: str | None = None) -> list[Path]:
+    """Download the files of `entry` that are not in `directory` yet.
+
+    Args:
+        entry: Of `CATALOG`.
+        directory: Where the files are to stand; made when missing.
+        mirror: Base URL that holds `<entry name>/<file name>`, in place of the catalogue's own URLs.
+
+    Returns:
+        The files, all of them checked.
+
+    Raises:
+        DataError: A download failed, was cut, is too long, or has another checksum.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for file in entry.files:
+        url = f"{mirror.rstrip('/')}/{entry.name}/{file.name}" if mirror else file.url
+        _require_safe(url)
+        target = directory / file.name
+        if not _is_whole(target, file):
+            _download(url, file, target)
+        paths.append(target)
+    return paths
+
+
+def take_local(entry: CatalogEntry, source: Path, directory: Path) -> list[Path]:
+    """Copy the files of `entry` from a folder, or from the one file of a set that has one, checking them.
+
+    Raises:
+        DataError: A file is missing or has another checksum.
+    """
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder; check the path of --from-file")
+    if source.is_file() and len(entry.files) > 1:
+        names = ", ".join(file.name for file in entry.files)
+        raise DataError(f"{source}: '{entry.name}' has several files ({names}); give the folder that holds them")
+    found = {file.name: source / file.name if source.is_dir() else source for file in entry.files}
+    for file in entry.files:
+        path = found[file.name]
+        if not path.is_file():
+            raise DataError(f"{path}: missing; '{entry.name}' needs it: give the folder that holds it")
+        _require_checksum(path, file, str(path), "give the file of the catalogue's version")
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for file in entry.files:
+        target = directory / file.name
+        if found[file.name].resolve() != target.resolve():
+            draft = _part_path(target)
+            shutil.copyfile(found[file.name], draft)
+            _publish(draft, target)
+        paths.append(target)
+    return paths
+
+
+_CITEULIKE = "https://raw.githubusercontent.com/js05212/citeulike-t/4f103c6ea0fe407b23be230837b65517e613c34a"
+_LIGHTGCNPP = "https://raw.githubusercontent.com/geon0325/LightGCNpp/a394f79a7aceb8f485f6bcb549b4865fe83f1d49"
+_LIGHTGCN = "https://raw.githubusercontent.com/gusye1234/LightGCN-PyTorch/947ca2b3b1d2d3545b114145710cb06c4e57b3d2"
+_RECBOLE = "https://raw.githubusercontent.com/RUCAIBox/RecBole/7b02be5ec80a88310f2d04a27a82adfcbb5dc211"
 _ENTRIES = (
     CatalogEntry(
         name="citeulike-t",
@@ -173,81 +241,7 @@ _ENTRIES = (
         ),
     ),
 )
-
 CATALOG: dict[str, CatalogEntry] = {entry.name: entry for entry in _ENTRIES}
-
-
-def find_entry(name: str) -> CatalogEntry:
-    """Return the entry of that name.
-
-    Raises:
-        DataError: There is none.
-    """
-    if name not in CATALOG:
-        raise DataError(f"no data set '{name}' in the catalogue; it has {', '.join(CATALOG)}")
-    return CATALOG[name]
-
-
-CHUNK_BYTES = 1 << 18
-TIMEOUT_SECONDS = 30.0
-ATTEMPTS = 3
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-RANGE_NOT_SATISFIABLE = 416
-
-
-def fetch(entry: CatalogEntry, directory: Path, *, mirror: str | None = None) -> list[Path]:
-    """Download the files of `entry` that are not in `directory` yet.
-
-    Args:
-        entry: What to get.
-        directory: Where the files are to stand; made when missing.
-        mirror: Base URL that holds `<entry name>/<file name>`, in place of the catalogue's own URLs.
-
-    Returns:
-        The files, all of them checked.
-
-    Raises:
-        DataError: A download failed, was cut, is too long, or has another checksum.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for file in entry.files:
-        url = f"{mirror.rstrip('/')}/{entry.name}/{file.name}" if mirror else file.url
-        _require_safe(url)
-        target = directory / file.name
-        if not _is_whole(target, file):
-            _download(url, file, target)
-        paths.append(target)
-    return paths
-
-
-def take_local(entry: CatalogEntry, source: Path, directory: Path) -> list[Path]:
-    """Copy the files of `entry` from a folder, or from the one file of a set that has one, checking them.
-
-    Raises:
-        DataError: A file is missing or has another checksum.
-    """
-    if not source.exists():
-        raise DataError(f"{source}: no such file or folder; check the path of --from-file")
-    if source.is_file() and len(entry.files) > 1:
-        names = ", ".join(file.name for file in entry.files)
-        raise DataError(f"{source}: '{entry.name}' has several files ({names}); give the folder that holds them")
-    found = {file.name: source / file.name if source.is_dir() else source for file in entry.files}
-    for file in entry.files:
-        path = found[file.name]
-        if not path.is_file():
-            raise DataError(f"{path}: missing; '{entry.name}' needs it: give the folder that holds it")
-        _require_checksum(path, file, str(path), "give the file of the catalogue's version")
-    directory.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for file in entry.files:
-        target = directory / file.name
-        if found[file.name].resolve() != target.resolve():
-            draft = _part_path(target)
-            shutil.copyfile(found[file.name], draft)
-            _publish(draft, target)
-        paths.append(target)
-    return paths
 
 
 def _part_path(target: Path) -> Path:

@@ -1,21 +1,12 @@
-"""What a reader hands on: pairs of users and items as the source has them, before any filter or split."""
+"""The table that a reader makes and `prepare` takes: rows as the source has them, before any filter or split."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from distill.errors import DataError
-
-MAX_ID_LENGTH = 256
-"""Ids are kept in fixed-width arrays; a longer one is almost surely a wrong delimiter."""
 
 
 @dataclass(frozen=True)
@@ -48,31 +39,5 @@ class RawTable:
 
     @property
     def num_rows(self) -> int:
-        """Rows n, duplicates included."""
+        """n, duplicates included."""
         return len(self.user_index)
-
-
-def encode_ids(values: Any, path: Path) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.int64]]:
-    """Number the distinct values of an Arrow string array in order of first appearance.
-
-    Args:
-        values: Arrow string array or chunked array of n values without nulls.
-        path: The file they come from, for the message.
-
-    Returns:
-        The distinct values, and int64 row numbers into them of shape (n,).
-
-    Raises:
-        DataError: An id is longer than `MAX_ID_LENGTH` characters.
-    """
-    array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    encoded = array.dictionary_encode()
-    vocabulary = encoded.dictionary
-    longest = pc.max(pc.utf8_length(vocabulary)).as_py() or 0
-    if longest > MAX_ID_LENGTH:
-        raise DataError(
-            f"{path}: an id is {longest} characters long (limit {MAX_ID_LENGTH}); "
-            "check the delimiter and the column names, or give --format"
-        )
-    ids = np.asarray(vocabulary.to_pylist(), dtype=np.str_)
-    return ids, encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Delimited text and Parquet as Arrow tables, and their columns as ids and numbers.
+"""Delimited text and Parquet files as Arrow tables, and their columns as ids, numbers and times.
 
 Text is read whole as strings and converted here, so that a bad value is named with its line.
 """
@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 
 from distill.errors import DataError
 
+MAX_ID_LENGTH = 256
+"""Ids are kept in fixed-width arrays; a longer one is almost surely a wrong delimiter."""
 TIME_TYPES = (pa.int64(), pa.float64(), pa.timestamp("us"), pa.timestamp("us", tz="UTC"))
 
 
@@ -124,56 +126,6 @@ class Tabular:
             )
 
 
-def _is_id_type(kind: Any) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _cast(column: Any, target: Any) -> Any | None:
-    try:
-        return column.cast(target)
-    except pa.ArrowException:
-        return None
-
-
-def _is_time(text: Any) -> bool:
-    return text is not None and any(_cast(pa.array([text]), target) is not None for target in TIME_TYPES)
-
-
-def _to_float(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return float("nan")
-
-
-def read_bytes(path: Path) -> bytes:
-    """Read a whole file.
-
-    Raises:
-        DataError: It is missing or unreadable.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}; check the path") from error
-
-
-def read_text(path: Path, encoding: str = "utf-8") -> str:
-    """Read a whole text file.
-
-    Raises:
-        DataError: It is missing, unreadable or not in `encoding`.
-    """
-    content = read_bytes(path)
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}: line {line}: not {encoding} text; convert the file to {encoding}") from error
-
-
 def read_delimited(
     path: Path,
     delimiter: str,
@@ -212,6 +164,97 @@ def read_delimited(
     except pa.ArrowException as error:
         raise _malformed(path, content, delimiter, len(names), quoted, error) from error
     return Tabular(path, tuple(names), table, lambda row: _line_of(content, row + header_lines))
+
+
+def read_parquet(path: Path) -> Tabular:
+    """Read a Parquet file; columns keep their types.
+
+    Raises:
+        DataError: The file is missing or not Parquet.
+    """
+    read_first = path.is_file()
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200] if read_first else "no such file"
+        raise DataError(f"{path}: unreadable Parquet ({reason}); check the path and the file") from error
+    return Tabular(path, tuple(table.column_names), table, lambda row: f"row {row + 1}")
+
+
+def encode_ids(values: Any, path: Path) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.int64]]:
+    """Number the distinct values of an Arrow string array in order of first appearance.
+
+    Args:
+        values: Arrow string array or chunked array of n values without nulls.
+        path: The file that a message names.
+
+    Returns:
+        The distinct values, and int64 row numbers into them of shape (n,).
+
+    Raises:
+        DataError: An id is longer than `MAX_ID_LENGTH` characters.
+    """
+    array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    encoded = array.dictionary_encode()
+    vocabulary = encoded.dictionary
+    longest = pc.max(pc.utf8_length(vocabulary)).as_py() or 0
+    if longest > MAX_ID_LENGTH:
+        raise DataError(
+            f"{path}: an id is {longest} characters long (limit {MAX_ID_LENGTH}); "
+            "check the delimiter and the column names, or give --format"
+        )
+    ids = np.asarray(vocabulary.to_pylist(), dtype=np.str_)
+    return ids, encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """Read a whole text file.
+
+    Raises:
+        DataError: It is missing, unreadable or not in `encoding`.
+    """
+    content = read_bytes(path)
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}: line {line}: not {encoding} text; convert the file to {encoding}") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        DataError: It is missing or unreadable.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}; check the path") from error
+
+
+def _is_id_type(kind: Any) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _cast(column: Any, target: Any) -> Any | None:
+    try:
+        return column.cast(target)
+    except pa.ArrowException:
+        return None
+
+
+def _is_time(text: Any) -> bool:
+    return text is not None and any(_cast(pa.array([text]), target) is not None for target in TIME_TYPES)
+
+
+def _to_float(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")
 
 
 def _header(path: Path, content: bytes, delimiter: str, *, typed: bool, quoted: bool) -> list[str]:
@@ -259,18 +302,3 @@ def _malformed(path: Path, content: bytes, delimiter: str, expected: int, quoted
             )
     reason = " ".join(str(cause).split())[:200]
     return DataError(f"{path}: unreadable ({reason}); save it as UTF-8 text, or give the right --format")
-
-
-def read_parquet(path: Path) -> Tabular:
-    """Read a Parquet file; columns keep their types.
-
-    Raises:
-        DataError: The file is missing or not Parquet.
-    """
-    read_first = path.is_file()
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())[:200] if read_first else "no such file"
-        raise DataError(f"{path}: unreadable Parquet ({reason}); check the path and the file") from error
-    return Tabular(path, tuple(table.column_names), table, lambda row: f"row {row + 1}")

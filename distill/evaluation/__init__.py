@@ -1,1 +1,33 @@
-"""How good a model is: full rankings, metrics, baselines, and whether a difference is more than chance."""
+"""How good a model is: full ranking under a stated protocol, metrics, significance, and baselines to compare with.
+
+report = evaluate(run.user_embeddings, run.item_embeddings, data, Protocol(split="test"))
+"""
+
+from __future__ import annotations
+
+from distill.evaluation.baselines import BASELINES, Baseline, tune
+from distill.evaluation.comparison import compare_runs
+from distill.evaluation.metrics import METRICS, measure_ranking, overlap
+from distill.evaluation.protocol import EvaluationReport, Protocol, evaluate, evaluate_scores, report_splits
+from distill.evaluation.ranking import rank_items, rank_scores
+from distill.evaluation.significance import PairedTest, average_seeds, compare_pairs
+
+__all__ = [
+    "BASELINES",
+    "METRICS",
+    "Baseline",
+    "EvaluationReport",
+    "PairedTest",
+    "Protocol",
+    "average_seeds",
+    "compare_pairs",
+    "compare_runs",
+    "evaluate",
+    "evaluate_scores",
+    "measure_ranking",
+    "overlap",
+    "rank_items",
+    "rank_scores",
+    "report_splits",
+    "tune",
+]

@@ -25,9 +25,10 @@ from tqdm import tqdm
 
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.evaluation.evaluate import Protocol, evaluate_scores
-from distill.evaluation.ranking import Rows, ScoreRows
-from distill.graph.adjacency import cooccurrence_blocks, row_numbers, strongest_of_rows
+from distill.evaluation.metrics import Rows
+from distill.evaluation.protocol import Protocol, evaluate_scores
+from distill.evaluation.ranking import ScoreRows
+from distill.graph.adjacency import cooccurrence_blocks, row_numbers, top_k_per_row
 
 EASE_MAX_BYTES = 4 * 2**30
 TUNING = Protocol(split="validation", cutoffs=(10,))
@@ -48,11 +49,7 @@ class Baseline:
 
 
 def popularity(train: sp.csr_matrix) -> Baseline:
-    """Score an item by its number of training interactions, the same for every user.
-
-    Args:
-        train: CSR of ones, shape (|U|, |I|).
-    """
+    """Score an item by its number of training interactions (CSR of shape (|U|, |I|)), the same for every user."""
     counts = torch.from_numpy(np.bincount(train.indices, minlength=train.shape[1]).astype(np.float32))
     return Baseline(lambda users: counts.expand(len(users), -1), counts.nbytes)
 
@@ -75,7 +72,7 @@ def item_knn(train: sp.csr_matrix, num_neighbors: int, shrink: float) -> Baselin
         rows = row_numbers(similarity) + start
         similarity.data /= norms[rows] * norms[similarity.indices] + np.float32(shrink)
         similarity.data[similarity.indices == rows] = 0.0
-        nearest = strongest_of_rows(similarity, num_neighbors)
+        nearest = top_k_per_row(similarity, num_neighbors)
         nearest.eliminate_zeros()
         blocks.append(nearest)
     weights = sp.vstack(blocks, format="csr").T.tocsr()

@@ -10,8 +10,8 @@ import numpy as np
 
 from distill.data.interactions import Interactions
 from distill.evaluation.comparison import group_runs, label
-from distill.evaluation.evaluate import EvaluationReport, Protocol, evaluate
 from distill.evaluation.metrics import METRICS
+from distill.evaluation.protocol import EvaluationReport, Protocol, evaluate
 from distill.run import Run, features_fingerprint
 
 

@@ -1,4 +1,4 @@
-"""Full ranking in chunks: the best k of the whole catalogue, exactly, at little more than the cost of its scores.
+"""Full ranking: the best k of the whole catalogue, exactly, in chunks, at little more than the cost of its scores.
 
 Selecting k of |I| scores a row by a heap or a partition costs several times the matrix product that made them
 where d is small. Here the catalogue is cut into groups of `GROUP` columns. A group that holds one of the k
@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-Rows = npt.NDArray[np.int64]
+from distill.evaluation.metrics import Rows
+
 ScoreRows = Callable[[Rows], torch.Tensor | npt.NDArray[Any]]
 """Users (B,) → their scores (B, |I|): a model that is not an inner product."""
-
 CHUNK_BYTES = 32 * 2**20
 GROUP = 64
 
@@ -92,16 +92,6 @@ def rank_scores(
     return _rank(write, _stable_top, blank, masked, users, k, chunk_bytes=chunk_bytes, progress=progress)
 
 
-def _top(values: torch.Tensor, k: int) -> torch.Tensor:
-    """Columns of the k highest of each row; torch leaves open which of several equal ones."""
-    return values.topk(k, dim=1).indices
-
-
-def _stable_top(values: torch.Tensor, k: int) -> torch.Tensor:
-    """Columns of the k highest of each row, equal ones from left to right."""
-    return values.sort(dim=1, descending=True, stable=True).indices[:, :k]
-
-
 def _rank(
     write: Callable[[Rows, torch.Tensor], None],
     top: Callable[[torch.Tensor, int], torch.Tensor],
@@ -133,6 +123,16 @@ def _rank(
     return ranked
 
 
+def _top(values: torch.Tensor, k: int) -> torch.Tensor:
+    """Columns of the k highest of each row; torch leaves open which of several equal ones."""
+    return values.topk(k, dim=1).indices
+
+
+def _stable_top(values: torch.Tensor, k: int) -> torch.Tensor:
+    """Columns of the k highest of each row, equal ones from left to right."""
+    return values.sort(dim=1, descending=True, stable=True).indices[:, :k]
+
+
 def _top_columns(
     scores: torch.Tensor, num_items: int, k: int, top: Callable[[torch.Tensor, int], torch.Tensor]
 ) -> torch.Tensor:
@@ -160,25 +160,3 @@ def _top_columns(
     found = scores.view(-1, GROUP).index_select(0, (first_group[:, None] + groups).view(-1)).view(num_rows, -1)
     best = top(found[:, : k * GROUP + num_items % GROUP], k)
     return groups.gather(1, best // GROUP) * GROUP + best % GROUP
-
-
-def find_hits(ranked: Rows, relevant: sp.csr_matrix, users: Rows) -> npt.NDArray[np.bool_]:
-    """Mark which recommended items are relevant.
-
-    Args:
-        ranked: Item rows, shape (B, K).
-        relevant: CSR of shape (|U|, |I|) with sorted indices.
-        users: Row numbers of the B users.
-
-    Returns:
-        bool, shape (B, K).
-    """
-    num_items = relevant.shape[1]
-    owners = np.repeat(np.arange(relevant.shape[0], dtype=np.int64), np.diff(relevant.indptr))
-    keys = owners * num_items + relevant.indices
-    wanted = users[:, None] * num_items + ranked
-    if not len(keys):
-        return np.zeros(ranked.shape, dtype=np.bool_)
-    places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    hits: npt.NDArray[np.bool_] = keys[places] == wanted
-    return hits

@@ -63,14 +63,7 @@ class PairedTest:
 
 
 def average_seeds(runs: Sequence[Values]) -> Values:
-    """Each user's mean over the seeds of one method.
-
-    Args:
-        runs: One array a seed, all over the same users in the same order, shape (B,).
-
-    Returns:
-        Shape (B,).
-    """
+    """Average each user's metric over the seeds of one method: arrays (B,) over the same users in the same order."""
     average: Values = np.mean(np.stack(runs), axis=0, dtype=np.float64)
     return average
 

@@ -1,34 +1,52 @@
-"""Graphs over users and items: SciPy in, SciPy out, never dense.
+"""Graphs over users and items, and their normalisation: SciPy matrices, never dense.
 
-All graphs span one vertex set of N = |U| + |I| entities, users first, so that one filter serves both variants
-of FreqD.
+All graphs span one vertex set of N = |U| + |I| entities, users first, so that one filter serves both of FreqD's graphs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from distill.data.interactions import Interactions
+
+Graph = Literal["bipartite", "cooccurrence"]
 BLOCK_PRODUCTS = 2**20
 
 
-def bipartite_adjacency(user_items: sp.csr_matrix) -> sp.csr_matrix:
-    """User–item graph A = [[0, R], [Rᵀ, 0]] (the paper-time variant of FreqD; He et al., LightGCN, eq. 7).
+def build_graph(
+    data: Interactions, graph: Graph = "bipartite", num_neighbors: int = 5, *, reference: bool = False
+) -> sp.csr_matrix:
+    """Build the normalised graph Â of the training interactions, as FreqD filters it.
 
     Args:
-        user_items: R, CSR of shape (|U|, |I|).
+        data: The training split is the graph.
+        graph: "bipartite" for `bipartite_adjacency`, "cooccurrence" for `cooccurrence_adjacency`.
+        num_neighbors: Neighbours kept for each entity of the co-occurrence graph.
+        reference: Reproduce the public code: see `top_cooccurrence`.
 
     Returns:
-        CSR of shape (N, N).
+        CSR of shape (N, N), float32.
+    """
+    if graph == "bipartite":
+        return symmetric_normalization(bipartite_adjacency(data.train))
+    return symmetric_normalization(cooccurrence_adjacency(data.train, num_neighbors, reference=reference))
+
+
+def bipartite_adjacency(user_items: sp.csr_matrix) -> sp.csr_matrix:
+    """Build the user–item graph A = [[0, R], [Rᵀ, 0]], CSR of shape (N, N), from R, CSR of shape (|U|, |I|).
+
+    It is the graph of LightGCN (He et al., SIGIR 2020, eq. 7) and of FreqD at paper time.
     """
     return sp.block_array([[None, user_items], [user_items.T, None]], format="csr", dtype=np.float32)
 
 
 def cooccurrence_adjacency(user_items: sp.csr_matrix, num_neighbors: int, *, reference: bool = False) -> sp.csr_matrix:
-    """User–user and item–item graphs of the strongest co-occurrences, as one block-diagonal graph.
+    """Build the user–user and item–item graphs of the strongest co-occurrences, as one block-diagonal graph.
 
     Args:
         user_items: R, CSR of shape (|U|, |I|).
@@ -66,7 +84,7 @@ def top_cooccurrence(incidence: sp.csr_matrix, num_neighbors: int, *, reference:
         if not reference:
             # The weakest entry of its row, so it is kept only where nothing else is left, and then dropped.
             counts.data[counts.indices == row_numbers(counts) + start] = 0.0
-        blocks.append(strongest_of_rows(counts, keep))
+        blocks.append(top_k_per_row(counts, keep))
     strongest = sp.vstack(blocks, format="csr")
     source, target, count = row_numbers(strongest), strongest.indices, strongest.data
     if reference:
@@ -76,6 +94,27 @@ def top_cooccurrence(incidence: sp.csr_matrix, num_neighbors: int, *, reference:
         source, target = source[count > 0], target[count > 0]
     graph = sp.csr_matrix((np.ones(len(source), dtype=np.float32), (source, target)), shape=(size, size))
     return ((graph + graph.T) * np.float32(0.5)).tocsr()
+
+
+def symmetric_normalization(adjacency: sp.csr_matrix) -> sp.csr_matrix:
+    """Compute Â = D^-1/2 A D^-1/2 (Kipf and Welling, ICLR 2017); a vertex without edges keeps an empty row.
+
+    Args:
+        adjacency: A, CSR of shape (N, N), non-negative.
+
+    Returns:
+        CSR of shape (N, N), float32.
+    """
+    degree = np.asarray(adjacency.sum(axis=1), dtype=np.float64).ravel()
+    scale = np.zeros_like(degree)
+    np.power(degree, -0.5, out=scale, where=degree > 0)
+    return sp.csr_matrix(sp.diags_array(scale) @ adjacency @ sp.diags_array(scale), dtype=np.float32)
+
+
+def laplacian(normalized_adjacency: sp.csr_matrix) -> sp.csr_matrix:
+    """Compute L = I − Â, whose eigenvalues, the frequencies, lie in [0, 2]: CSR of shape (N, N)."""
+    size = normalized_adjacency.shape[0]
+    return sp.csr_matrix(sp.eye_array(size, dtype=np.float32) - normalized_adjacency, dtype=np.float32)
 
 
 def cooccurrence_blocks(incidence: sp.csr_matrix) -> Iterator[tuple[int, sp.csr_matrix]]:
@@ -100,16 +139,16 @@ def cooccurrence_blocks(incidence: sp.csr_matrix) -> Iterator[tuple[int, sp.csr_
 
 
 def row_numbers(matrix: sp.csr_matrix) -> npt.NDArray[np.int64]:
-    """The row of each stored entry, int64 of shape (nnz,)."""
+    """Return the row of each stored entry, int64 of shape (nnz,)."""
     return np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
 
 
-def strongest_of_rows(matrix: sp.csr_matrix, num_kept: int) -> sp.csr_matrix:
-    """Keep the highest stored entries of each row; ties go to the lower column.
+def top_k_per_row(matrix: sp.csr_matrix, num_kept: int) -> sp.csr_matrix:
+    """Keep the `num_kept` highest stored entries of each row; ties go to the lower column.
 
     Args:
         matrix: CSR of shape (N, M).
-        num_kept: Entries kept a row, at most.
+        num_kept: Fewer are kept where a row stores fewer.
 
     Returns:
         CSR of shape (N, M), columns sorted.
@@ -130,7 +169,7 @@ def strongest_of_rows(matrix: sp.csr_matrix, num_kept: int) -> sp.csr_matrix:
 def _pad_and_drop_strongest(
     source: np.ndarray, target: np.ndarray, size: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fill every row up to `width` with the lowest-numbered rows it shares nothing with; drop its first entry."""
+    """Pad every row up to `width` with the lowest-numbered rows it shares nothing with, and drop its first entry."""
     bounds = np.searchsorted(source, np.arange(size + 1))
     sources, targets = [], []
     for row in range(size):
@@ -140,24 +179,3 @@ def _pad_and_drop_strongest(
         sources.append(np.full(len(chosen), row))
         targets.append(chosen)
     return np.concatenate(sources), np.concatenate(targets)
-
-
-def symmetric_normalization(adjacency: sp.csr_matrix) -> sp.csr_matrix:
-    """Â = D^-1/2 A D^-1/2 (Kipf and Welling, ICLR 2017); a vertex without edges keeps an empty row.
-
-    Args:
-        adjacency: A, CSR of shape (N, N), non-negative.
-
-    Returns:
-        CSR of shape (N, N), float32.
-    """
-    degree = np.asarray(adjacency.sum(axis=1), dtype=np.float64).ravel()
-    scale = np.zeros_like(degree)
-    np.power(degree, -0.5, out=scale, where=degree > 0)
-    return sp.csr_matrix(sp.diags_array(scale) @ adjacency @ sp.diags_array(scale), dtype=np.float32)
-
-
-def laplacian(normalized_adjacency: sp.csr_matrix) -> sp.csr_matrix:
-    """L = I − Â, whose eigenvalues, the frequencies, lie in [0, 2]."""
-    size = normalized_adjacency.shape[0]
-    return sp.csr_matrix(sp.eye_array(size, dtype=np.float32) - normalized_adjacency, dtype=np.float32)

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from distill.data.interactions import Interactions
 from distill.errors import RunError
-from distill.graph.adjacency import bipartite_adjacency, cooccurrence_adjacency, symmetric_normalization
+from distill.graph.adjacency import Graph, build_graph
 from distill.graph.bands import ChebyshevBands
 from distill.graph.spectrum import (
     MAX_ENTITIES,
@@ -38,7 +38,6 @@ from distill.graph.spectrum import (
 )
 from distill.run import Run
 
-Graph = Literal["bipartite", "cooccurrence"]
 Grouping = Literal["equal-width", "equal-count"]
 
 METRIC = "Recall@20"
@@ -150,7 +149,7 @@ class Analysis:
         return float(1 - student.losses.sum() / self.teacher_energies.sum())
 
     def as_dict(self) -> dict[str, Any]:
-        """What `analysis.json` holds; None stands for a kept share that means nothing."""
+        """Return what `analysis.json` holds; None stands for a kept share that means nothing."""
         return {
             "data": self.data,
             "graph": self.view.graph,
@@ -180,17 +179,10 @@ class Analysis:
         }
 
 
-def build_graph(data: Interactions, graph: Graph, num_neighbors: int) -> sp.csr_matrix:
-    """Build Â over the training interactions, as FreqD filters it: CSR of shape (N, N)."""
-    if graph == "bipartite":
-        return symmetric_normalization(bipartite_adjacency(data.train))
-    return symmetric_normalization(cooccurrence_adjacency(data.train, num_neighbors))
-
-
 def build_groups(
     normalized_adjacency: sp.csr_matrix, num_groups: int, grouping: Grouping, rng: np.random.Generator
 ) -> KnowledgeGroups:
-    """Group the frequencies: from the eigenbasis up to `MAX_ENTITIES`, by Chebyshev windows beyond.
+    """Group the frequencies of a graph: by its eigenbasis up to `MAX_ENTITIES`, by Chebyshev windows beyond.
 
     Args:
         normalized_adjacency: Â, symmetric CSR of shape (N, N).
@@ -208,8 +200,8 @@ def build_groups(
     return ChebyshevBands(normalized_adjacency, num_groups, rng)
 
 
-def project_best(student: Features, teacher: Features, num_users: int) -> Features:
-    """P(X_s) with the linear projectors (no bias) that minimise ‖X_t − P(X_s)‖², one for users and one for items.
+def project_by_least_squares(student: Features, teacher: Features, num_users: int) -> Features:
+    """Compute P(X_s) by the linear projectors (no bias) that minimise ‖X_t − P(X_s)‖², one for users, one for items.
 
     Args:
         student: X_s, users first, shape (N, d_s).
@@ -261,10 +253,10 @@ def analyze(
     """Split the teacher's features and each student's loss over knowledge groups.
 
     Args:
-        groups: Groups of the frequencies of a graph over the runs' entities.
-        teacher: The run to keep.
+        groups: Of the frequencies of a graph over the runs' entities.
+        teacher: What the students are measured against.
         students: Runs on the same data.
-        names: What to call the students.
+        names: One for each student.
         progress: Show a bar where somebody looks.
     """
     features, num_users = stack_features(teacher), len(teacher.user_embeddings)
@@ -319,7 +311,7 @@ def _parse(found: Mapping[str, Any]) -> Analysis:
 
 
 def stack_features(run: Run) -> Features:
-    """X of a run, users first, float32 of shape (N, d)."""
+    """Stack the embeddings of a run, users first: float32 of shape (N, d)."""
     return np.concatenate([run.user_embeddings, run.item_embeddings])
 
 
@@ -327,7 +319,7 @@ def _analyze_student(
     groups: KnowledgeGroups, teacher: Features, run: Run, name: str, num_users: int
 ) -> StudentAnalysis:
     student = stack_features(run)
-    gap = project_best(student, teacher, num_users)
+    gap = project_by_least_squares(student, teacher, num_users)
     np.subtract(teacher, gap, out=gap)
     quality = run.metrics.get("test", {}).get(METRIC)
     return StudentAnalysis(name, run.dim, quality, groups.energies(student), groups.energies(gap))

@@ -31,8 +31,49 @@ MARGIN = 1e-6
 GRID_PER_BAND = 32
 
 
+class ChebyshevBands:
+    """Knowledge groups of equal width on a graph of any size.
+
+    Attributes:
+        bounds: Lowest and highest frequency of each band, shape (B, 2).
+        counts: Number of frequencies in each band, estimated (see `PROBES`), shape (B,); they sum to N.
+        leakage: Largest share of one frequency's energy that shows in a band that is not its own or next to it.
+    """
+
+    def __init__(self, normalized_adjacency: sp.csr_matrix, num_bands: int, rng: np.random.Generator) -> None:
+        """Build the windows and estimate how many frequencies each holds.
+
+        Args:
+            normalized_adjacency: Â, symmetric CSR of shape (N, N).
+            num_bands: B.
+            rng: Draws the random columns of the estimate.
+        """
+        self._adjacency = normalized_adjacency
+        edges = equal_width_edges(num_bands)
+        self._coefficients = window_coefficients(edges, MOMENTS_PER_BAND * num_bands)
+        self.bounds = np.column_stack([edges[:-1], edges[1:]])
+        self.leakage = self._measure_leakage()
+        # The trace of g(L) is the mean of zᵀ g(L) z over random signs z (Hutchinson's estimate).
+        signs = rng.choice([-1.0, 1.0], size=(normalized_adjacency.shape[0], PROBES))
+        self.counts: Values = self.energies(signs) / PROBES
+
+    def energies(self, features: Features) -> Values:
+        """Compute ⟨X, g_b(L) X⟩, the energy of X, shape (N, d), in each band, shape (B,); the bands sum to ‖X‖²."""
+        energies: Values = self._coefficients @ chebyshev_moments(
+            self._adjacency, features, self._coefficients.shape[1]
+        )
+        return energies
+
+    def _measure_leakage(self) -> float:
+        num_bands = len(self.bounds)
+        grid = np.linspace(0.0, MAX_FREQUENCY, GRID_PER_BAND * num_bands, endpoint=False)
+        responses = window_responses(self._coefficients, grid)
+        distance = np.abs(np.arange(num_bands)[:, None] - np.arange(len(grid)) // GRID_PER_BAND)
+        return float(np.max(responses, where=distance > 1, initial=0.0))
+
+
 def window_coefficients(edges: Values, num_moments: int) -> Values:
-    """Chebyshev coefficients of the windows over consecutive bands.
+    """Compute the Chebyshev coefficients of the windows over consecutive bands.
 
     Args:
         edges: Boundaries, ascending from 0 to 2, shape (B + 1,).
@@ -49,20 +90,8 @@ def window_coefficients(edges: Values, num_moments: int) -> Values:
     return windows
 
 
-def _jackson_kernel(num_moments: int) -> Values:
-    orders, step = np.arange(num_moments), np.pi / (num_moments + 1)
-    cosines = (num_moments - orders + 1) * np.cos(step * orders)
-    kernel: Values = (cosines + np.sin(step * orders) / np.tan(step)) / (num_moments + 1)
-    return kernel
-
-
-def _to_unit(frequencies: Values) -> Values:
-    """Map [0 − MARGIN, 2 + MARGIN] onto [−1, 1], where Chebyshev polynomials live."""
-    return (frequencies - MAX_FREQUENCY / 2) / (1 + MARGIN)
-
-
 def window_responses(coefficients: Values, frequencies: Values) -> Values:
-    """g_b(λ) of every window at the given frequencies.
+    """Evaluate g_b(λ) of every window at the given frequencies.
 
     Args:
         coefficients: What `window_coefficients` returned, shape (B, num_moments).
@@ -75,7 +104,7 @@ def window_responses(coefficients: Values, frequencies: Values) -> Values:
 
 
 def chebyshev_moments(normalized_adjacency: sp.csr_matrix, features: Features, num_moments: int) -> Values:
-    """⟨X, T_n X⟩ for n < num_moments, T_n the Chebyshev polynomials of L − I = −Â.
+    """Compute ⟨X, T_n X⟩ for n < num_moments, T_n the Chebyshev polynomials of L − I = −Â.
 
     T_{m+n} + T_{m−n} = 2 T_m T_n gives two moments a product: ⟨X, T_{2n} X⟩ = 2 ‖T_n X‖² − ‖X‖², and likewise for
     2n + 1 (Weiße et al.). Time: num_moments / 2 sparse products of width d.
@@ -106,54 +135,18 @@ def chebyshev_moments(normalized_adjacency: sp.csr_matrix, features: Features, n
     return moments
 
 
+def _jackson_kernel(num_moments: int) -> Values:
+    orders, step = np.arange(num_moments), np.pi / (num_moments + 1)
+    cosines = (num_moments - orders + 1) * np.cos(step * orders)
+    kernel: Values = (cosines + np.sin(step * orders) / np.tan(step)) / (num_moments + 1)
+    return kernel
+
+
+def _to_unit(frequencies: Values) -> Values:
+    """Map [0 − MARGIN, 2 + MARGIN] onto [−1, 1], where Chebyshev polynomials live."""
+    return (frequencies - MAX_FREQUENCY / 2) / (1 + MARGIN)
+
+
 def _inner(left: Values, right: Values) -> float:
     """⟨X, Y⟩ on one thread: BLAS spreads such short sums over threads, and waits for them longer than it sums."""
     return float(np.einsum("ij,ij->", left, right))
-
-
-class ChebyshevBands:
-    """Knowledge groups of equal width on a graph of any size.
-
-    Attributes:
-        bounds: Lowest and highest frequency of each band, shape (B, 2).
-        counts: Number of frequencies in each band, estimated (see `PROBES`), shape (B,); they sum to N.
-        leakage: Largest share of one frequency's energy that shows in a band that is not its own or next to it.
-    """
-
-    def __init__(self, normalized_adjacency: sp.csr_matrix, num_bands: int, rng: np.random.Generator) -> None:
-        """Build the windows and estimate how many frequencies each holds.
-
-        Args:
-            normalized_adjacency: Â, symmetric CSR of shape (N, N).
-            num_bands: B.
-            rng: Draws the random columns of the estimate.
-        """
-        self._adjacency = normalized_adjacency
-        edges = equal_width_edges(num_bands)
-        self._coefficients = window_coefficients(edges, MOMENTS_PER_BAND * num_bands)
-        self.bounds = np.column_stack([edges[:-1], edges[1:]])
-        self.leakage = self._measure_leakage()
-        # The trace of g(L) is the mean of zᵀ g(L) z over random signs z (Hutchinson's estimate).
-        signs = rng.choice([-1.0, 1.0], size=(normalized_adjacency.shape[0], PROBES))
-        self.counts: Values = self.energies(signs) / PROBES
-
-    def energies(self, features: Features) -> Values:
-        """Energy of X in each band, ⟨X, g_b(L) X⟩; the bands sum to ‖X‖².
-
-        Args:
-            features: X, shape (N, d).
-
-        Returns:
-            Shape (B,).
-        """
-        energies: Values = self._coefficients @ chebyshev_moments(
-            self._adjacency, features, self._coefficients.shape[1]
-        )
-        return energies
-
-    def _measure_leakage(self) -> float:
-        num_bands = len(self.bounds)
-        grid = np.linspace(0.0, MAX_FREQUENCY, GRID_PER_BAND * num_bands, endpoint=False)
-        responses = window_responses(self._coefficients, grid)
-        distance = np.abs(np.arange(num_bands)[:, None] - np.arange(len(grid)) // GRID_PER_BAND)
-        return float(np.max(responses, where=distance > 1, initial=0.0))

@@ -23,17 +23,17 @@ MAX_NONZEROS = 400_000_000
 
 
 def linear_coefficients(alpha: float) -> tuple[float, ...]:
-    """h(λ) = 1 − αλ."""
+    """Return the coefficients of h(λ) = 1 − αλ, FreqD's linear filter."""
     return (1.0, -alpha)
 
 
 def quadratic_coefficients(alpha: float) -> tuple[float, ...]:
-    """h(λ) = (1 − αλ)²: the linear filter applied twice."""
+    """Return the coefficients of h(λ) = (1 − αλ)²: the linear filter applied twice."""
     return (1.0, -2.0 * alpha, alpha * alpha)
 
 
 def response(coefficients: Sequence[float], frequencies: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
-    """Evaluate h(λ) = Σ_p c_p λ^p at each frequency, any shape."""
+    """Evaluate h(λ) = Σ_p c_p λ^p at frequencies of any shape."""
     values: npt.NDArray[np.float64] = np.polynomial.Polynomial(list(coefficients))(frequencies.astype(np.float64))
     return values
 
@@ -78,7 +78,7 @@ class GraphFilter(nn.Module):
         self.register_buffer("_weights", torch.from_numpy(self.matrix.data), persistent=False)
 
     def filter_all(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Filter a whole feature matrix of shape (N, d)."""
+        """Filter a whole feature matrix, shape (N, d): the same shape, float32."""
         return np.asarray(self.matrix @ features, dtype=np.float32)
 
     def rows(
@@ -118,7 +118,7 @@ class FilterRows:
     """Rows of h(L) for one batch: an embedding bag over each entity's neighbours."""
 
     def __init__(self, neighbors: torch.Tensor, weights: torch.Tensor, offsets: torch.Tensor) -> None:
-        """Hold the bag.
+        """Take over the bag.
 
         Args:
             neighbors: Entity rows, integers of shape (E,).
@@ -130,14 +130,7 @@ class FilterRows:
         self.offsets = offsets
 
     def apply(self, features: torch.Tensor) -> torch.Tensor:
-        """Compute h(L)[batch] · X.
-
-        Args:
-            features: X, shape (N, d).
-
-        Returns:
-            Shape (B, d); differentiable in X.
-        """
+        """Compute h(L)[batch] · X for X of shape (N, d): shape (B, d), differentiable in X."""
         bag: Callable[..., torch.Tensor] = _WeightedBag.apply
         return bag(features, self.neighbors, self.weights, self.offsets)
 

@@ -22,11 +22,7 @@ class SparseMatrix(nn.Module):
     """A fixed sparse matrix; a module without parameters, so that it moves to a device with its backbone."""
 
     def __init__(self, matrix: sp.csr_matrix) -> None:
-        """Take over a matrix.
-
-        Args:
-            matrix: CSR of shape (N, M).
-        """
+        """Take over a CSR of shape (N, M)."""
         super().__init__()
         self._indices: torch.Tensor
         self._offsets: torch.Tensor
@@ -39,7 +35,7 @@ class SparseMatrix(nn.Module):
             self.register_buffer(name, torch.from_numpy(values), persistent=False)
 
     def multiply(self, dense: torch.Tensor) -> torch.Tensor:
-        """Multiply a float32 matrix of shape (M, d); not differentiable: shape (N, d)."""
+        """Multiply with a float32 matrix of shape (M, d): shape (N, d), not differentiable."""
         with torch.no_grad():
             return F.embedding_bag(
                 self._indices, dense.contiguous(), self._offsets, mode="sum", per_sample_weights=self._weights
@@ -58,12 +54,7 @@ class Propagation(nn.Module):
     """
 
     def __init__(self, normalized_adjacency: sp.csr_matrix, num_layers: int) -> None:
-        """Take over the graph.
-
-        Args:
-            normalized_adjacency: Â, symmetric CSR of shape (N, N).
-            num_layers: L.
-        """
+        """Take over Â, symmetric CSR of shape (N, N), and the number of layers L."""
         super().__init__()
         self.adjacency = SparseMatrix(normalized_adjacency)
         self.num_layers = num_layers
@@ -74,7 +65,7 @@ class Propagation(nn.Module):
         return apply(features, self.mean_of_layers)
 
     def mean_of_layers(self, features: torch.Tensor) -> torch.Tensor:
-        """The polynomial by Horner's rule on running means, not differentiable."""
+        """Compute the polynomial by Horner's rule on running means, shape (N, d), not differentiable."""
         mean = features
         for layer in range(1, self.num_layers + 1):
             mean = self.adjacency.multiply(mean).lerp_(features, 1.0 / (layer + 1))
@@ -85,12 +76,7 @@ class LowPass(nn.Module):
     """X ↦ h(L) X with h(λ) = 1 − αλ, FreqD's linear filter (arXiv 2411.10676): one product forward, one backward."""
 
     def __init__(self, normalized_adjacency: sp.csr_matrix, alpha: float) -> None:
-        """Take over the graph.
-
-        Args:
-            normalized_adjacency: Â, symmetric CSR of shape (N, N).
-            alpha: α.
-        """
+        """Take over Â, symmetric CSR of shape (N, N), and α."""
         super().__init__()
         self.adjacency = SparseMatrix(normalized_adjacency)
         self.alpha = alpha
@@ -101,7 +87,7 @@ class LowPass(nn.Module):
         return apply(features, self.filter)
 
     def filter(self, features: torch.Tensor) -> torch.Tensor:
-        """(1 − α) X + α Â X, not differentiable."""
+        """Compute (1 − α) X + α Â X, shape (N, d), not differentiable."""
         return self.adjacency.multiply(features).lerp_(features, 1.0 - self.alpha)
 
 

@@ -45,13 +45,7 @@ class Spectrum:
 
 
 def exact_spectrum(normalized_adjacency: sp.csr_matrix) -> Spectrum:
-    """Compute all frequencies of a small graph.
-
-    Args:
-        normalized_adjacency: Â, symmetric CSR of shape (N, N).
-
-    Returns:
-        The eigenbasis of L = I − Â.
+    """Compute the eigenbasis of L = I − Â of a small graph, given Â, symmetric CSR of shape (N, N).
 
     Raises:
         SettingError: N exceeds `MAX_ENTITIES`.
@@ -68,7 +62,7 @@ def exact_spectrum(normalized_adjacency: sp.csr_matrix) -> Spectrum:
 
 
 def knowledge_energies(eigenvectors: Values, features: Features) -> Values:
-    """‖u_kᵀ X‖² for every frequency k; they sum to ‖X‖².
+    """Compute ‖u_kᵀ X‖² for every frequency k; they sum to ‖X‖².
 
     Args:
         eigenvectors: u_k in column k, shape (N, N).
@@ -82,7 +76,7 @@ def knowledge_energies(eigenvectors: Values, features: Features) -> Values:
 
 
 def knowledge_losses(eigenvectors: Values, teacher: Features, projected_student: Features) -> Values:
-    """‖u_kᵀ(X_t − P(X_s))‖² for every frequency k; they sum to ‖X_t − P(X_s)‖² (Theorem 1).
+    """Compute ‖u_kᵀ(X_t − P(X_s))‖² for every frequency k; they sum to ‖X_t − P(X_s)‖² (Theorem 1).
 
     Args:
         eigenvectors: u_k in column k, shape (N, N).
@@ -96,7 +90,7 @@ def knowledge_losses(eigenvectors: Values, teacher: Features, projected_student:
 
 
 def equal_width_edges(num_groups: int) -> Values:
-    """Boundaries of equally wide groups of frequencies on [0, 2], shape (num_groups + 1,)."""
+    """Return the boundaries of equally wide groups of frequencies on [0, 2], shape (num_groups + 1,)."""
     return np.linspace(0.0, MAX_FREQUENCY, num_groups + 1)
 
 
@@ -118,7 +112,7 @@ class ExactGroups:
         """Cut the ascending frequencies into runs.
 
         Args:
-            spectrum: The eigenbasis.
+            spectrum: The eigenbasis of L.
             starts: First frequency of each group, ascending, shape (G,); the first is 0.
             bounds: What to report as each group's range, shape (G, 2).
         """
@@ -130,14 +124,7 @@ class ExactGroups:
         self.counts: Values = np.bincount(self._group, minlength=len(bounds)).astype(np.float64)
 
     def energies(self, features: Features) -> Values:
-        """Energy of X in each group; the groups sum to ‖X‖².
-
-        Args:
-            features: X, shape (N, d).
-
-        Returns:
-            Shape (G,).
-        """
+        """Compute the energy of X, shape (N, d), in each group, shape (G,); the groups sum to ‖X‖²."""
         energies = knowledge_energies(self._spectrum.eigenvectors, features)
         means = np.bincount(self._eigenspace, energies) / np.bincount(self._eigenspace)
         groups: Values = np.bincount(self._group, means[self._eigenspace], len(self.bounds)).astype(np.float64)

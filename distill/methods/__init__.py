@@ -1,4 +1,7 @@
-"""Distillation methods by name. A new one is one file here and one line in `METHODS`."""
+"""Distillation methods by name, one paper a file. A new one is one file here and one line in `METHODS`.
+
+`composition` builds them by name, alone or several at once; `svd` makes a student without training.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from distill.methods.rcekd import RejuvenatedCrossEntropy
 from distill.methods.rrd import RelaxedRankingDistillation
 from distill.methods.scratch import Scratch
 from distill.methods.spectral import SpectralWeights
+from distill.methods.svd import truncated_svd
 from distill.methods.unkd import UnbiasedDistillation
 
 METHODS: dict[str, type[Method]] = {
@@ -31,4 +35,4 @@ METHODS: dict[str, type[Method]] = {
     "rcekd": RejuvenatedCrossEntropy,
 }
 
-__all__ = ["METHODS", "Method", "Step", "Teacher"]
+__all__ = ["METHODS", "Method", "Step", "Teacher", "truncated_svd"]

@@ -1,4 +1,4 @@
-"""What a distillation method must offer to the trainer."""
+"""`Method`: what a distillation method must offer to the trainer, and what it is given."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def distillation_loss(self, step: Step) -> torch.Tensor | None:
-        """The weighted loss to add for this step, a scalar, or None where there is nothing to add."""
+        """Compute the weighted loss to add for this step, a scalar, or None where there is nothing to add."""
 
 
 def require_teacher(teacher: Teacher | None, method: str) -> Teacher:

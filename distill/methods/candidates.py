@@ -1,9 +1,7 @@
-"""Draws of candidates for every row of a kind at once: by weight from a list, or uniformly from what it leaves out.
+"""What the ranking methods share: lists of candidates, by teacher or student, and draws from them for all rows at once.
 
 A row is a user whose candidates are items, or an item whose candidates are users. What a row has interacted with in
 training is seen. A row with fewer unseen candidates than a list is long has seen ones at the list's end.
-
-What the student puts first, ranked anew every few epochs.
 """
 
 from __future__ import annotations
@@ -17,11 +15,8 @@ from torch import nn
 from distill.evaluation.ranking import rank_items
 
 CHUNK_BYTES = 32 * 2**20
-
 Lists = npt.NDArray[np.int32]
 """Candidates of every row, best first, shape (R, C)."""
-Positions = npt.NDArray[np.integer]
-"""Places in such lists, from 0."""
 
 
 def rank_unseen(
@@ -44,46 +39,60 @@ def rank_unseen(
     return rank_items(rows, candidates, seen, everybody, length, progress=progress).astype(np.int32)
 
 
-def find_positions(lists: Lists, wanted: Lists, num_candidates: int) -> Lists:
-    """Where each wanted candidate stands in the row's list.
+class StudentRanking(nn.Module):
+    """What the student puts first, ranked anew every few epochs.
 
-    Args:
-        lists: Shape (R, C), no candidate twice in a row.
-        wanted: Shape (R, K).
-        num_candidates: N.
-
-    Returns:
-        Positions, C where it is not listed, shape (R, K).
+    The lists and the count of epochs are in the state: a resumed run goes on with what the straight one has.
     """
-    length = lists.shape[1]
-    found = np.empty(wanted.shape, dtype=np.int32)
-    chunk = max(1, CHUNK_BYTES // (4 * num_candidates))
-    table = np.full((min(chunk, len(lists)), num_candidates), length, dtype=np.int32)
-    for start in range(0, len(lists), chunk):
-        part = lists[start : start + chunk]
-        places = table[: len(part)]
-        np.put_along_axis(places, part, np.arange(length, dtype=np.int32)[None], axis=1)
-        found[start : start + chunk] = np.take_along_axis(places, wanted[start : start + chunk], axis=1)
-        np.put_along_axis(places, part, length, axis=1)
-    return found
+
+    def __init__(self, seen: sp.csr_matrix, length: int, every: int) -> None:
+        """Make room for lists, which the first epoch fills.
+
+        Args:
+            seen: What is not to be listed, CSR of shape (R, N).
+            length: C, at most N.
+            every: Epochs from one ranking to the next.
+        """
+        super().__init__()
+        self._seen = seen
+        self._every = every
+        self.register_buffer("_lists", torch.zeros(seen.shape[0], length, dtype=torch.int32))
+        self.register_buffer("_epochs", torch.zeros((), dtype=torch.int64))
+        self._lists: torch.Tensor
+        self._epochs: torch.Tensor
+
+    @property
+    def lists(self) -> Lists:
+        """Shape (R, C)."""
+        lists: Lists = self._lists.cpu().numpy()
+        return lists
+
+    def begin_epoch(self, rows: torch.Tensor, candidates: torch.Tensor) -> bool:
+        """Rank if it is due, by the student's embeddings (R, d) and (N, d); return whether the lists are new."""
+        due = int(self._epochs) % self._every == 0
+        if due:
+            ranked = rank_unseen(rows, candidates, self._seen, self._lists.shape[1])
+            self._lists.copy_(torch.from_numpy(ranked))
+        self._epochs += 1
+        return due
 
 
-def draw_positions(
+def gumbel_top_k(
     log_weights: npt.NDArray[np.float32], num_rows: int, num_draws: int, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Draw positions without replacement, each draw in proportion to the weights of those left.
+    """Draw ranks without replacement, each draw in proportion to the weights of those left: the Gumbel top-k trick.
 
-    The K first of independent exponential clocks are such a draw (Efraimidis and Spirakis, 2006; in logarithms the
-    Gumbel top-k trick), so no row waits for another.
+    The K first of independent exponential clocks are such a draw (Efraimidis and Spirakis, 2006), so no row waits for
+    another; clocks are compared by their logarithms.
 
     Args:
-        log_weights: Of C positions, shape (R, C), or (1, C) where all rows share them.
+        log_weights: Of C ranks, shape (R, C), or (1, C) where all rows share them.
         num_rows: R.
         num_draws: K, at most C.
         rng: Source of randomness.
 
     Returns:
-        Rising positions, shape (R, K).
+        Rising ranks, shape (R, K).
     """
     length = log_weights.shape[1]
     log_weights = np.broadcast_to(log_weights, (num_rows, length))
@@ -99,8 +108,8 @@ def draw_positions(
     return drawn
 
 
-class Remainder:
-    """Uniform draws, with replacement, of what a row neither lists nor has seen.
+class UniformNegatives:
+    """Uniform draws, with replacement, among what a row neither lists nor has seen.
 
     The r-th candidate left is r plus the number of excluded ones before it, which a search finds: no draw is ever
     rejected. A row that excludes everything draws from all candidates.
@@ -129,15 +138,7 @@ class Remainder:
         self._keys = (owners * (seen.shape[1] + 1) + excluded.indices - before)[kept]
 
     def draw(self, num_draws: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """Draw for every row.
-
-        Args:
-            num_draws: L.
-            rng: Source of randomness.
-
-        Returns:
-            Candidates in rising order, shape (R, L).
-        """
+        """Draw `num_draws` candidates for every row: in rising order, shape (R, num_draws)."""
         uniform = rng.random((len(self._num_left), num_draws))
         drawn: npt.NDArray[np.int64] = (uniform * self._num_left[:, None]).astype(np.int64)
         # Neighbouring searches in rising order read the same keys: four times as fast.
@@ -147,47 +148,25 @@ class Remainder:
         return drawn
 
 
-class StudentRanking(nn.Module):
-    """Lists by the student as it was when they were last due.
+def find_ranks(lists: Lists, wanted: Lists, num_candidates: int) -> Lists:
+    """Find the rank, from 0, of each wanted candidate in the row's list.
 
-    The lists and the count of epochs are in the state: a resumed run goes on with what the straight one has.
+    Args:
+        lists: Shape (R, C), no candidate twice in a row.
+        wanted: Shape (R, K).
+        num_candidates: N.
+
+    Returns:
+        Ranks, C where a candidate is not listed, shape (R, K).
     """
-
-    def __init__(self, seen: sp.csr_matrix, length: int, every: int) -> None:
-        """Make room for the lists.
-
-        Args:
-            seen: What is not to be listed, CSR of shape (R, N).
-            length: C, at most N.
-            every: Epochs from one ranking to the next.
-        """
-        super().__init__()
-        self._seen = seen
-        self._every = every
-        self.register_buffer("_lists", torch.zeros(seen.shape[0], length, dtype=torch.int32))
-        self.register_buffer("_epochs", torch.zeros((), dtype=torch.int64))
-        self._lists: torch.Tensor
-        self._epochs: torch.Tensor
-
-    @property
-    def lists(self) -> Lists:
-        """Shape (R, C)."""
-        lists: Lists = self._lists.cpu().numpy()
-        return lists
-
-    def begin_epoch(self, rows: torch.Tensor, candidates: torch.Tensor) -> bool:
-        """Rank if it is time.
-
-        Args:
-            rows: The student's embeddings, shape (R, d).
-            candidates: Likewise, shape (N, d).
-
-        Returns:
-            Whether the lists are new.
-        """
-        due = int(self._epochs) % self._every == 0
-        if due:
-            ranked = rank_unseen(rows, candidates, self._seen, self._lists.shape[1])
-            self._lists.copy_(torch.from_numpy(ranked))
-        self._epochs += 1
-        return due
+    length = lists.shape[1]
+    found = np.empty(wanted.shape, dtype=np.int32)
+    chunk = max(1, CHUNK_BYTES // (4 * num_candidates))
+    table = np.full((min(chunk, len(lists)), num_candidates), length, dtype=np.int32)
+    for start in range(0, len(lists), chunk):
+        part = lists[start : start + chunk]
+        places = table[: len(part)]
+        np.put_along_axis(places, part, np.arange(length, dtype=np.int32)[None], axis=1)
+        found[start : start + chunk] = np.take_along_axis(places, wanted[start : start + chunk], axis=1)
+        np.put_along_axis(places, part, length, axis=1)
+    return found

@@ -35,11 +35,7 @@ class Composition(Method):
     """The sum of several methods' losses."""
 
     def __init__(self, parts: Sequence[Method]) -> None:
-        """Hold the parts.
-
-        Args:
-            parts: Two or more methods, built for the same student.
-        """
+        """Hold two or more methods, built for the same student."""
         super().__init__()
         self.parts = nn.ModuleList(parts)
         self.base_weight = min(part.base_weight for part in parts)
@@ -47,14 +43,7 @@ class Composition(Method):
 
     @classmethod
     def build(cls, settings: Any, data: Interactions, student: Backbone, teacher: Teacher | None) -> Composition:
-        """Build every part.
-
-        Args:
-            settings: Pairs of method class and its settings.
-            data: What may be learned from.
-            student: The backbone that is distilled into.
-            teacher: What the parts learn from.
-        """
+        """Build every part; `settings` are pairs of a method class and its settings."""
         return cls([method.build(own, data, student, teacher) for method, own in settings])
 
     def begin_epoch(self, student: Backbone, rng: np.random.Generator) -> None:
@@ -63,7 +52,7 @@ class Composition(Method):
             part.begin_epoch(student, rng)
 
     def distillation_loss(self, step: Step) -> torch.Tensor | None:
-        """The sum of the parts' weighted losses: a scalar."""
+        """Sum the parts' weighted losses: a scalar."""
         losses = [loss for part in self._methods() if (loss := part.distillation_loss(step)) is not None]
         return torch.stack(losses).sum() if losses else None
 
@@ -72,7 +61,7 @@ class Composition(Method):
 
 
 def parse_method(name: str) -> tuple[type[Method], ...]:
-    """The method classes that a name such as "freqd" or "freqd+ce" stands for.
+    """Return the method classes that a name such as "freqd" or "freqd+ce" stands for.
 
     Raises:
         SettingError: A part is unknown or given twice, or a bare student is composed with something.
@@ -119,7 +108,7 @@ def build_method_settings(name: str, given: Mapping[str, Any]) -> Settings:
 
 
 def describe_method_settings(name: str, settings: Settings) -> dict[str, Any]:
-    """JSON-ready settings: flat for one method, by part for a composition."""
+    """Return JSON-ready settings: flat for one method, by part for a composition."""
     parts = name.split("+")
     if len(parts) == 1:
         return asdict(settings[0])
@@ -127,7 +116,7 @@ def describe_method_settings(name: str, settings: Settings) -> dict[str, Any]:
 
 
 def method_defaults(name: str) -> dict[str, float]:
-    """Training options that suit a method; those of a part that goes by users win."""
+    """Return the training options that suit a method; those of a part that goes by users win."""
     defaults: dict[str, float] = {}
     for method in sorted(parse_method(name), key=lambda method: method.batches == "users"):
         defaults.update(method.training_defaults)

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -34,8 +35,7 @@ from torch import nn
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.base import Step, Teacher, require_not_negative
-from distill.methods.candidates import draw_positions
-from distill.methods.cross_entropy import top_items
+from distill.methods.candidates import gumbel_top_k, rank_unseen
 from distill.methods.responses import selected_scores
 
 Preference = Literal["list", "pair"]
@@ -100,17 +100,19 @@ class PreferenceConsistency(nn.Module):
         """Let the teacher rank the catalogue; None where κ is 0."""
         if settings.preference_weight == 0:
             return None
-        return cls(settings, top_items(teacher, data, NUM_TOP))
+        nothing = sp.csr_matrix(data.train.shape, dtype=np.float32)
+        ranked = rank_unseen(teacher.users, teacher.items, nothing, NUM_TOP, progress=True)
+        return cls(settings, torch.from_numpy(ranked).long())
 
     def begin_epoch(self, rng: np.random.Generator) -> None:
         """Draw the items that each user compares in this epoch."""
         num_users, num_top = self._items.shape
         log_weights = -np.arange(num_top, dtype=np.float32)[None] / RANK_SCALE
-        positions = draw_positions(log_weights, num_users, self._drawn.shape[1], rng)
+        positions = gumbel_top_k(log_weights, num_users, self._drawn.shape[1], rng)
         self._drawn = self._items.gather(1, torch.from_numpy(positions).to(self._items.device))
 
     def loss(self, step: Step, project: ProjectPair) -> torch.Tensor:
-        """κ · the regulariser over the batch's users: a scalar that only the projectors' gradients see.
+        """Compute κ times the regulariser over the batch's users: a scalar that only the projectors' gradients see.
 
         Args:
             step: Batch, features, randomness.

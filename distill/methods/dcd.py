@@ -39,7 +39,7 @@ from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.base import Method, Step, Teacher, require_not_negative, require_teacher
-from distill.methods.candidates import Lists, StudentRanking, draw_positions, find_positions, rank_unseen
+from distill.methods.candidates import Lists, StudentRanking, find_ranks, gumbel_top_k, rank_unseen
 from distill.methods.responses import selected_scores
 from distill.methods.rrd import relaxed_ranking_loss
 
@@ -88,14 +88,7 @@ class Correction(nn.Module):
     def __init__(
         self, settings: DCDSettings, rows: torch.Tensor, candidates: torch.Tensor, seen: sp.csr_matrix
     ) -> None:
-        """Let the teacher rank.
-
-        Args:
-            settings: Sizes, temperature, interval.
-            rows: The teacher's features, shape (R, d_t).
-            candidates: Likewise, shape (N, d_t).
-            seen: CSR of shape (R, N).
-        """
+        """Let the teacher rank by its features (R, d_t) and (N, d_t); `seen` is CSR of shape (R, N)."""
         super().__init__()
         self._settings = settings
         self._num_candidates = len(candidates)
@@ -104,12 +97,7 @@ class Correction(nn.Module):
         self._log_weights: list[npt.NDArray[np.float32]] = []
 
     def draw(self, rows: torch.Tensor, candidates: torch.Tensor, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """Draw for an epoch.
-
-        Args:
-            rows: The student's embeddings, shape (R, d_s).
-            candidates: Likewise, shape (N, d_s).
-            rng: Source of randomness.
+        """Draw for an epoch, by the student's embeddings (R, d_s) and (N, d_s).
 
         Returns:
             Candidates of every row, the under-estimated first, in the teacher's order: shape (R, 2 K).
@@ -120,7 +108,7 @@ class Correction(nn.Module):
             self._log_weights = [self._discrepancy(*both), self._discrepancy(*both[::-1])]
         num_draws = min(self._settings.num_corrected, self._log_weights[0].shape[1])
         drawn = [
-            np.take_along_axis(lists, draw_positions(log_weights, len(lists), num_draws, rng), axis=1)
+            np.take_along_axis(lists, gumbel_top_k(log_weights, len(lists), num_draws, rng), axis=1)
             for lists, log_weights in zip(both, self._log_weights, strict=True)
         ]
         return np.concatenate(drawn, axis=1, dtype=np.int64)
@@ -128,7 +116,7 @@ class Correction(nn.Module):
     def _discrepancy(self, lists: Lists, others: Lists) -> npt.NDArray[np.float32]:
         """How far down in the others the first C of lists stand, as ln of the weight of a draw: shape (R, C)."""
         first = lists[:, : self._settings.num_candidates]
-        further = find_positions(others, first, self._num_candidates) - np.arange(first.shape[1], dtype=np.float32)
+        further = find_ranks(others, first, self._num_candidates) - np.arange(first.shape[1], dtype=np.float32)
         return np.log(np.maximum(np.tanh(further / np.float32(self._settings.temperature)), np.float32(LEAST_WEIGHT)))
 
 
@@ -138,13 +126,7 @@ class DualCorrection(Method):
     Settings = DCDSettings
 
     def __init__(self, settings: DCDSettings, users: Correction, items: Correction | None) -> None:
-        """Hold both sides.
-
-        Args:
-            settings: Sizes and weights.
-            users: Items for users.
-            items: Users for items, or None.
-        """
+        """Hold both sides: items for users, and users for items or None."""
         super().__init__()
         self.settings = settings
         self._user_side = users
@@ -175,7 +157,7 @@ class DualCorrection(Method):
             self._users_of_items = torch.from_numpy(self._item_side.draw(items, users, rng)).to(users.device)
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
-        """The weighted loss, summed over the batch's users and positive items: a scalar."""
+        """Sum the weighted loss over the batch's users and positive items: a scalar."""
         users = torch.unique(step.batch.users)
         loss = self._loss(step.embeddings, users, self._items_of_users[users])
         if self._item_side is not None:

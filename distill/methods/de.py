@@ -5,9 +5,9 @@
 over the users, positives and negatives of a batch (each entity once, items weighted one half), with experts and a
 gate for users and others for items. T falls geometrically over the epochs from 1 until the gate chooses one expert.
 
-Cost of a step. The rows with a share in an expert pass through it: `experts.py` has the count. While T is near 1
-that is all K of them, 6 B K h (d_s + d_t) operations with h = (d_s + d_t) / 2; once T is below about 0.01 it is
-nearly one, a K-th of that. The teacher's rows are read once forward and once backward. `max_rows` bounds B: on a
+Cost of a step. The rows with a share in an expert pass through it: `distill.methods.projector` has the count. While T
+is near 1 that is all K of them, 6 B K h (d_s + d_t) operations with h = (d_s + d_t) / 2; once T is below about 0.01 it
+is nearly one, a K-th of that. The teacher's rows are read once forward and once backward. `max_rows` bounds B: on a
 processor the whole batch of the public codes takes hundreds of bare steps.
 
 Where this is not the public codes: T falls over 100 epochs, not over the 1,000 that trainings end long before, so that
@@ -34,7 +34,7 @@ from distill.errors import SettingError
 from distill.methods.base import Method, Step, Teacher, require_teacher
 from distill.methods.cpd import PreferenceConsistency, PreferenceSettings
 from distill.methods.features import batch_entities
-from distill.methods.projector import SelectedExperts
+from distill.methods.projector import GatedExperts
 
 
 @dataclass(frozen=True)
@@ -82,20 +82,13 @@ class DistillationExperts(Method):
         teacher: Teacher,
         preference: PreferenceConsistency | None = None,
     ) -> None:
-        """Draw the experts and the gates.
-
-        Args:
-            settings: Weight, experts, temperatures.
-            student: The backbone that is distilled into.
-            teacher: Final features.
-            preference: Add-on that keeps the student's ranking under the experts.
-        """
+        """Draw the experts and the gates; `preference` is the add-on that keeps the student's own ranking."""
         super().__init__()
         self.settings = settings
         self.preference = preference
         self.num_users = teacher.num_users
-        self.user_experts = SelectedExperts(student.dim, teacher.dim, settings.num_experts)
-        self.item_experts = SelectedExperts(student.dim, teacher.dim, settings.num_experts)
+        self.user_experts = GatedExperts(student.dim, teacher.dim, settings.num_experts)
+        self.item_experts = GatedExperts(student.dim, teacher.dim, settings.num_experts)
         self.temperature = settings.temperature
         self._targets: torch.Tensor
         self._epoch: torch.Tensor
@@ -124,7 +117,7 @@ class DistillationExperts(Method):
             self.preference.begin_epoch(rng)
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
-        """The weighted sum over the batch's entities: a scalar."""
+        """Sum the weighted loss over the batch's entities: a scalar."""
         entities, weights, count = batch_entities(step.batch, self.num_users, len(step.features))
         loss = step.features.new_zeros(())
         for experts, part in ((self.user_experts, slice(None, count)), (self.item_experts, slice(count, None))):
@@ -144,13 +137,13 @@ class DistillationExperts(Method):
         drawn = torch.randperm(len(entities), generator=generator, device=entities.device)[:most]
         return entities[drawn], weights[drawn] * (len(entities) / most)
 
-    def _distances(self, experts: SelectedExperts, entities: torch.Tensor, step: Step) -> torch.Tensor:
+    def _distances(self, experts: GatedExperts, entities: torch.Tensor, step: Step) -> torch.Tensor:
         """‖t − Σ z E(s)‖² of each entity, shape (B,)."""
         projected = self._project(experts, step.features, entities, step.generator)
         return (self._targets[entities] - projected).square().sum(dim=1)
 
     def _project(
-        self, experts: SelectedExperts, features: torch.Tensor, entities: torch.Tensor, generator: torch.Generator
+        self, experts: GatedExperts, features: torch.Tensor, entities: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
         """Σ z E(s) of entities of one kind, shape (B, d_t)."""
         projected: torch.Tensor = experts(features[entities], self._targets[entities], self.temperature, generator)

@@ -1,17 +1,15 @@
-"""Losses as pure functions of rows; each returns one value per row, and the caller sums.
+"""What the feature methods share: the entities that are compared in a step, and the distance of their rows.
 
-The entities that a feature loss compares in a step, and how much each counts.
-
-The feature loss of a linear projector, forward and backward in one pass over the teacher's rows.
-
-With P(a) = W a, the moments of a projected row are ⟨W a, b⟩ = a · (Wᵀ b) and ‖W a‖² = a · (WᵀW) a, so that no
-d_t-wide student row is ever formed. The loss of a row depends on its own moments alone: its gradient is known as
-soon as they are, and the teacher's rows, gathered once, serve both products.
+`feature_loss` is the distance of rows that are projected already. `linear_feature_loss` is that of a linear projector,
+forward and backward in one pass over the teacher's rows. With P(a) = W a, the moments of a projected row are ⟨W a, b⟩ =
+a · (Wᵀ b) and ‖W a‖² = a · (WᵀW) a, so that no d_t-wide student row is ever formed. The loss of a row depends on its
+own moments alone: its gradient is known as soon as they are, and the teacher's rows, gathered once, serve both
+products.
 
 Rows are padded with rows of weight 0 to a multiple of `ROWS_STEP`, because a library that compiles a kernel for each
 shape (oneDNN, for bfloat16) would otherwise do so in every step.
 
-Floor of a call with B rows: 4 B d_t bytes read and written once by the gather (half of it in bfloat16), and
+Floor of a call of it with B rows: 4 B d_t bytes read and written once by the gather (half of it in bfloat16), and
 4 B d_s d_t floating-point operations in two products, Wᵀ b and the gradient of W.
 """
 
@@ -26,35 +24,10 @@ import torch.nn.functional as F
 from distill.backbones.sampling import Batch
 
 FeatureLoss = Literal["cosine", "l2"]
-
-EPSILON = 1e-8
-
-
-def feature_loss(
-    inner: torch.Tensor, squared_norm: torch.Tensor, target_squared_norm: torch.Tensor, kind: FeatureLoss
-) -> torch.Tensor:
-    """Distance of projected student rows p from teacher rows b, from their moments.
-
-    "l2" is ‖p − b‖² = ‖p‖² − 2⟨p, b⟩ + ‖b‖², for which Theorem 1 of FreqD (arXiv 2411.10676) holds literally;
-    "cosine" is 1 − ⟨p, b⟩ / (‖p‖ ‖b‖), the public code's shipped choice. A zero row has cosine 0.
-
-    Args:
-        inner: ⟨p, b⟩, shape (B,).
-        squared_norm: ‖p‖², shape (B,).
-        target_squared_norm: ‖b‖², shape (B,).
-        kind: "cosine" or "l2".
-
-    Returns:
-        Shape (B,).
-    """
-    if kind == "l2":
-        return squared_norm - 2.0 * inner + target_squared_norm
-    return 1.0 - inner * torch.rsqrt((squared_norm * target_squared_norm).clamp_min(EPSILON**2))
-
-
 Sides = Literal["both", "users", "items"]
-
+EPSILON = 1e-8
 ITEM_WEIGHT = 0.5
+ROWS_STEP = 512
 
 
 def batch_entities(
@@ -86,7 +59,26 @@ def batch_entities(
     return entities, weights[entities], int(torch.searchsorted(entities, num_users))
 
 
-ROWS_STEP = 512
+def feature_loss(
+    inner: torch.Tensor, squared_norm: torch.Tensor, target_squared_norm: torch.Tensor, kind: FeatureLoss
+) -> torch.Tensor:
+    """Compute the distance of projected student rows p from teacher rows b, from their moments.
+
+    "l2" is ‖p − b‖² = ‖p‖² − 2⟨p, b⟩ + ‖b‖², for which Theorem 1 of FreqD (arXiv 2411.10676) holds literally;
+    "cosine" is 1 − ⟨p, b⟩ / (‖p‖ ‖b‖), the public code's shipped choice. A zero row has cosine 0.
+
+    Args:
+        inner: ⟨p, b⟩, shape (B,).
+        squared_norm: ‖p‖², shape (B,).
+        target_squared_norm: ‖b‖², shape (B,).
+        kind: "cosine" or "l2".
+
+    Returns:
+        Shape (B,).
+    """
+    if kind == "l2":
+        return squared_norm - 2.0 * inner + target_squared_norm
+    return 1.0 - inner * torch.rsqrt((squared_norm * target_squared_norm).clamp_min(EPSILON**2))
 
 
 def linear_feature_loss(
@@ -98,7 +90,7 @@ def linear_feature_loss(
     row_weights: torch.Tensor,
     kind: FeatureLoss,
 ) -> torch.Tensor:
-    """Σ_i w_i D(W a_i, b_i) over the batch: what `losses.feature_loss` of a `LinearProjector` sums to.
+    """Compute Σ_i w_i D(W a_i, b_i) over the batch: what `feature_loss` of a `LinearProjector` sums to.
 
     Args:
         rows: a, the student's rows, shape (B, d_s); differentiable.
@@ -154,7 +146,7 @@ class _LinearFeatureLoss(torch.autograd.Function):
 def _losses_and_slopes(
     inner: torch.Tensor, squared: torch.Tensor, target_norms: torch.Tensor, kind: FeatureLoss
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Each row's loss, and its derivatives by ⟨p, b⟩ and ‖p‖², (B,) each."""
+    """Compute each row's loss, and its derivatives by ⟨p, b⟩ and ‖p‖², (B,) each."""
     losses = feature_loss(inner, squared, target_norms, kind)
     if kind == "l2":
         return losses, torch.full_like(inner, -2.0), torch.ones_like(inner)

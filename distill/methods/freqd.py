@@ -23,14 +23,13 @@ import torch
 from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.graph.adjacency import bipartite_adjacency, cooccurrence_adjacency, symmetric_normalization
+from distill.graph.adjacency import Graph, build_graph
 from distill.graph.filters import FilterRows, GraphFilter, linear_coefficients, quadratic_coefficients
 from distill.methods.base import Method, Step, Teacher, require_teacher
 from distill.methods.cpd import PreferenceConsistency, PreferenceSettings
 from distill.methods.features import FeatureLoss, Sides, batch_entities, feature_loss
 from distill.methods.projector import ProjectorKind, build_projector, project_pair, row_moments
 
-Variant = Literal["bipartite", "cooccurrence"]
 FilterKind = Literal["linear", "quadratic"]
 Order = Literal["filter-first", "projector-first"]
 Precision = Literal["float32", "bfloat16"]
@@ -109,7 +108,7 @@ class FreqDSettings(FeatureSettings):
           left is never dropped.
     """
 
-    variant: Variant = "bipartite"
+    variant: Graph = "bipartite"
     filter: FilterKind = "linear"
     alpha: float | None = None
     coefficients: tuple[float, ...] | None = None
@@ -132,7 +131,7 @@ class FreqDSettings(FeatureSettings):
             raise SettingError(f"num_neighbors: {self.num_neighbors} is below 1")
 
 
-def complete(settings: FreqDSettings) -> FreqDSettings:
+def fill_published(settings: FreqDSettings) -> FreqDSettings:
     """Fill in the published values of the chosen variant (the public code of 2024-10 and 2025-04)."""
     alpha = PUBLISHED_ALPHA[settings.variant] if settings.alpha is None else settings.alpha
     coefficients = settings.coefficients
@@ -149,20 +148,9 @@ def complete(settings: FreqDSettings) -> FreqDSettings:
 
 
 def build_graph_filter(settings: FreqDSettings, data: Interactions) -> GraphFilter:
-    """Build h(L) over the training graph of the chosen variant.
-
-    Args:
-        settings: Completed settings.
-        data: Its training split is the graph.
-
-    Returns:
-        The filter over all N entities, users first.
-    """
-    if settings.variant == "bipartite":
-        adjacency = bipartite_adjacency(data.train)
-    else:
-        adjacency = cooccurrence_adjacency(data.train, settings.num_neighbors, reference=settings.reference)
-    return GraphFilter(symmetric_normalization(adjacency), settings.coefficients or (1.0,))
+    """Build h(L) over all N entities of the training graph; the settings are filled."""
+    graph = build_graph(data, settings.variant, settings.num_neighbors, reference=settings.reference)
+    return GraphFilter(graph, settings.coefficients or (1.0,))
 
 
 class FreqD(Method):
@@ -181,7 +169,7 @@ class FreqD(Method):
         """Filter the teacher once and make a projector for users and one for items.
 
         Args:
-            settings: Completed settings.
+            settings: Filled by `fill_published`.
             student: The backbone to be distilled into.
             teacher: Final features, shape (N, d_t).
             graph_filter: h(L) over all N entities.
@@ -216,7 +204,7 @@ class FreqD(Method):
             SettingError: There is no teacher.
         """
         teacher = require_teacher(teacher, "freqd")
-        settings = complete(settings)
+        settings = fill_published(settings)
         preference = PreferenceConsistency.build(settings, data, teacher)
         return cls(settings, student, teacher, build_graph_filter(settings, data), preference)
 
@@ -226,7 +214,7 @@ class FreqD(Method):
             self.preference.begin_epoch(rng)
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
-        """β · the weighted sum over the batch's entities, and the add-on where there is one: a scalar.
+        """Sum β times the weighted distances over the batch's entities, and the add-on where there is one: a scalar.
 
         It is a zero without a gradient in the steps that `step_share` leaves out.
         """

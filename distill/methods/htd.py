@@ -35,7 +35,7 @@ from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.base import Method, Step, Teacher, require_not_negative, require_teacher
 from distill.methods.features import batch_entities
-from distill.methods.projector import SelectedExperts
+from distill.methods.projector import GatedExperts
 
 
 @dataclass(frozen=True)
@@ -74,18 +74,12 @@ class TopologyDistillation(Method):
     Settings = TopologyDistillationSettings
 
     def __init__(self, settings: TopologyDistillationSettings, student: Backbone, teacher: Teacher) -> None:
-        """Draw the experts and the gates.
-
-        Args:
-            settings: Weights, groups, bound.
-            student: The backbone that is distilled into.
-            teacher: Final features.
-        """
+        """Draw the experts and the gates."""
         super().__init__()
         self.settings = settings
         self.num_users = teacher.num_users
-        self.user_experts = SelectedExperts(student.dim, teacher.dim, settings.num_groups)
-        self.item_experts = SelectedExperts(student.dim, teacher.dim, settings.num_groups)
+        self.user_experts = GatedExperts(student.dim, teacher.dim, settings.num_groups)
+        self.item_experts = GatedExperts(student.dim, teacher.dim, settings.num_groups)
         self._targets: torch.Tensor
         self.register_buffer("_targets", teacher.features, persistent=False)
 
@@ -101,7 +95,7 @@ class TopologyDistillation(Method):
         return cls(settings, student, require_teacher(teacher, "htd"))
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
-        """The weighted sum over the rows that were drawn: a scalar."""
+        """Sum the weighted loss over the rows that were drawn: a scalar."""
         users, items = self._draw(step)
         entities, share = torch.cat([users, items]), self.settings.topology_share
         rows, targets = step.features[entities], self._targets[entities]
@@ -126,7 +120,7 @@ class TopologyDistillation(Method):
 
 
 def topology_loss(rows: torch.Tensor, targets: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
-    """Squared differences of the similarities within groups, and to the means of groups.
+    """Sum the squared differences of the similarities within groups, and to the means of groups.
 
     Args:
         rows: The student's, shape (R, d_s).

@@ -1,7 +1,7 @@
 """KL divergence from the teacher's softmax over the whole catalogue.
 
 Cost of a step with B users: 2 B |I| d_t operations for the teacher's scores, beside the 6 B |I| d_s of
-`catalogue_softmax`; nothing is stored a user but the teacher's embedding.
+`catalogue_divergence`; nothing is stored a user but the teacher's embedding.
 
 References:
     Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531, 2015.
@@ -19,8 +19,8 @@ from distill.methods.responses import (
     ResponseSettings,
     TeacherTarget,
     catalogue_divergence,
+    scale_temperature,
     smooth_teacher,
-    suit_temperature,
 )
 
 
@@ -32,12 +32,7 @@ class KullbackLeibler(Method):
     training_defaults = TRAINING_DEFAULTS
 
     def __init__(self, settings: ResponseSettings, teacher: Teacher) -> None:
-        """Hold the teacher.
-
-        Args:
-            settings: Weight, temperature, base weight.
-            teacher: Smoothed already.
-        """
+        """Hold the teacher, which is smoothed already."""
         super().__init__()
         self.settings = settings
         self.base_weight = settings.base_weight
@@ -57,11 +52,11 @@ class KullbackLeibler(Method):
             SettingError: There is no teacher.
         """
         return cls(
-            suit_temperature(settings, student), smooth_teacher(require_teacher(teacher, "kl"), data, settings.alpha)
+            scale_temperature(settings, student), smooth_teacher(require_teacher(teacher, "kl"), data, settings.alpha)
         )
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
-        """The weighted divergence, summed over the batch's users: a scalar."""
+        """Sum the weighted divergence over the batch's users: a scalar."""
         users = torch.unique(step.batch.users)
         temperature = self.settings.temperature
         target = TeacherTarget(self._users[users], self._items, temperature)

@@ -36,8 +36,8 @@ from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.base import Method, Step, Teacher, require_not_negative, require_teacher
-from distill.methods.candidates import Lists, StudentRanking, draw_positions, find_positions, rank_unseen
-from distill.methods.responses import selected_scores, suit_temperature
+from distill.methods.candidates import Lists, StudentRanking, find_ranks, gumbel_top_k, rank_unseen
+from distill.methods.responses import scale_temperature, selected_scores
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,7 @@ class RejuvenatedCrossEntropy(Method):
     Settings = RCEKDSettings
 
     def __init__(self, settings: RCEKDSettings, teacher: Teacher) -> None:
-        """Let the teacher rank the catalogue for every user, training items included.
-
-        Args:
-            settings: Sizes, temperatures, weight.
-            teacher: Scores what the student lists, too.
-        """
+        """Let the teacher rank the catalogue for every user, training items included."""
         super().__init__()
         self.settings = settings
         self.num_users = teacher.num_users
@@ -128,7 +123,7 @@ class RejuvenatedCrossEntropy(Method):
         Raises:
             SettingError: There is no teacher.
         """
-        return cls(suit_temperature(settings, student), require_teacher(teacher, "rcekd"))
+        return cls(scale_temperature(settings, student), require_teacher(teacher, "rcekd"))
 
     def begin_epoch(self, student: Backbone, rng: np.random.Generator) -> None:
         """Let the student rank if it is time, and draw A for every user."""
@@ -137,7 +132,7 @@ class RejuvenatedCrossEntropy(Method):
         self._draw(self._ranking.lists, self._comparison, rng)
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
-        """The weighted loss, summed over the batch's users: a scalar."""
+        """Sum the weighted loss over the batch's users: a scalar."""
         users = torch.unique(step.batch.users)
         logits = selected_scores(step.embeddings, users, self._items[users]) / self.settings.temperature
         num_top, probabilities, mixing = self._ranked.shape[1], self._probabilities[users], self._mixing[users]
@@ -154,7 +149,7 @@ class RejuvenatedCrossEntropy(Method):
 
     def _compare(self, lists: Lists) -> Comparison:
         num_top, length = self._ranked.shape[1], lists.shape[1]
-        positions = find_positions(lists, self._ranked, len(self._features) - self.num_users)
+        positions = find_ranks(lists, self._ranked, len(self._features) - self.num_users)
         missed = positions >= num_top
         behind = np.zeros((self.num_users, length + 1), dtype=np.float32)
         np.put_along_axis(behind, positions, missed, axis=1)
@@ -166,7 +161,7 @@ class RejuvenatedCrossEntropy(Method):
 
     def _draw(self, lists: Lists, comparison: Comparison, rng: np.random.Generator) -> None:
         num_top, length = self._ranked.shape[1], lists.shape[1]
-        drawn = draw_positions(comparison.log_weights, len(lists), min(self.settings.num_sampled, length), rng)
+        drawn = gumbel_top_k(comparison.log_weights, len(lists), min(self.settings.num_sampled, length), rng)
         is_drawn = np.zeros((len(lists), length + 1), dtype=np.bool_)
         np.put_along_axis(is_drawn, drawn, True, axis=1)
         wanted = comparison.missed & ~np.take_along_axis(is_drawn, comparison.positions, axis=1)

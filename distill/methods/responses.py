@@ -1,24 +1,21 @@
-"""What the response methods share: their settings, and the teacher whose scores they learn.
+"""What the response methods share: settings, the teacher's smoothed scores, and two ways to the student's scores.
 
-The filter of FreqD applies to scores too: the scores of h(L) X_t are the teacher's, smoothed over the graph. With
-α = 0 they are the teacher's own.
+The filter of FreqD applies to scores too: the scores of h(L) X_t are the teacher's, smoothed over the graph. With α = 0
+they are the teacher's own.
 
-Softmax losses over the whole catalogue, forward and backward in one pass over blocks of scores.
-
-For a user with score row s and a target distribution q over items, the loss is the divergence of softmax(s / τ) from
-q, Σ_j q_j (ln q_j − ln softmax(s / τ)_j): the cross-entropy less the entropy of q, so that 0 is perfect. Its
-gradient with respect to s is (softmax(s / τ) − q) / τ. Both are taken while the block is in the cache, so no score
-outlives its block, whatever the batch.
+`catalogue_divergence` is the softmax over the whole catalogue, forward and backward in one pass over blocks of scores.
+For a user with score row s and a target distribution q over items, the loss is the divergence of softmax(s / τ) from q,
+Σ_j q_j (ln q_j − ln softmax(s / τ)_j): the cross-entropy less the entropy of q, so that 0 is perfect. Its gradient with
+respect to s is (softmax(s / τ) − q) / τ. Both are taken while the block is in the cache, so no score outlives its
+block, whatever the batch.
 
 Cost of a step with B users: 6 B |I| d_s floating-point operations (scores, and the gradients of users and items)
 and B |I| exponentials; the optimizer apart, nothing else grows with the catalogue.
 
-Scores of each row with a few entities of its own, differentiable, without a (B, K, d) tensor.
-
-Plain indexing makes B K rows of d floats, writes them, reads them, and lets autograd scatter as many back. Here the
-rows are gathered a block at a time into a buffer that stays in the cache, the gradient of the owners is an embedding
-bag, and that of the others a transposed sparse product: a fifth of the time (4 ms instead of 20 for B = 1,700, K = 80,
-d = 20 on one core).
+`selected_scores` are the scores of a few items a user, differentiable, without a (B, K, d) tensor. Plain indexing makes
+B K rows of d floats, writes them, reads them, and lets autograd scatter as many back. Here the rows are gathered a
+block at a time into a buffer that stays in the cache, the gradient of the owners is an embedding bag, and that of the
+others a transposed sparse product: a fifth of the time (4 ms instead of 20 for B = 1,700, K = 80, d = 20 on one core).
 
 Cost of a call and its gradient: 6 B K d floating-point operations; B K d floats read in each of three passes, none of
 them written to memory.
@@ -38,12 +35,20 @@ import torch.nn.functional as F
 from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.graph.adjacency import bipartite_adjacency, symmetric_normalization
+from distill.graph.adjacency import build_graph
 from distill.graph.filters import GraphFilter, linear_coefficients
 from distill.methods.base import Teacher, require_not_negative
 
 AnySettings = TypeVar("AnySettings", bound="HasTemperature")
 TRAINING_DEFAULTS = {"batch_size": 256, "learning_rate": 5e-3, "weight_decay": 0.0}
+BLOCK_USERS = 32
+"""Few enough that a block of scores stays in the cache; from 64 rows the thin products are several times slower."""
+BLOCK_BYTES = 64 * 2**20
+"""Bound on a block of scores where the catalogue is very large."""
+GATHERED_BYTES = 2**20
+"""A block of gathered rows that a core's own cache holds."""
+HIDDEN_SCORE = -1e9
+"""Of items left out: its exponential is 0, and unlike −∞ it may be multiplied by 0."""
 
 
 class HasTemperature(Protocol):
@@ -81,28 +86,91 @@ class ResponseSettings:
             raise SettingError(f"alpha: {self.alpha} is outside [0, 1]")
 
 
-def suit_temperature(settings: AnySettings, student: Backbone) -> AnySettings:
-    """The settings with τ in units of the student's scores."""
+def scale_temperature(settings: AnySettings, student: Backbone) -> AnySettings:
+    """Return the settings with τ in units of the student's scores, its `score_temperature`."""
     return replace(settings, temperature=settings.temperature * student.score_temperature)
 
 
 def smooth_teacher(teacher: Teacher, data: Interactions, alpha: float) -> Teacher:
-    """The teacher with features h(L) X_t, h(λ) = 1 − αλ (arXiv 2411.10676), over the user–item graph."""
+    """Give the teacher the features h(L) X_t, h(λ) = 1 − αλ (FreqD, arXiv 2411.10676), over the user–item graph."""
     if alpha == 0:
         return teacher
-    adjacency = symmetric_normalization(bipartite_adjacency(data.train))
-    features = GraphFilter(adjacency, linear_coefficients(alpha)).filter_all(np.asarray(teacher.features))
+    features = GraphFilter(build_graph(data), linear_coefficients(alpha)).filter_all(np.asarray(teacher.features))
     return Teacher(torch.from_numpy(features), teacher.num_users)
 
 
-BLOCK_USERS = 32
-"""Few enough that a block of scores stays in the cache; from 64 rows the thin products are several times slower."""
-BLOCK_BYTES = 64 * 2**20
-"""Bound on a block of scores where the catalogue is very large."""
+def catalogue_divergence(
+    embeddings: torch.Tensor,
+    users: torch.Tensor,
+    num_users: int,
+    target: TopTarget | TeacherTarget,
+    temperature: float,
+) -> torch.Tensor:
+    """Compute Σ_u KL(q_u ‖ softmax(s_u / τ)) over the batch (Hinton et al., 2015, eq. 1, over a catalogue).
+
+    Args:
+        embeddings: Users first, shape (N, d); differentiable.
+        users: User rows of the batch, each once, int64 of shape (B,).
+        num_users: |U|.
+        target: q.
+        temperature: τ, of the student's scores.
+
+    Returns:
+        A scalar.
+    """
+    apply: Callable[..., torch.Tensor] = _CatalogueDivergence.apply
+    return apply(embeddings, users, num_users, target, temperature)
 
 
-HIDDEN_SCORE = -1e9
-"""Of items left out: its exponential is 0, and unlike −∞ it may be multiplied by 0."""
+class TopTarget:
+    """A target distribution on K items a user: what a teacher would recommend."""
+
+    def __init__(self, items: torch.Tensor, probabilities: torch.Tensor, hidden: ItemSets | None = None) -> None:
+        """Take over the distribution.
+
+        Args:
+            items: Item rows, int64 of shape (B, K).
+            probabilities: q, rows sum to 1, shape (B, K).
+            hidden: Items that are left out of the student's softmax too; q must be 0 there.
+        """
+        self.items = items
+        self.probabilities = probabilities
+        self.hidden = hidden
+
+    def mean_score(self, rows: slice, scores: torch.Tensor) -> torch.Tensor:
+        """Sum q (s − ln q) over a block: a scalar."""
+        probabilities = self.probabilities[rows]
+        entropy: torch.Tensor = torch.special.entr(probabilities).sum()
+        expected: torch.Tensor = (scores.gather(1, self.items[rows]) * probabilities).sum()
+        return expected + entropy
+
+    def subtract_from(self, rows: slice, probabilities: torch.Tensor) -> None:
+        """Subtract q from a block of probabilities in place."""
+        probabilities.scatter_add_(1, self.items[rows], -self.probabilities[rows])
+
+
+class TeacherTarget:
+    """The softmax of a teacher's scores over the whole catalogue, formed a block at a time."""
+
+    hidden = None
+
+    def __init__(self, users: torch.Tensor, items: torch.Tensor, temperature: float) -> None:
+        """Take over the teacher's embeddings of the batch's users, (B, d_t), and of all items, (|I|, d_t), and τ."""
+        self._users = users / temperature
+        self._items = items
+        self._block = users.new_empty(0)
+
+    def mean_score(self, rows: slice, scores: torch.Tensor) -> torch.Tensor:
+        """Sum q (s − ln q) over a block: a scalar."""
+        logits = self._users[rows] @ self._items.T
+        normalizer = logits.logsumexp(dim=1, keepdim=True)
+        self._block = torch.exp(logits - normalizer)
+        entropy = (normalizer.squeeze(1) - (self._block * logits).sum(dim=1)).sum()
+        return (self._block * scores).sum() + entropy
+
+    def subtract_from(self, rows: slice, probabilities: torch.Tensor) -> None:
+        """Subtract q from a block of probabilities in place."""
+        probabilities.sub_(self._block)
 
 
 class ItemSets:
@@ -129,84 +197,19 @@ class ItemSets:
         scores[self._owners[part] - rows.start, self._items[part]] = HIDDEN_SCORE
 
 
-class TopTarget:
-    """A target distribution on K items a user: what a teacher would recommend."""
-
-    def __init__(self, items: torch.Tensor, probabilities: torch.Tensor, hidden: ItemSets | None = None) -> None:
-        """Hold the distribution.
-
-        Args:
-            items: Item rows, int64 of shape (B, K).
-            probabilities: q, rows sum to 1, shape (B, K).
-            hidden: Items that are left out of the student's softmax too; q must be 0 there.
-        """
-        self.items = items
-        self.probabilities = probabilities
-        self.hidden = hidden
-
-    def mean_score(self, rows: slice, scores: torch.Tensor) -> torch.Tensor:
-        """Σ q (s − ln q) over a block: a scalar."""
-        probabilities = self.probabilities[rows]
-        entropy: torch.Tensor = torch.special.entr(probabilities).sum()
-        expected: torch.Tensor = (scores.gather(1, self.items[rows]) * probabilities).sum()
-        return expected + entropy
-
-    def subtract_from(self, rows: slice, probabilities: torch.Tensor) -> None:
-        """Subtract q from a block of probabilities in place."""
-        probabilities.scatter_add_(1, self.items[rows], -self.probabilities[rows])
-
-
-class TeacherTarget:
-    """The softmax of a teacher's scores over the whole catalogue, formed a block at a time."""
-
-    hidden = None
-
-    def __init__(self, users: torch.Tensor, items: torch.Tensor, temperature: float) -> None:
-        """Hold the teacher's embeddings.
-
-        Args:
-            users: Of the batch, shape (B, d_t).
-            items: Shape (|I|, d_t).
-            temperature: τ.
-        """
-        self._users = users / temperature
-        self._items = items
-        self._block = users.new_empty(0)
-
-    def mean_score(self, rows: slice, scores: torch.Tensor) -> torch.Tensor:
-        """Σ q (s − ln q) over a block: a scalar."""
-        logits = self._users[rows] @ self._items.T
-        normalizer = logits.logsumexp(dim=1, keepdim=True)
-        self._block = torch.exp(logits - normalizer)
-        entropy = (normalizer.squeeze(1) - (self._block * logits).sum(dim=1)).sum()
-        return (self._block * scores).sum() + entropy
-
-    def subtract_from(self, rows: slice, probabilities: torch.Tensor) -> None:
-        """Subtract q from a block of probabilities in place."""
-        probabilities.sub_(self._block)
-
-
-def catalogue_divergence(
-    embeddings: torch.Tensor,
-    users: torch.Tensor,
-    num_users: int,
-    target: TopTarget | TeacherTarget,
-    temperature: float,
-) -> torch.Tensor:
-    """Σ_u KL(q_u ‖ softmax(s_u / τ)), summed over the batch (Hinton et al., 2015, eq. 1, over a catalogue).
+def selected_scores(table: torch.Tensor, owners: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Compute inner products ⟨x_b, x_bk⟩ of rows of one table.
 
     Args:
-        embeddings: Users first, shape (N, d); differentiable.
-        users: User rows of the batch, each once, int64 of shape (B,).
-        num_users: |U|.
-        target: q.
-        temperature: τ, of the student's scores.
+        table: Shape (N, d); differentiable.
+        owners: Its rows x_b, each once, int64 of shape (B,).
+        others: Its rows x_bk, none of them an owner, int64 of shape (B, K).
 
     Returns:
-        A scalar.
+        Shape (B, K).
     """
-    apply: Callable[..., torch.Tensor] = _CatalogueDivergence.apply
-    return apply(embeddings, users, num_users, target, temperature)
+    apply: Callable[..., torch.Tensor] = _SelectedScores.apply
+    return apply(table, owners, others)
 
 
 class _CatalogueDivergence(torch.autograd.Function):
@@ -244,25 +247,6 @@ class _CatalogueDivergence(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * gradients[0], None, None, None, None
-
-
-GATHERED_BYTES = 2**20
-"""A block of gathered rows that a core's own cache holds."""
-
-
-def selected_scores(table: torch.Tensor, owners: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Inner products ⟨x_b, x_bk⟩ of rows of one table.
-
-    Args:
-        table: Shape (N, d); differentiable.
-        owners: Its rows x_b, each once, int64 of shape (B,).
-        others: Its rows x_bk, none of them an owner, int64 of shape (B, K).
-
-    Returns:
-        Shape (B, K).
-    """
-    apply: Callable[..., torch.Tensor] = _SelectedScores.apply
-    return apply(table, owners, others)
 
 
 class _SelectedScores(torch.autograd.Function):

@@ -30,7 +30,7 @@ from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.base import Method, Step, Teacher, require_not_negative, require_teacher
-from distill.methods.candidates import Lists, Remainder, draw_positions, rank_unseen
+from distill.methods.candidates import Lists, UniformNegatives, gumbel_top_k, rank_unseen
 from distill.methods.responses import selected_scores
 
 
@@ -66,18 +66,18 @@ class RelaxedRankingDistillation(Method):
 
     Settings = RRDSettings
 
-    def __init__(self, settings: RRDSettings, ranked: Lists, remainder: Remainder) -> None:
+    def __init__(self, settings: RRDSettings, ranked: Lists, negatives: UniformNegatives) -> None:
         """Hold the teacher's lists.
 
         Args:
             settings: Sizes, temperature, weight.
             ranked: What the teacher puts first for every user, shape (|U|, C).
-            remainder: Everything else.
+            negatives: Of everything else.
         """
         super().__init__()
         self.settings = settings
         self._ranked = ranked
-        self._remainder = remainder
+        self._negatives = negatives
         self._num_interesting = min(settings.num_interesting, ranked.shape[1])
         self._log_weights = -np.arange(ranked.shape[1], dtype=np.float32)[None] / settings.temperature
         self._items = torch.empty(0, dtype=torch.int64)
@@ -94,17 +94,17 @@ class RelaxedRankingDistillation(Method):
         teacher = require_teacher(teacher, "rrd")
         length = min(settings.num_candidates, max(1, data.num_items // 2))
         ranked = rank_unseen(teacher.users, teacher.items, data.train, length, progress=True)
-        return cls(settings, ranked, Remainder(data.train, ranked))
+        return cls(settings, ranked, UniformNegatives(data.train, ranked))
 
     def begin_epoch(self, student: Backbone, rng: np.random.Generator) -> None:
         """Draw the items of every user."""
-        drawn = draw_positions(self._log_weights, len(self._ranked), self._num_interesting, rng)
+        drawn = gumbel_top_k(self._log_weights, len(self._ranked), self._num_interesting, rng)
         interesting = np.take_along_axis(self._ranked, drawn, axis=1)
-        items = np.concatenate([interesting, self._remainder.draw(self.settings.num_uninteresting, rng)], axis=1)
+        items = np.concatenate([interesting, self._negatives.draw(self.settings.num_uninteresting, rng)], axis=1)
         self._items = torch.from_numpy(items + len(self._ranked)).to(student.features.device)
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
-        """The weighted loss, summed over the batch's users: a scalar."""
+        """Sum the weighted loss over the batch's users: a scalar."""
         users = torch.unique(step.batch.users)
         scores = selected_scores(step.embeddings, users, self._items[users])
         losses = relaxed_ranking_loss(scores, self._num_interesting)
@@ -112,7 +112,7 @@ class RelaxedRankingDistillation(Method):
 
 
 def relaxed_ranking_loss(scores: torch.Tensor, num_ranked: int) -> torch.Tensor:
-    """−ln of the likelihood that the first K come in their order and before the rest (DE-RRD, section 4.2).
+    """Compute −ln of the likelihood that the first K come in their order and before the rest (DE-RRD, section 4.2).
 
     A denominator more than 87 below a row's highest score counts as 87 below it.
 

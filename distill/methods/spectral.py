@@ -24,7 +24,7 @@ import torch
 from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.graph.analysis import Graph, build_graph
+from distill.graph.adjacency import Graph, build_graph
 from distill.graph.filters import linear_coefficients, response
 from distill.graph.spectrum import (
     MAX_FREQUENCY,
@@ -83,25 +83,19 @@ class SpectralWeights(Method):
     Settings = SpectralSettings
 
     def __init__(self, settings: SpectralSettings, student: Backbone, teacher: Teacher, spectrum: Spectrum) -> None:
-        """Rotate the teacher into the eigenbasis.
-
-        Args:
-            settings: Weights, projector.
-            student: The backbone that is distilled into.
-            teacher: Final features.
-            spectrum: Of the graph over all N entities.
-        """
+        """Rotate the teacher into the eigenbasis of the graph over all N entities."""
         super().__init__()
         self.settings = settings
         self.num_users = teacher.num_users
         self.user_projector = build_projector(settings.projector, student.dim, teacher.dim)
         self.item_projector = build_projector(settings.projector, student.dim, teacher.dim)
         basis = torch.from_numpy(spectrum.eigenvectors).float()
+        weights = torch.from_numpy(frequency_weights(settings, spectrum.frequencies)).float()
         self._basis: torch.Tensor
         self._weights: torch.Tensor
         self._rotated_targets: torch.Tensor
         self.register_buffer("_basis", basis, persistent=False)
-        self.register_buffer("_weights", torch.from_numpy(allocate(settings, spectrum.frequencies)).float(), False)
+        self.register_buffer("_weights", weights, persistent=False)
         self.register_buffer("_rotated_targets", basis.T @ teacher.features, persistent=False)
 
     @classmethod
@@ -118,7 +112,7 @@ class SpectralWeights(Method):
         return cls(settings, student, teacher, exact_spectrum(adjacency))
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
-        """The weighted sum over all frequencies: a scalar."""
+        """Sum the weighted loss over all frequencies: a scalar."""
         residual = self._rotated_targets - self._rotated_student(step)
         return self.settings.distillation_weight * (self._weights @ residual.square().sum(dim=1))
 
@@ -132,16 +126,8 @@ class SpectralWeights(Method):
         return self._basis.T @ torch.cat(projected)
 
 
-def allocate(settings: SpectralSettings, frequencies: Values) -> Values:
-    """w_k for each frequency.
-
-    Args:
-        settings: Which weights.
-        frequencies: λ_k, shape (N,).
-
-    Returns:
-        Shape (N,).
-    """
+def frequency_weights(settings: SpectralSettings, frequencies: Values) -> Values:
+    """Compute w_k for each frequency λ_k, shape (N,)."""
     if settings.group_weights is not None:
         return _spread(np.array(settings.group_weights), frequencies)
     if settings.allocation == "uniform":

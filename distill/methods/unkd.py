@@ -97,7 +97,7 @@ class UnbiasedDistillation(Method):
             SettingError: There is no teacher.
         """
         teacher = require_teacher(teacher, "unkd")
-        groups = popularity_groups(np.bincount(data.train.indices, minlength=data.num_items), settings.num_groups)
+        groups = popularity_groups(data.item_popularity, settings.num_groups)
         ranked, num_unseen = [], []
         for group in groups:
             seen = data.train[:, group]
@@ -119,7 +119,7 @@ class UnbiasedDistillation(Method):
         self._items = torch.from_numpy(items).to(student.features.device)
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
-        """The weighted loss, summed over the batch's users: a scalar."""
+        """Sum the weighted loss over the batch's users: a scalar."""
         users = torch.unique(step.batch.users)
         better, worse = selected_scores(step.embeddings, users, self._items[users]).chunk(2, dim=1)
         return self.settings.distillation_weight * (bpr_loss(better, worse) * self._weights[users]).sum()

@@ -19,8 +19,8 @@ from tqdm import tqdm
 from distill.data.interactions import Interactions, load_interactions
 from distill.errors import RunError
 from distill.evaluation.comparison import group_runs, label
-from distill.evaluation.metrics import recall_at_k
-from distill.evaluation.ranking import find_hits, rank_items
+from distill.evaluation.metrics import measure_ranking
+from distill.evaluation.ranking import rank_items
 from distill.graph.analysis import Analysis, read_analysis
 from distill.run import HISTORY_FILE, Run, features_fingerprint, open_run
 
@@ -299,20 +299,18 @@ def rank_all(material: Material, *, progress: bool = False) -> dict[Path, Lists]
 
 def rank_run(run: Run, data: Interactions) -> Lists:
     """The lists of one run, training items left out, as in the default convention of `lowpass evaluate`."""
-    num_relevant = np.diff(data.test.indptr)
-    users = np.flatnonzero(num_relevant).astype(np.int64)
+    users = np.flatnonzero(np.diff(data.test.indptr)).astype(np.int64)
     cutoff = min(CUTOFF, data.num_items)
     embeddings = torch.from_numpy(run.user_embeddings), torch.from_numpy(run.item_embeddings)
     ranked = rank_items(*embeddings, data.train, users, cutoff)
-    recall = recall_at_k(find_hits(ranked, data.test, users), num_relevant[users], cutoff)
+    recall = measure_ranking(ranked, data.test, users, [cutoff])[f"Recall@{cutoff}"]
     return Lists(ranked.astype(np.int32), recall, share_by_decile(ranked.ravel(), popularity_deciles(data)))
 
 
 def popularity_deciles(data: Interactions) -> npt.NDArray[np.int64]:
     """The tenth of the catalogue in which each item stands by training interactions, 0 the least popular, (|I|,)."""
-    counts = np.bincount(data.train.indices, minlength=data.num_items)
     ranks = np.empty(data.num_items, dtype=np.int64)
-    ranks[np.argsort(counts, kind="stable")] = np.arange(data.num_items)
+    ranks[np.argsort(data.item_popularity, kind="stable")] = np.arange(data.num_items)
     return ranks * DECILES // data.num_items
 
 

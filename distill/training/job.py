@@ -22,7 +22,7 @@ from distill.methods.composition import (
     method_defaults,
     parse_method,
 )
-from distill.methods.low_rank import cut_to_rank
+from distill.methods.svd import truncated_svd
 from distill.run import METRICS_FILE, Run, features_fingerprint, open_run
 from distill.settings import build_settings
 from distill.training.checkpoint import STATE_FILE
@@ -227,7 +227,7 @@ def _start(student: Backbone, job: Job, data: Interactions, teacher: Run | None)
     if job.start == SVD:
         if teacher is None:
             raise SettingError("start: 'svd' cuts the teacher's scores; give --teacher RUN, or start at random")
-        users, items = cut_to_rank(teacher.user_embeddings, teacher.item_embeddings, job.dim)
+        users, items = truncated_svd(teacher.user_embeddings, teacher.item_embeddings, job.dim)
     else:
         run = open_run(Path(job.start), data)
         if run.dim != job.dim:

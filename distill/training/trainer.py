@@ -24,7 +24,7 @@ from distill.backbones.base import Backbone
 from distill.backbones.sampling import Batch, Sampler, UserSampler
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.evaluation.evaluate import Protocol, evaluate, report_splits
+from distill.evaluation.protocol import Protocol, evaluate, report_splits
 from distill.methods.base import Method, Step
 from distill.run import HISTORY_FILE, write_run
 from distill.storage import write_file

@@ -254,7 +254,6 @@ def build_contents(data: Interactions, vectors: StoredVectors, had: sp.csr_matri
         had: What users already have, shape (U, I), indices sorted.
     """
     users, items = vectors.as_stored
-    counts = np.bincount(data.train.indices, minlength=data.num_items)
     has_test = data.test.nnz > 0
     return BundleContents(
         user_ids=data.user_ids.tolist(),
@@ -263,7 +262,7 @@ def build_contents(data: Interactions, vectors: StoredVectors, had: sp.csr_matri
         item_embeddings=items,
         seen_indptr=had.indptr,
         seen_indices=had.indices,
-        popularity=np.argsort(-counts, kind="stable"),
+        popularity=np.argsort(-data.item_popularity, kind="stable"),
         item_titles=None if data.item_titles is None else [title or "" for title in data.item_titles],
         item_categories=data.item_categories,
         heldout_indptr=data.test.indptr if has_test else None,

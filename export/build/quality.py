@@ -17,8 +17,8 @@ import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 
-from distill.evaluation.metrics import Values, ndcg_at_k, recall_at_k
-from distill.evaluation.ranking import Rows, find_hits, rank_items
+from distill.evaluation.metrics import measure_ranking
+from distill.evaluation.ranking import rank_items
 from export.bundle import Bundle, BundleContents
 
 CUTOFF = 20
@@ -43,36 +43,17 @@ def measure_quality(
     Returns:
         {"recall@20", "ndcg@20"}; empty where nothing is relevant.
     """
-    num_relevant = np.diff(relevant.indptr)
-    users = np.flatnonzero(num_relevant).astype(np.int64)
+    users = np.flatnonzero(np.diff(relevant.indptr)).astype(np.int64)
     if len(users) == 0:
         return {}
     masked = (seen - seen.multiply(relevant)).tocsr()
     masked.eliminate_zeros()
-    sorted_relevant = relevant.sorted_indices()
     length = min(CUTOFF, item_embeddings.shape[0])
     # Copies, because a mapped array is read-only and torch tensors are not.
     vectors, columns = (torch.from_numpy(np.array(side, np.float32)) for side in (user_embeddings, item_embeddings))
     ranked = rank_items(vectors, columns, masked, users, length, progress=True)
-    recalls, gains = judge_lists(ranked, sorted_relevant, users)
-    return {f"recall@{CUTOFF}": float(recalls.mean()), f"ndcg@{CUTOFF}": float(gains.mean())}
-
-
-def judge_lists(ranked: Rows, relevant: sp.csr_matrix, users: Rows) -> tuple[Values, Values]:
-    """Recall@20 and NDCG@20 of each user's list.
-
-    Args:
-        ranked: Item rows, best first, shape (B, n), n at most 20.
-        relevant: CSR of shape (U, I), indices sorted.
-        users: Row numbers of the lists' users, shape (B,).
-
-    Returns:
-        Two of shape (B,).
-    """
-    hits = find_hits(ranked, relevant, users)
-    hits = np.pad(hits, ((0, 0), (0, CUTOFF - hits.shape[1])))
-    num_relevant = np.diff(relevant.indptr)[users]
-    return recall_at_k(hits, num_relevant, CUTOFF), ndcg_at_k(hits, num_relevant, CUTOFF)
+    per_user = measure_ranking(ranked, relevant, users, [CUTOFF])
+    return {f"{name.lower()}@{CUTOFF}": float(per_user[f"{name}@{CUTOFF}"].mean()) for name in ("Recall", "NDCG")}
 
 
 def as_csr(indptr: npt.NDArray[Any], indices: npt.NDArray[Any], num_items: int) -> sp.csr_matrix:

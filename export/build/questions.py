@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from distill.evaluation.metrics import overlap
 from export.build.ann import RECALL_K, Vectors, ask, build_index, one_thread, set_search
 
 Rows = npt.NDArray[np.int64]
@@ -143,5 +144,4 @@ def draw_questions(user_embeddings: npt.NDArray[Any], seen: sp.csr_matrix, rng: 
 
 def measure_recall(found: Sequence[Rows], exact: Sequence[Rows]) -> float:
     """Mean share of the exact lists that was found; an empty list is found whole."""
-    shares = [len(np.intersect1d(a, b)) / len(b) if len(b) else 1.0 for a, b in zip(found, exact, strict=True)]
-    return float(np.mean(shares))
+    return float(overlap(exact, found).mean())

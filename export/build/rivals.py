@@ -17,7 +17,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from tqdm import tqdm
 
-from distill.methods.low_rank import cut_to_rank
+from distill.methods.svd import truncated_svd
 from export.build.fold_in import FoldInWeights
 from export.build.index_choice import IndexCandidate, choose_index, climb, count_bytes, describe_index
 from export.build.precision import PRODUCT, codebook_size, store
@@ -72,7 +72,7 @@ def build_rivals(
 
 
 def _cut(bundle: Bundle, dim: int, ann_recall: float, rng: np.random.Generator) -> _Rival:
-    users, items = cut_to_rank(bundle.user_embeddings, bundle.item_embeddings, dim)
+    users, items = truncated_svd(bundle.user_embeddings, bundle.item_embeddings, dim)
     index = choose_index(items, users, _seen(bundle), ann_recall, rng)
     return _Rival(
         f"svd{dim}", f"rank-{dim} approximation of the teacher's score matrix, not trained", users, items, index

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distill.evaluation.metrics import Values
-from distill.methods.low_rank import cut_to_rank
+from distill.methods.svd import truncated_svd
 from distill.run import Run
 from export.build.ann import Vectors
 from export.build.precision import StoredVectors, store
@@ -65,7 +65,7 @@ def build_sources(teacher: Run, students: Sequence[Run], dims: Sequence[int]) ->
     """Yield the teacher, its SVD at each dimension, and the students."""
     yield open_teacher(teacher)
     started = time.perf_counter()
-    users, items = cut_to_rank(teacher.user_embeddings, teacher.item_embeddings, max(dims))
+    users, items = truncated_svd(teacher.user_embeddings, teacher.item_embeddings, max(dims))
     seconds = time.perf_counter() - started
     for dim in dims:
         # The best cut of a lower rank is the beginning of one of a higher rank.

@@ -24,15 +24,15 @@ from tqdm import tqdm
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.evaluation.baselines import EASE_MAX_BYTES, tune
-from distill.evaluation.metrics import Values
-from distill.evaluation.ranking import Rows, ScoreRows, rank_items, rank_scores
+from distill.evaluation.metrics import Rows, Values, measure_ranking
+from distill.evaluation.ranking import ScoreRows, rank_items, rank_scores
 from distill.run import Run
 from export.build.ann import Vectors, file_bytes_per_item
 from export.build.index_choice import choices_by_bytes, choose_index
 from export.build.pareto import find_pareto
 from export.build.precision import PRODUCT, StoredVectors
 from export.build.publish import had_items
-from export.build.quality import CUTOFF, judge_lists
+from export.build.quality import CUTOFF
 from export.build.questions import MOST_USERS, ROUNDS, Latency, Questions, draw_questions, measure_recall
 from export.bundle import K_FACTOR
 from export.frontier.candidates import NDCG, RECALL, SCORES, TEACHER, Candidate, Quality, Source, build_sources
@@ -99,8 +99,8 @@ class Judge:
     def _average(self, ranked: Rows, split: str) -> tuple[dict[str, float], Values]:
         relevant = getattr(self.data, split)
         there = np.diff(relevant.indptr)[self.users] > 0
-        recalls, gains = judge_lists(ranked[there], relevant, self.users[there])
-        return {RECALL: float(recalls.mean()), NDCG: float(gains.mean())}, recalls
+        per_user = measure_ranking(ranked[there], relevant, self.users[there], [CUTOFF])
+        return {name: float(per_user[name].mean()) for name in (RECALL, NDCG)}, per_user[RECALL]
 
     def questions(self, users: Vectors) -> Questions:
         """What the drawn users ask, with their vectors out of `users`, shape (|U|, d)."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.commands.data import prepare_source
 from distill.data.interactions import Interactions
+from distill.data.prepare import prepare_source
 from distill.data.public_sets import CATALOG
 
 REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

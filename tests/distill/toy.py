@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 from distill.backbones import Backbone
 from distill.backbones.sampling import Batch
 from distill.data.interactions import Interactions, build_user_items
+from distill.graph.adjacency import build_graph
 from distill.methods import Step
 
 Pairs = Sequence[tuple[int, int]]
@@ -45,6 +47,17 @@ def build_random(rng: np.random.Generator, num_users: int = 30, num_items: int =
         if user % 3:
             test.append((user, items[-1]))
     return build_interactions((num_users, num_items), train, validation, test)
+
+
+def build_random_graph(rng: np.random.Generator, *, bipartite: bool = True) -> sp.csr_matrix:
+    """Â of 55 entities, the last of which has no edge."""
+    return build_graph(build_random(rng), "bipartite" if bipartite else "cooccurrence", 3)
+
+
+def random_embeddings(data: Interactions, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    users = torch.from_numpy(rng.normal(size=(data.num_users, 6)).astype(np.float32))
+    items = torch.from_numpy(rng.normal(size=(data.num_items, 6)).astype(np.float32))
+    return users, items
 
 
 def whole_batch(data: Interactions) -> Batch:

@@ -15,7 +15,7 @@ import torch
 from distill.backbones import BACKBONES, Backbone
 from distill.backbones.sampling import Batch
 from distill.data.interactions import Interactions
-from distill.evaluation.evaluate import Protocol, evaluate
+from distill.evaluation.protocol import Protocol, evaluate
 
 
 class BackboneKit:

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.backbones.pairwise_loss import bpr_loss, pairwise_loss
+
+
+def test_bpr_by_hand_and_stable_for_large_gaps() -> None:
+    loss = bpr_loss(torch.tensor([0.0, 1.0, 300.0, -300.0]), torch.tensor([0.0, 0.0, -300.0, 300.0]))
+    assert loss.tolist() == pytest.approx([math.log(2), math.log(1 + math.exp(-1)), 0.0, 600.0])
 
 
 def plain(embeddings: torch.Tensor, rows: list[torch.Tensor]) -> torch.Tensor:

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.evaluation.baselines import BASELINES, GRIDS, Baseline, ease, item_knn, popularity, tune
-from distill.evaluation.evaluate import Protocol, evaluate_scores
+from distill.evaluation.protocol import Protocol, evaluate_scores
 from tests.distill.toy import build_interactions, build_random
 
 Dense = npt.NDArray[np.float64]

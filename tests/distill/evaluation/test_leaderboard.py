@@ -8,8 +8,8 @@ import pytest
 
 from distill.data.interactions import Interactions
 from distill.errors import RunError
-from distill.evaluation.evaluate import Protocol, evaluate
 from distill.evaluation.leaderboard import evaluate_run, rank_models
+from distill.evaluation.protocol import Protocol, evaluate
 from distill.run import Run, features_fingerprint
 from tests.distill.toy import build_random
 

@@ -4,18 +4,22 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import pytrec_eval
+import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.evaluation.metrics import (
     METRICS,
+    find_hits,
     hit_rate_at_k,
+    measure_ranking,
     ndcg_at_k,
     overlap,
     precision_at_k,
     recall_at_k,
     reciprocal_rank_at_k,
 )
+from tests.distill.toy import build_interactions
 
 TREC_MEASURES = {"Recall": "recall", "NDCG": "ndcg_cut", "Precision": "P", "HitRate": "success"}
 
@@ -122,3 +126,41 @@ def test_overlap_counts_what_both_lists_hold_whatever_the_ranks() -> None:
     lists = np.array([[1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4]])
     others = np.array([[4, 3, 2, 1], [5, 1, 6, 2], [5, 6, 7, 8]])
     assert overlap(lists, others).tolist() == [1.0, 0.5, 0.0]
+
+
+def test_find_hits_handles_users_without_items_and_an_empty_split() -> None:
+    data = build_interactions((3, 4), train=[(0, 0)], test=[(0, 1), (2, 3)])
+    ranked = np.array([[1, 3], [1, 3], [1, 3]])
+    users = np.arange(3)
+    np.testing.assert_array_equal(find_hits(ranked, data.test, users), [[1, 0], [0, 0], [0, 1]])
+    assert not find_hits(ranked, data.validation, users).any()
+
+
+def test_the_order_in_which_relevant_items_are_stored_does_not_matter() -> None:
+    stored = sp.csr_matrix((np.ones(3), [3, 0, 2], [0, 2, 3]), shape=(2, 4))
+    assert not stored.has_sorted_indices
+    np.testing.assert_array_equal(find_hits(np.array([[0, 1], [2, 3]]), stored, np.arange(2)), [[1, 0], [1, 0]])
+
+
+def test_measure_ranking_measures_the_users_it_is_given() -> None:
+    data = build_interactions((3, 4), train=[(0, 0)], test=[(0, 1), (0, 2), (2, 3)])
+    found = measure_ranking(np.array([[3, 1], [2, 1], [0, 1]]), data.test, np.array([2, 0, 1]), [1, 2])
+    assert set(found) == {f"{name}@{k}" for name in METRICS for k in (1, 2)}
+    assert found["Recall@1"].tolist() == [1.0, 0.5, 0.0]
+    assert found["Recall@2"].tolist() == [1.0, 1.0, 0.0]
+    np.testing.assert_allclose(found["NDCG@2"], [1.0, 1.0, 0.0])
+    assert found["Precision@2"].tolist() == [0.5, 1.0, 0.0]
+
+
+def test_a_list_that_ends_before_the_cutoff_is_one_of_misses_from_there_on() -> None:
+    hits, num_relevant = HITS[:, :3], np.array([3, 1, 2, 0])
+    padded = np.pad(hits, ((0, 0), (0, 4)))
+    for metric in METRICS.values():
+        np.testing.assert_array_equal(metric(hits, num_relevant, 7), metric(padded, num_relevant, 7))
+
+
+def test_overlap_takes_lists_of_any_length_and_missing_answers() -> None:
+    exact = [np.array([0, 1, 2, 3]), np.array([7]), np.array([], dtype=np.int64)]
+    found = [np.array([3, -1, 9]), np.array([7, 8]), np.array([-1])]
+    assert overlap(exact, found).tolist() == [0.25, 1.0, 1.0]
+    assert overlap([], []).tolist() == []

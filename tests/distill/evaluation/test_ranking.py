@@ -7,15 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.data.interactions import Interactions
-from distill.evaluation.ranking import GROUP, Rows, find_hits, rank_items, rank_scores
-from tests.distill.toy import build_interactions, build_random
-
-
-def random_embeddings(data: Interactions, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    users = torch.from_numpy(rng.normal(size=(data.num_users, 6)).astype(np.float32))
-    items = torch.from_numpy(rng.normal(size=(data.num_items, 6)).astype(np.float32))
-    return users, items
+from distill.evaluation.metrics import Rows
+from distill.evaluation.ranking import GROUP, rank_items, rank_scores
+from tests.distill.toy import build_interactions, build_random, random_embeddings
 
 
 def test_rank_items_by_hand() -> None:
@@ -99,11 +93,3 @@ def test_nobody_to_rank_for() -> None:
     data = build_interactions((2, 4), train=[(0, 0)])
     ranked = rank_items(torch.ones(2, 1), torch.ones(4, 1), data.train, np.array([], dtype=np.int64), 3)
     assert ranked.shape == (0, 3)
-
-
-def test_find_hits_handles_users_without_items_and_an_empty_split() -> None:
-    data = build_interactions((3, 4), train=[(0, 0)], test=[(0, 1), (2, 3)])
-    ranked = np.array([[1, 3], [1, 3], [1, 3]])
-    users = np.arange(3)
-    np.testing.assert_array_equal(find_hits(ranked, data.test, users), [[1, 0], [0, 0], [0, 1]])
-    assert not find_hits(ranked, data.validation, users).any()

@@ -12,12 +12,13 @@ from scipy.sparse.csgraph import connected_components
 import distill.graph.adjacency
 from distill.graph.adjacency import (
     bipartite_adjacency,
+    build_graph,
     cooccurrence_adjacency,
     cooccurrence_blocks,
     laplacian,
-    strongest_of_rows,
     symmetric_normalization,
     top_cooccurrence,
+    top_k_per_row,
 )
 from tests.distill.toy import build_random
 
@@ -87,6 +88,17 @@ def test_cooccurrence_spans_users_and_items_without_edges_between(rng: np.random
     assert not graph[30:, :30].any()
 
 
+def test_the_graph_of_a_data_set_is_the_normalised_one_of_its_training_split(rng: np.random.Generator) -> None:
+    data = build_random(rng)
+    train = data.train
+    for graph, adjacency in (
+        (build_graph(data), bipartite_adjacency(train)),
+        (build_graph(data, "cooccurrence", 3), cooccurrence_adjacency(train, 3)),
+        (build_graph(data, "cooccurrence", 3, reference=True), cooccurrence_adjacency(train, 3, reference=True)),
+    ):
+        np.testing.assert_array_equal(graph.toarray(), symmetric_normalization(adjacency).toarray())
+
+
 @given(incidences(), st.integers(1, 5))
 def test_top_cooccurrence_equals_its_dense_definition(incidence: Dense, num_neighbors: int) -> None:
     graph = top_cooccurrence(sp.csr_matrix(incidence), num_neighbors)
@@ -132,7 +144,7 @@ def test_the_block_size_never_changes_the_graph(
 ) -> None:
     train = build_random(rng).train
     whole = cooccurrence_adjacency(train, 4, reference=reference)
-    monkeypatch.setattr(distill.graph, "BLOCK_PRODUCTS", max_products)
+    monkeypatch.setattr(distill.graph.adjacency, "BLOCK_PRODUCTS", max_products)
     in_blocks = cooccurrence_adjacency(train, 4, reference=reference)
     np.testing.assert_array_equal(in_blocks.toarray(), whole.toarray())
 
@@ -142,7 +154,7 @@ def test_blocks_count_every_row_once_within_their_bound(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, max_products: int
 ) -> None:
     train = build_random(rng).train
-    monkeypatch.setattr(distill.graph, "BLOCK_PRODUCTS", max_products)
+    monkeypatch.setattr(distill.graph.adjacency, "BLOCK_PRODUCTS", max_products)
     blocks = list(cooccurrence_blocks(train))
     starts = np.cumsum([0, *(block.shape[0] for _, block in blocks)])
     assert [start for start, _ in blocks] == starts[:-1].tolist()
@@ -154,10 +166,10 @@ def test_blocks_count_every_row_once_within_their_bound(
 
 
 @given(incidences(), incidences(), st.integers(1, 8))
-def test_strongest_of_rows_equals_a_stable_sort(one: Dense, other: Dense, num_kept: int) -> None:
+def test_top_k_per_row_equals_a_stable_sort(one: Dense, other: Dense, num_kept: int) -> None:
     width = min(one.shape[1], other.shape[1])
     matrix = one[:, :width] @ other[:, :width].T
-    kept = strongest_of_rows(sp.csr_matrix(matrix), num_kept)
+    kept = top_k_per_row(sp.csr_matrix(matrix), num_kept)
     expected = np.zeros_like(matrix)
     for row, values in enumerate(matrix):
         chosen = np.argsort(-values, kind="stable")[:num_kept]

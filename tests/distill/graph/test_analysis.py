@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 import distill.graph.analysis
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
+from distill.graph.adjacency import build_graph
 from distill.graph.analysis import (
     View,
     analyze,
     analyze_data,
-    build_graph,
     build_groups,
-    project_best,
+    project_by_least_squares,
     read_analysis,
     stack_features,
 )
@@ -52,13 +52,13 @@ def test_the_best_projection_is_the_least_squares_one_of_each_side(seed: int, wi
             for side in (slice(10), slice(10, None))
         ]
     )
-    np.testing.assert_allclose(project_best(student, teacher, 10), expected, atol=1e-9)
+    np.testing.assert_allclose(project_by_least_squares(student, teacher, 10), expected, atol=1e-9)
 
 
 def test_a_student_with_dependent_columns_is_projected_all_the_same(rng: np.random.Generator) -> None:
     teacher, column = rng.normal(size=(20, 5)), rng.normal(size=(20, 1))
-    both = project_best(np.hstack([column, 2 * column]), teacher, 8)
-    np.testing.assert_allclose(both, project_best(column, teacher, 8), atol=1e-12)
+    both = project_by_least_squares(np.hstack([column, 2 * column]), teacher, 8)
+    np.testing.assert_allclose(both, project_by_least_squares(column, teacher, 8), atol=1e-12)
 
 
 @pytest.mark.parametrize("grouping", ["equal-width", "equal-count"])
@@ -94,7 +94,7 @@ def test_losses_sum_to_the_feature_loss_on_both_bases(
 ) -> None:
     teacher, student = make_run(rng.normal(size=(55, 6)), 30), make_run(rng.normal(size=(55, 2)), 30)
     adjacency = build_graph(data, graph, 3)
-    gap = stack_features(teacher) - project_best(stack_features(student), stack_features(teacher), 30)
+    gap = stack_features(teacher) - project_by_least_squares(stack_features(student), stack_features(teacher), 30)
     whole = np.square(gap.astype(np.float64)).sum()
     kinds = []
     for bound in (55, 54):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.errors import SettingError
-from distill.graph.adjacency import bipartite_adjacency, cooccurrence_adjacency, laplacian, symmetric_normalization
+from distill.graph.adjacency import bipartite_adjacency, laplacian, symmetric_normalization
 from distill.graph.filters import GraphFilter, linear_coefficients, quadratic_coefficients, response
 from distill.graph.spectrum import (
     MAX_ENTITIES,
@@ -18,15 +18,9 @@ from distill.graph.spectrum import (
     knowledge_energies,
     knowledge_losses,
 )
-from tests.distill.toy import build_random
+from tests.distill.toy import build_random_graph
 
 SEEDS = st.integers(0, 2**32 - 1)
-
-
-def random_graph(rng: np.random.Generator, *, bipartite: bool = True) -> sp.csr_matrix:
-    """55 entities, the last of which has no edge."""
-    train = build_random(rng).train
-    return symmetric_normalization(bipartite_adjacency(train) if bipartite else cooccurrence_adjacency(train, 3))
 
 
 def complete_bipartite(left: int, right: int) -> sp.csr_matrix:
@@ -45,7 +39,7 @@ def test_a_single_edge_has_frequencies_zero_and_two() -> None:
 
 @given(SEEDS, st.booleans())
 def test_eigenbasis_rebuilds_the_laplacian_and_frequencies_lie_in_0_to_2(seed: int, bipartite: bool) -> None:
-    normalized = random_graph(np.random.default_rng(seed), bipartite=bipartite)
+    normalized = build_random_graph(np.random.default_rng(seed), bipartite=bipartite)
     spectrum = exact_spectrum(normalized)
     basis = spectrum.eigenvectors
     np.testing.assert_allclose(basis.T @ basis, np.eye(len(basis)), atol=1e-12)
@@ -58,7 +52,7 @@ def test_eigenbasis_rebuilds_the_laplacian_and_frequencies_lie_in_0_to_2(seed: i
 @given(SEEDS, st.booleans(), st.integers(1, 9))
 def test_theorem_1_losses_by_frequency_sum_to_the_feature_loss(seed: int, bipartite: bool, width: int) -> None:
     rng = np.random.default_rng(seed)
-    spectrum = exact_spectrum(random_graph(rng, bipartite=bipartite))
+    spectrum = exact_spectrum(build_random_graph(rng, bipartite=bipartite))
     size = len(spectrum.frequencies)
     teacher, student = rng.normal(size=(size, width)), rng.normal(size=(size, width))
     losses = knowledge_losses(spectrum.eigenvectors, teacher, student)
@@ -80,7 +74,7 @@ def test_a_filter_weighs_frequency_k_by_its_squared_response(
     seed: int, bipartite: bool, coefficients: tuple[float, ...]
 ) -> None:
     rng = np.random.default_rng(seed)
-    graph = random_graph(rng, bipartite=bipartite)
+    graph = build_random_graph(rng, bipartite=bipartite)
     spectrum = exact_spectrum(graph)
     gap = rng.normal(size=(graph.shape[0], 4)).astype(np.float32)
     filtered = GraphFilter(graph, coefficients).filter_all(gap)
@@ -92,7 +86,7 @@ def test_a_filter_weighs_frequency_k_by_its_squared_response(
 @given(SEEDS, st.floats(0.05, 0.5), st.integers(1, 54))
 def test_a_low_pass_lowers_the_share_above_any_frequency(seed: int, alpha: float, cut: int) -> None:
     rng = np.random.default_rng(seed)
-    graph = random_graph(rng)
+    graph = build_random_graph(rng)
     basis = exact_spectrum(graph).eigenvectors
     features = rng.normal(size=(graph.shape[0], 4)).astype(np.float32)
     for coefficients in (linear_coefficients(alpha), quadratic_coefficients(alpha)):
@@ -102,7 +96,7 @@ def test_a_low_pass_lowers_the_share_above_any_frequency(seed: int, alpha: float
 
 
 def test_a_gap_along_one_eigenvector_shows_at_its_frequency_alone(rng: np.random.Generator) -> None:
-    spectrum = exact_spectrum(random_graph(rng))
+    spectrum = exact_spectrum(build_random_graph(rng))
     gap = np.outer(spectrum.eigenvectors[:, 5], [3.0, 4.0])
     losses = knowledge_losses(spectrum.eigenvectors, gap, np.zeros_like(gap))
     expected = np.zeros(len(losses))
@@ -131,7 +125,7 @@ def test_an_entity_without_edges_stands_at_frequency_1() -> None:
 
 
 def test_equal_counts_differ_by_one_at_most_and_keep_the_order(rng: np.random.Generator) -> None:
-    spectrum = exact_spectrum(random_graph(rng))
+    spectrum = exact_spectrum(build_random_graph(rng))
     groups = equal_count_groups(spectrum, 7)
     assert groups.counts.sum() == 55
     assert set(groups.counts) == {7, 8}

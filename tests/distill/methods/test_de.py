@@ -12,7 +12,7 @@ from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods import Teacher
 from distill.methods.de import DistillationExperts, DistillationExpertsSettings
-from distill.methods.projector import SelectedExperts
+from distill.methods.projector import GatedExperts
 from tests.distill.toy import build_random, build_step
 from tests.kits.method_kit import MethodKit
 
@@ -34,7 +34,7 @@ def build(data: Interactions, settings: DistillationExpertsSettings) -> tuple[Di
 
 
 def public_loss(
-    selected: SelectedExperts, rows: torch.Tensor, targets: torch.Tensor, temperature: float, generator: torch.Generator
+    selected: GatedExperts, rows: torch.Tensor, targets: torch.Tensor, temperature: float, generator: torch.Generator
 ) -> torch.Tensor:
     """The formula as the public code writes it, with a (B, d_t, K) tensor of all experts' outputs."""
     gate = torch.softmax(targets @ selected.gate.weight.T + selected.gate.bias, dim=1)

@@ -10,13 +10,13 @@ import distill.graph.spectrum
 from distill.backbones.bprmf import BPRMF
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.graph.analysis import Graph, build_graph
+from distill.graph.adjacency import Graph, build_graph
 from distill.graph.spectrum import equal_width_groups, exact_spectrum
 from distill.methods import Teacher
 from distill.methods.fd import FeatureDistillation
 from distill.methods.freqd import FeatureSettings, FreqD, FreqDSettings
 from distill.methods.projector import ProjectorKind
-from distill.methods.spectral import SpectralSettings, SpectralWeights, allocate
+from distill.methods.spectral import SpectralSettings, SpectralWeights, frequency_weights
 from tests.distill.toy import build_random, build_step, whole_batch
 from tests.kits.method_kit import MethodKit
 
@@ -120,7 +120,7 @@ def test_allocations_by_hand() -> None:
     frequencies = np.array([0.0, 0.1, 0.5 - 1e-8, 1.0, 1.4, 2.0])
 
     def weights(**given: Any) -> list[float]:
-        return list(allocate(SpectralSettings(**given), frequencies))
+        return list(frequency_weights(SpectralSettings(**given), frequencies))
 
     assert weights(allocation="uniform") == [1.0] * 6
     assert weights(allocation="freqd", alpha=0.5) == pytest.approx([1.0, 0.9025, 0.5625, 0.25, 0.09, 0.0])

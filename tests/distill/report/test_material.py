@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distill.errors import RunError
-from distill.evaluation.evaluate import evaluate
+from distill.evaluation.protocol import evaluate
 from distill.report.material import (
     Curve,
     find_teacher,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill.evaluation.evaluate import evaluate
+from distill.evaluation.protocol import evaluate
 from distill.evaluation.significance import compare_pairs
 from distill.graph.analysis import View, analyze_data
 from distill.report import sections

@@ -5,7 +5,8 @@ import pytest
 
 from distill.data.interactions import Interactions
 from distill.evaluation.comparison import compare_runs
-from distill.graph.analysis import analyze, build_graph, build_groups
+from distill.graph.adjacency import build_graph
+from distill.graph.analysis import analyze, build_groups
 from distill.graph.spectrum import exact_spectrum
 from distill.report.material import Curve
 from distill.report.tables import (

@@ -19,7 +19,7 @@ from distill.commands.train import distill as distill_command
 from distill.data.interactions import Interactions
 from distill.data.synthetic import SyntheticOptions, synthesize
 from distill.errors import RunError, SettingError
-from distill.evaluation.evaluate import Protocol, evaluate
+from distill.evaluation.protocol import Protocol, evaluate
 from distill.methods.freqd import FreqDSettings
 from distill.run import Run, open_run
 from distill.storage import write_file

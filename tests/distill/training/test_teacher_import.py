@@ -11,7 +11,7 @@ import pytest
 
 from distill.data.interactions import Interactions
 from distill.errors import DataError, RunError
-from distill.evaluation.evaluate import evaluate
+from distill.evaluation.protocol import evaluate
 from distill.run import open_run
 from distill.training.job import Job, run_job
 from distill.training.teacher_import import import_embeddings, read_embeddings

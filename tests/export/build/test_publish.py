@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from distill.data.interactions import Interactions
 from distill.errors import RunError
-from distill.evaluation.evaluate import Protocol, evaluate
+from distill.evaluation.protocol import Protocol, evaluate
 from distill.run import open_run
 from export.build.onnx_graphs import write_fold_in_graph
 from export.build.publish import ExportOptions, Seen, export_run

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 from distill.data.interactions import Interactions
-from distill.evaluation.evaluate import Protocol, evaluate
+from distill.evaluation.protocol import Protocol, evaluate
 from export.build.quality import measure_bundle, measure_quality
 from export.bundle import open_bundle
 from tests.export.toy import write_toy

@@ -12,7 +12,7 @@ import pytest
 
 import lowpass
 from distill.data.interactions import load_interactions, save_interactions
-from distill.evaluation.evaluate import Protocol, evaluate
+from distill.evaluation.protocol import Protocol, evaluate
 from distill.run import open_run
 from export.build.ann import open_index
 from export.build.quality import as_csr

@@ -8,7 +8,7 @@ import pytest
 
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.evaluation.evaluate import Protocol, evaluate
+from distill.evaluation.protocol import Protocol, evaluate
 from export.build.ann import Vectors, build_index
 from export.build.precision import PRECISIONS, store
 from export.build.quality import CUTOFF

@@ -10,14 +10,14 @@ from distill.graph.spectrum import equal_count_groups, equal_width_groups, exact
 from distill.report.figures import draw_figures, draw_frequencies, encode_png
 from distill.report.figures.frequencies import LOWEST_KEPT
 from distill.report.figures.style import MARKERS, colour
-from tests.distill.graph.test_spectrum import random_graph
+from tests.distill.toy import build_random_graph
 
 FIGURES = ["loss", "spectrum", "kept"]
 BY_RECALL: list[float | None] = [0.1, 0.2, 0.3]
 
 
 def build_analysis(grouping: Grouping, qualities: list[float | None], worst: float = 1.5) -> Analysis:
-    spectrum = exact_spectrum(random_graph(np.random.default_rng(0)))
+    spectrum = exact_spectrum(build_random_graph(np.random.default_rng(0)))
     groups = equal_width_groups(spectrum, 9) if grouping == "equal-width" else equal_count_groups(spectrum, 9)
     rng = np.random.default_rng(1)
     teacher = groups.energies(rng.normal(size=(55, 6)))

@@ -1,4 +1,4 @@
-"""Full-ranking evaluation: every user against the whole catalogue, under a stated convention."""
+"""Evaluation under a stated protocol: the whole catalogue is ranked for every user that has relevant items."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import torch
 
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.evaluation.metrics import METRICS, Values
-from distill.evaluation.ranking import CHUNK_BYTES, Rows, ScoreRows, find_hits, rank_items, rank_scores
+from distill.evaluation.metrics import Rows, Values, measure_ranking
+from distill.evaluation.ranking import CHUNK_BYTES, ScoreRows, rank_items, rank_scores
 
 Split = Literal["validation", "test"]
 Mask = Literal["train", "train+validation"]
@@ -24,7 +24,7 @@ Average = Literal["with-relevant", "all"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """The evaluation convention; two reports compare only under the same one.
+    """What is relevant, what is masked and over whom is averaged; two reports compare only under the same protocol.
 
     Attributes:
         split: Whose items are relevant.
@@ -49,7 +49,7 @@ class Protocol:
 
     @property
     def convention(self) -> str:
-        """The convention in words, for reports."""
+        """Say the convention in words, for reports."""
         users = "users with relevant items" if self.average == "with-relevant" else "all users"
         return f"full ranking, {self.split} items relevant, {self.mask} items masked, mean over {users}"
 
@@ -62,13 +62,13 @@ class Protocol:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """What an evaluation found.
+    """Metrics of one model under one protocol.
 
     Attributes:
         metrics: "Recall@20" and so on, "Coverage@k" (share of the catalogue recommended to anybody) and
             "Popularity@k" (mean number of training interactions of a recommended item).
         num_users: Users averaged over.
-        protocol: The convention.
+        protocol: Under which it was measured.
         users: Row numbers of the users with relevant items, shape (B,).
         per_user: The same of each of them, without "Coverage@k" and "Popularity@k": float64, shape (B,); what a
             paired test between two models needs.
@@ -81,7 +81,7 @@ class EvaluationReport:
     per_user: Mapping[str, Values] = field(compare=False, repr=False)
 
     def over_all_users(self, num_users: int) -> EvaluationReport:
-        """The same ranking averaged over all |U| users, zeros for those without relevant items."""
+        """Average the same ranking over all |U| users, zeros for those without relevant items."""
         share = self.num_users / num_users
         metrics = {
             name: value if name.startswith(("Coverage", "Popularity")) else value * share
@@ -90,7 +90,7 @@ class EvaluationReport:
         return replace(self, metrics=metrics, num_users=num_users, protocol=replace(self.protocol, average="all"))
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
+        """Return what `metrics.json` keeps: metrics of six digits, users and the convention."""
         return {
             **{name: round(value, 6) for name, value in self.metrics.items()},
             "num_users": self.num_users,
@@ -113,12 +113,9 @@ def evaluate(
         user_embeddings: Shape (|U|, d).
         item_embeddings: Shape (|I|, d); scores are inner products.
         data: The interactions whose split is asked for.
-        protocol: The convention; the default one when None.
+        protocol: `Protocol()` when None.
         chunk_bytes: Bound on one chunk of scores, bytes.
         progress: Show a bar.
-
-    Returns:
-        The report.
 
     Raises:
         SettingError: The split has no interactions, or a cutoff exceeds the catalogue.
@@ -141,20 +138,10 @@ def evaluate_scores(
     chunk_bytes: int = CHUNK_BYTES,
     progress: bool = False,
 ) -> EvaluationReport:
-    """Do what `evaluate` does for a model that is not an inner product.
-
-    Args:
-        score_rows: Users (B,) → scores (B, |I|).
-        data: The interactions whose split is asked for.
-        protocol: The convention; the default one when None.
-        chunk_bytes: Bound on one chunk of scores, bytes.
-        progress: Show a bar.
-
-    Returns:
-        The report.
+    """Do what `evaluate` does for a model that is not an inner product: `score_rows` maps users to scores (B, |I|).
 
     Raises:
-        SettingError: The split has no interactions, or a cutoff exceeds the catalogue.
+        SettingError: As `evaluate`.
     """
     rank = partial(rank_scores, score_rows, chunk_bytes=chunk_bytes, progress=progress)
     return _evaluate(rank, data, protocol or Protocol())
@@ -165,10 +152,10 @@ def report_splits(evaluate_under: Callable[[Protocol], EvaluationReport], data: 
 
     Args:
         evaluate_under: `evaluate` or `evaluate_scores` of a model and `data`.
-        data: Splits that have no interactions are left out.
+        data: A split without interactions is left out.
 
     Returns:
-        Report name → report, the names of a run's `metrics.json`.
+        Name of the report → `EvaluationReport.as_dict`, as in a run's `metrics.json`.
     """
     reports: dict[str, Any] = {}
     for split in ("validation", "test"):
@@ -184,15 +171,9 @@ def _evaluate(
 ) -> EvaluationReport:
     relevant = _relevant_items(data, protocol)
     masked = data.train if protocol.mask == "train" else (data.train + data.validation).tocsr()
-    num_relevant = np.diff(relevant.indptr)
-    users = np.flatnonzero(num_relevant).astype(np.int64)
+    users = np.flatnonzero(np.diff(relevant.indptr)).astype(np.int64)
     ranked = rank(masked, users, max(protocol.cutoffs))
-    hits = find_hits(ranked, relevant, users)
-    per_user = {
-        f"{name}@{k}": metric(hits, num_relevant[users], k)
-        for k in protocol.cutoffs
-        for name, metric in METRICS.items()
-    }
+    per_user = measure_ranking(ranked, relevant, users, protocol.cutoffs)
     divisor = len(users) if protocol.average == "with-relevant" else data.num_users
     metrics = {name: float(values.sum() / divisor) for name, values in per_user.items()}
     metrics.update(_catalogue_metrics(ranked, data, protocol.cutoffs))
@@ -200,7 +181,7 @@ def _evaluate(
 
 
 def _relevant_items(data: Interactions, protocol: Protocol) -> sp.csr_matrix:
-    """The split to be found, checked against the protocol."""
+    """Return the split to be found, checked against the protocol."""
     relevant: sp.csr_matrix = getattr(data, protocol.split)
     if relevant.nnz == 0:
         raise SettingError(
@@ -213,10 +194,9 @@ def _relevant_items(data: Interactions, protocol: Protocol) -> sp.csr_matrix:
     return relevant
 
 
-def _catalogue_metrics(ranked: npt.NDArray[np.int64], data: Interactions, cutoffs: Sequence[int]) -> dict[str, float]:
-    counts = np.bincount(data.train.indices, minlength=data.num_items)
+def _catalogue_metrics(ranked: Rows, data: Interactions, cutoffs: Sequence[int]) -> dict[str, float]:
     found = {}
     for k in cutoffs:
         found[f"Coverage@{k}"] = len(np.unique(ranked[:, :k])) / data.num_items
-        found[f"Popularity@{k}"] = float(counts[ranked[:, :k]].mean())
+        found[f"Popularity@{k}"] = float(data.item_popularity[ranked[:, :k]].mean())
     return found

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.errors import SettingError
-from distill.methods.low_rank import cut_to_rank
+from distill.methods.svd import truncated_svd
 
 
 def factors(num_users: int, num_items: int, dim: int, seed: int = 0) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
@@ -22,7 +22,7 @@ def factors(num_users: int, num_items: int, dim: int, seed: int = 0) -> tuple[np
 @given(seed=st.integers(0, 100), num_users=st.integers(3, 20), num_items=st.integers(3, 20), dim=st.integers(1, 3))
 def test_the_cut_is_the_best_of_its_rank(seed: int, num_users: int, num_items: int, dim: int) -> None:
     users, items = factors(num_users, num_items, 8, seed)
-    cut_users, cut_items = cut_to_rank(users, items, dim)
+    cut_users, cut_items = truncated_svd(users, items, dim)
     scores = users.astype(np.float64) @ items.T.astype(np.float64)
     left, singular, right = np.linalg.svd(scores)
     best = (left[:, :dim] * singular[:dim]) @ right[:dim]
@@ -33,11 +33,11 @@ def test_the_cut_is_the_best_of_its_rank(seed: int, num_users: int, num_items: i
 
 def test_the_full_rank_cut_keeps_every_score() -> None:
     users, items = factors(30, 40, 6)
-    cut_users, cut_items = cut_to_rank(users, items, 6)
+    cut_users, cut_items = truncated_svd(users, items, 6)
     np.testing.assert_allclose(cut_users @ cut_items.T, users @ items.T, atol=1e-4)
 
 
 @pytest.mark.parametrize("dim", [0, 7])
 def test_a_rank_that_is_not_there(dim: int) -> None:
     with pytest.raises(SettingError, match="dim"):
-        cut_to_rank(*factors(30, 40, 6), dim)
+        truncated_svd(*factors(30, 40, 6), dim)

@@ -7,16 +7,10 @@ import torch
 
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.evaluation.evaluate import Average, Mask, Protocol, evaluate, evaluate_scores
-from distill.evaluation.metrics import METRICS
-from distill.evaluation.ranking import find_hits, rank_items
-from tests.distill.toy import build_interactions, build_random
-
-
-def random_embeddings(data: Interactions, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    users = torch.from_numpy(rng.normal(size=(data.num_users, 6)).astype(np.float32))
-    items = torch.from_numpy(rng.normal(size=(data.num_items, 6)).astype(np.float32))
-    return users, items
+from distill.evaluation.metrics import METRICS, find_hits
+from distill.evaluation.protocol import Average, Mask, Protocol, evaluate, evaluate_scores
+from distill.evaluation.ranking import rank_items
+from tests.distill.toy import build_interactions, build_random, random_embeddings
 
 
 def test_a_perfect_model_of_the_checkerboard_scores_1(checkerboard: Interactions) -> None:

@@ -1,4 +1,4 @@
-"""The best low-rank cut of a model's scores: a student without training, and a place to start one from.
+"""Truncated SVD of a model's scores: the best student without training, and a place to start a training from.
 
 References:
     Eckart and Young, "The approximation of one matrix by another of lower rank", Psychometrika 1936.
@@ -14,10 +14,10 @@ import numpy.typing as npt
 from distill.errors import SettingError
 
 
-def cut_to_rank(
+def truncated_svd(
     user_embeddings: npt.NDArray[Any], item_embeddings: npt.NDArray[Any], dim: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Factors of the best rank-`dim` approximation of the score matrix UVᵀ, which is never formed.
+    """Compute the factors of the best rank-`dim` approximation of the score matrix UVᵀ, which is never formed.
 
     With U = Q_u R_u and V = Q_v R_v, the SVD of the score matrix is that of the small core R_u R_vᵀ.
 
@@ -30,7 +30,7 @@ def cut_to_rank(
         User and item factors, float32, shapes (|U|, d_s) and (|I|, d_s).
 
     Raises:
-        SettingError: `dim` is not below the rank the factors can have.
+        SettingError: `dim` is not from 1 to the rank that the factors can have.
     """
     user_basis, user_core = np.linalg.qr(user_embeddings.astype(np.float64))
     item_basis, item_core = np.linalg.qr(item_embeddings.astype(np.float64))
