@@ -1,10 +1,10 @@
-"""The Python SDK for changing what a server serves.
+"""The client that changes what a running server serves: models, labels, splits and shadows.
 
     with AdminClient("127.0.0.1:50052") as admin:
         admin.set_label("student", "stable", "7")
         admin.rollback("student")
 
-Calls fail with the errors of `serve.client.errors`; a failed one has changed nothing.
+Every call raises the errors of `serve.client.errors`; a call that fails has changed nothing.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from serve.rpc.pb.lowpass.v1 import admin_pb2_grpc
 
 
 class AdminClient(GrpcClient):
-    """A connection to the admin address of a server.
+    """A connection to the admin address of a server; a context manager.
 
     Args:
         target: `host:port`, or any gRPC target.
-        timeout: Deadline of each call in seconds; loading a large bundle takes long.
+        timeout: Deadline of each call in seconds; a large bundle takes long to load.
         credentials: For TLS; None for plain text.
-        api_key: Shown with each call; empty for none.
+        api_key: Sent with each call; empty for none.
     """
 
     def __init__(
@@ -42,15 +42,15 @@ class AdminClient(GrpcClient):
         self._stub = make_stub(self._channel)
 
     def models(self) -> list[pb.ModelVersion]:
-        """Every version in the repository or loaded."""
+        """Return every version that is in the repository or loaded."""
         return list(self._call(self._stub.ListModels, pb.ListModelsRequest()).versions)
 
     def load(self, model: str, revision: str = "") -> pb.ModelVersion:
-        """Serve one more version, or what one more label names.
+        """Serve one more version, or the version that a label names, and return it.
 
         Args:
-            model: Its name.
-            revision: A version or a label; empty for `stable` or, without one, the newest.
+            model: Name of the model.
+            revision: A version or a label; empty takes `stable` or, without one, the newest version.
         """
         loaded: pb.ModelVersion = self._call(
             self._stub.LoadModel, pb.LoadModelRequest(model=model, revision=revision)
@@ -58,23 +58,23 @@ class AdminClient(GrpcClient):
         return loaded
 
     def unload(self, model: str, version: str) -> bool:
-        """Serve a version no longer; returns whether the requests that held it have ended."""
+        """Stop serving a version; return whether the requests that held it have ended."""
         return bool(self._call(self._stub.UnloadModel, pb.UnloadModelRequest(model=model, version=version)).drained)
 
     def set_label(self, model: str, label: str, revision: str) -> list[pb.ModelVersion]:
-        """Load a version if need be and move a label to it; returns the model's versions."""
+        """Load a version if need be, move a label to it, and return the model's versions."""
         request = pb.SetLabelRequest(model=model, label=label, revision=revision)
         return list(self._call(self._stub.SetLabel, request).versions)
 
     def rollback(self, model: str) -> list[pb.ModelVersion]:
-        """Move `stable` back to `previous`; returns the model's versions."""
+        """Move `stable` back to `previous` and return the model's versions."""
         return list(self._call(self._stub.Rollback, pb.RollbackRequest(model=model)).versions)
 
     def set_split(self, model: str, shares: Mapping[str, float]) -> None:
-        """Let labels answer shares of the requests that name neither version nor label; empty for no split."""
+        """Let labels answer shares of the requests that name neither version nor label; empty `shares` end it."""
         self._call(self._stub.SetSplit, pb.SetSplitRequest(model=model, shares=shares))
 
     def set_shadow(self, model: str, shadow: str = "", revision: str = "", share: float = 0.0) -> None:
-        """Let another model answer a share of the requests again; without one, no longer."""
+        """Let another model answer a share of the requests again, unseen by callers; an empty `shadow` ends it."""
         request = pb.SetShadowRequest(model=model, shadow_model=shadow, shadow_revision=revision, share=share)
         self._call(self._stub.SetShadow, request)

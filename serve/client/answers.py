@@ -1,4 +1,4 @@
-"""What a client gets back, as frozen dataclasses."""
+"""What a client returns: lists of items, models and servers, as frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -11,13 +11,7 @@ from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One recommended item.
-
-    Args:
-        item_id: Its id.
-        score: Its score.
-        title: Its title; empty when not asked for or not there.
-    """
+    """One recommended item; `title` is empty where it was not asked for or the model has none."""
 
     item_id: str
     score: float
@@ -26,12 +20,12 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class RecommendationList:
-    """An answer; iterate over it for its items.
+    """An answer, best item first; iterating over it yields each `Item`.
 
-    Args:
+    Attributes:
         item_ids: Best first.
         scores: scores[i] belongs to item_ids[i].
-        titles: titles[i] belongs to item_ids[i]; empty when not asked for or not there.
+        titles: titles[i] belongs to item_ids[i]; empty where not asked for or the model has none.
         model: Name of the model that answered.
         version: Version of the model that answered.
         source: "personal", "fold_in", "popular" or "similar".
@@ -60,7 +54,7 @@ class RecommendationList:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model as the server describes it; the fields are those of the proto's `Model`."""
+    """A model as the server describes it; the proto's `Model` defines the fields."""
 
     name: str
     version: str
@@ -91,8 +85,8 @@ class ModelInfo:
 class ServerInfo:
     """What a server serves and accepts.
 
-    Args:
-        server_version: Of its software.
+    Attributes:
+        server_version: Version of Lowpass that the server runs.
         models: The default first.
         limits: Name → bound, as in the proto's `Limits`.
     """
@@ -103,7 +97,7 @@ class ServerInfo:
 
 
 def to_list(answer: Any) -> RecommendationList:
-    """A `RecommendResponse` or `SimilarItemsResponse` as an answer."""
+    """Convert a `RecommendResponse` or a `SimilarItemsResponse`."""
     return RecommendationList(
         item_ids=tuple(answer.item_ids),
         scores=tuple(answer.scores),
@@ -127,7 +121,7 @@ def _shortfall(value: pb.Shortfall) -> str:
 
 
 def to_model_info(model: pb.Model) -> ModelInfo:
-    """A `Model` as a description."""
+    """Convert a `Model`."""
     return ModelInfo(
         name=model.name,
         version=model.version,

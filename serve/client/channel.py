@@ -1,4 +1,4 @@
-"""What the clients share: a connection, a deadline and a key for each call, and errors in words."""
+"""The connection that both clients are: it sends deadline and key with each call, and raises errors in words."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class GrpcClient:
         target: `host:port`, or any gRPC target.
         timeout: Deadline of each call in seconds, retries included.
         credentials: For TLS; None for plain text.
-        api_key: Shown with each call; empty for none.
-        options: Channel options.
+        api_key: Sent with each call; empty for none.
+        options: gRPC channel options.
     """
 
     def __init__(

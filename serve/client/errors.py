@@ -1,4 +1,4 @@
-"""What a client can meet, as exceptions with the server's details parsed.
+"""The errors that a client raises, with the server's details parsed.
 
 RecommenderError            whatever else the server said; `code` is the gRPC status name
 ├── InvalidQuery            a field is wrong: `violations`
@@ -22,11 +22,11 @@ from grpc_status import rpc_status
 
 
 class RecommenderError(Exception):
-    """The server, or the way to it, said no.
+    """The server refused a call, or the call did not reach it.
 
     Args:
         code: gRPC status name, e.g. "NOT_FOUND".
-        message: In words.
+        message: The server's words.
         details: google.rpc messages by type name, e.g. "ErrorInfo".
     """
 
@@ -50,7 +50,7 @@ class InvalidQuery(RecommenderError):
 
     @property
     def violations(self) -> dict[str, str]:
-        """Field → what is wrong with it."""
+        """What is wrong, by field."""
         wrong = self.details.get("BadRequest")
         return {violation.field: violation.description for violation in wrong.field_violations} if wrong else {}
 
@@ -60,13 +60,13 @@ class NotFoundByServer(RecommenderError):
 
     @property
     def resource_type(self) -> str:
-        """What kind of thing is unknown, e.g. "user"."""
+        """Kind of the thing that is unknown, e.g. "user"."""
         resource = self.details.get("ResourceInfo")
         return resource.resource_type if resource is not None else ""
 
     @property
     def resource_name(self) -> str:
-        """Which one."""
+        """Name of the thing that is unknown."""
         resource = self.details.get("ResourceInfo")
         return resource.resource_name if resource is not None else ""
 
@@ -84,7 +84,7 @@ class ServerBusy(RecommenderError):
 
     @property
     def retry_after(self) -> float:
-        """When to try again, in seconds."""
+        """Seconds to wait before trying again."""
         info = self.details.get("RetryInfo")
         return info.retry_delay.ToMilliseconds() / 1000 if info is not None else 1.0
 
@@ -113,7 +113,7 @@ _DETAILS: dict[str, type[Message]] = {
 
 
 def error_from_call(error: grpc.RpcError) -> RecommenderError:
-    """The exception for a call that gRPC ended."""
+    """Make the exception for a call that gRPC ended."""
     call: Any = error
     try:
         status = rpc_status.from_call(call)
@@ -127,7 +127,7 @@ def error_from_call(error: grpc.RpcError) -> RecommenderError:
 
 
 def error_from_status(status: status_pb2.Status) -> RecommenderError:
-    """The exception for a google.rpc.Status."""
+    """Make the exception for a google.rpc.Status."""
     code = code_pb2.Code.Name(status.code)
     details: dict[str, Any] = {}
     for packed in status.details:

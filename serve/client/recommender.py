@@ -1,11 +1,11 @@
-"""The Python SDK: typed calls with deadlines, retries and errors that say what to do.
+"""The client that asks for recommendations: typed calls with deadlines, retries and errors that say what to do.
 
     with RecommenderClient("127.0.0.1:50051") as client:
         for item in client.recommend("user-7", k=5, include_titles=True):
             print(item.title, item.score)
 
-A client holds one connection, may be shared by threads, and is meant to live long. What can go
-wrong is in `serve.client.errors`.
+A client holds one connection. Threads may share it, and it is meant to live as long as the program. `serve.client.errors`
+lists what its calls raise.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Any, TypedDict, Unpack
 
 import grpc
 
-from serve.answers.limits import MAX_ANSWER_BYTES
 from serve.client.answers import RecommendationList, ServerInfo, to_list, to_model_info
 from serve.client.channel import GrpcClient
 from serve.client.errors import RecommenderError, ServerUnavailable, error_from_status
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.pb.lowpass.v1 import recommender_pb2_grpc
 
+MAX_ANSWER_BYTES = 64 << 20
+"""The largest answer accepted: as much as a server sends."""
 SERVICE_CONFIG = json.dumps(
     {
         "methodConfig": [
@@ -57,23 +58,23 @@ CHANNEL_OPTIONS = (
 
 
 class QueryOptions(TypedDict, total=False):
-    """What `recommend` takes beside the subject, as keywords; see the proto's `RecommendRequest`.
+    """Keywords of `recommend` beside the subject; the proto's `RecommendRequest` defines them.
 
-    Args:
-        k: How many items; 0 for the server's default.
-        model: Name, `NAME:LABEL` or `NAME:VERSION`; empty for the server's default.
-        include_seen: Also recommend what the subject already has.
-        exclude: Item ids never to answer with.
-        allow: Answer only with these item ids; empty for all.
-        allow_categories: Answer only with items of one of these; empty for all.
-        min_score: Leave out what scores less.
-        offset: How many of the best to skip.
-        exact: Score every item.
-        allow_fallback: Answer the unknown with what is popular.
-        include_titles: Also send titles.
+    Attributes:
+        k: Length of the list; 0 takes the server's default.
+        model: `NAME`, `NAME:LABEL` or `NAME:VERSION`; empty takes the server's default.
+        include_seen: Whether to recommend what the subject already has, too.
+        exclude: Item ids that the list must not hold.
+        allow: The only item ids that the list may hold; empty allows all.
+        allow_categories: The list holds only items of one of these; empty allows all.
+        min_score: The list leaves out what scores less.
+        offset: The list begins after this many of the best.
+        exact: Whether to score every item instead of asking the index.
+        allow_fallback: Whether to answer an unknown subject with popular items.
+        include_titles: Whether to send titles.
         recent: Item ids that the user has taken since training.
-        diversity: Less of the same, between 0 and 1.
-        popularity_discount: Less of what is popular anyway, from 0.
+        diversity: Weight of difference within the list, between 0 and 1.
+        popularity_discount: Weight of an item's popularity against it, from 0.
     """
 
     k: int
@@ -93,14 +94,14 @@ class QueryOptions(TypedDict, total=False):
 
 
 class RecommenderClient(GrpcClient):
-    """A connection to a server.
+    """A connection to a server; a context manager.
 
     Args:
         target: `host:port`, or any gRPC target.
         timeout: Deadline of each call in seconds, retries included.
         credentials: For TLS; None for plain text.
-        api_key: Shown with each call; empty for none.
-        options: More channel options; they win over the defaults.
+        api_key: Sent with each call; empty for none.
+        options: Channel options that win over the defaults.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class RecommenderClient(GrpcClient):
         """Wait until the server can be reached.
 
         Raises:
-            ServerUnavailable: It could not in time.
+            ServerUnavailable: There was no connection within `timeout` seconds.
         """
         try:
             grpc.channel_ready_future(self._channel).result(timeout)
@@ -131,11 +132,11 @@ class RecommenderClient(GrpcClient):
     def recommend(
         self, user_id: str | None = None, *, history: Sequence[str] | None = None, **options: Unpack[QueryOptions]
     ) -> RecommendationList:
-        """The best items for a user, or for someone with a history.
+        """Return the best items for a user of the training data, or for anyone with a history.
 
         Args:
-            user_id: A user of the training data; or
-            history: Item ids of anyone.
+            user_id: Id of the user, or None where `history` is given.
+            history: Item ids that somebody has taken.
             options: The fields of `QueryOptions`.
 
         Raises:
@@ -154,7 +155,7 @@ class RecommenderClient(GrpcClient):
             options: The fields of `QueryOptions`, the same for all.
 
         Returns:
-            A list or the error, for each.
+            For each subject its list or its error.
 
         Raises:
             RecommenderError: The call as a whole failed.
@@ -168,12 +169,12 @@ class RecommenderClient(GrpcClient):
         """Answer very many subjects in one call, the first ones early; one that fails does not fail the others.
 
         Args:
-            subjects: As in `batch_recommend`; `Limits.max_stream` at most.
-            timeout: Deadline of the whole stream in seconds, what the caller does between two answers included.
+            subjects: As in `batch_recommend`; at most the server's `max_stream`.
+            timeout: Deadline of the whole stream in seconds; the caller's own work between two answers counts.
             options: The fields of `QueryOptions`, the same for all.
 
         Yields:
-            A list or the error, for each, in order. Whoever stops early should close the iterator.
+            For each subject, in order, its list or its error. A caller that stops early should close the iterator.
 
         Raises:
             RecommenderError: The call as a whole failed, or broke off.
@@ -195,7 +196,7 @@ class RecommenderClient(GrpcClient):
         offset: int = 0,
         include_titles: bool = False,
     ) -> RecommendationList:
-        """The items nearest to one, by cosine; the arguments are those of `QueryOptions`.
+        """Return the items nearest to one by cosine; the keywords are those of `QueryOptions`.
 
         Raises:
             RecommenderError: See `serve.client.errors`.
@@ -214,7 +215,7 @@ class RecommenderClient(GrpcClient):
         return to_list(self._call(self._stub.SimilarItems, request))
 
     def info(self) -> ServerInfo:
-        """What the server serves and accepts.
+        """Return what the server serves and accepts.
 
         Raises:
             RecommenderError: See `serve.client.errors`.
