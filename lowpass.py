@@ -33,7 +33,6 @@ COMMANDS = {
     "models": "serve.commands.models:models",
     "key": "serve.commands.serve:key",
     "bench": "serve.commands.bench:bench",
-    "gains": "serve.commands.gains:gains",
 }
 """Command name → "module:attribute", in the order in which a user meets them."""
 
@@ -83,9 +82,8 @@ SUMMARIES = {
     "serve": "Answer top-k queries over gRPC, with Prometheus metrics.",
     "query": "Ask a running server.",
     "models": "Change what a running server serves: load, label, roll back, split, shadow.",
-    "bench": "Load a running server: latency, throughput, the highest rate within a limit.",
+    "bench": "Load a running server, or compare models: quality, bytes, latency, throughput.",
     "key": "Make an API key for a server.",
-    "gains": "Serve teacher, student and rivals in turn; print what was won and lost.",
 }
 
 

@@ -1,6 +1,10 @@
 """What is asked of a load generator: a stable figure, the highest rate within a limit, two servers pair by pair.
 
-The stability rule is perf_analyzer's: the last three windows lie within a tenth of their mean, in throughput and p99.
+Each experiment takes `Run`, which asks for one window, so that it works on any generator. `serve.bench.comparison` is
+the fourth experiment: several models, each on a server of its own.
+
+The stability rule is that of Triton's perf_analyzer: the last three windows lie within a tenth of their mean, in
+throughput and in p99.
 """
 
 from __future__ import annotations
@@ -9,14 +13,19 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from serve.bench.generator import Asking
-from serve.bench.window import Window, one_after_another
+from serve.bench.load import Asking
+from serve.bench.windows import Window, one_after_another
 
 STABLE_WINDOWS, STABLE_WITHIN = 3, 0.1
 KEPT_UP = 0.95
 """A server that answers less than this share of the intended rate has been asked too much."""
 SEARCH_WITHIN = 0.05
 Run = Callable[[Asking], Window]
+
+
+def warm_up(run: Run, asking: Asking) -> None:
+    """Ask for half a window that nobody counts."""
+    run(replace(asking, seconds=asking.seconds / 2))
 
 
 @dataclass(frozen=True)
@@ -48,14 +57,8 @@ def is_stable(windows: Sequence[Window]) -> bool:
 
 
 def run_until_stable(run: Run, asking: Asking, most: int) -> Stable:
-    """Ask window after window until three agree.
-
-    Args:
-        run: Asks for one window.
-        asking: How; a warm-up window comes before and is not counted.
-        most: Windows at most.
-    """
-    run(replace(asking, seconds=asking.seconds / 2))
+    """Warm up, then ask window after window until three agree, or `most` windows were asked."""
+    warm_up(run, asking)
     windows: list[Window] = []
     while len(windows) < max(most, STABLE_WINDOWS):
         windows.append(run(replace(asking, seed=asking.seed + len(windows) + 1)))
@@ -65,12 +68,7 @@ def run_until_stable(run: Run, asking: Asking, most: int) -> Stable:
 
 
 def keeps_up(window: Window, limit: float) -> bool:
-    """Whether a window of an open loop kept its rate and its p99, and nothing failed.
-
-    Args:
-        window: With an intended rate.
-        limit: Of the p99, milliseconds.
-    """
+    """Whether a window of an open loop kept its rate and a p99 of `limit` milliseconds, and nothing failed."""
     return (
         not window.errors
         and window.at(99) <= limit
@@ -107,12 +105,12 @@ def find_rate(run: Run, seconds: float, limit: float, start: float = 100.0) -> f
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Pairs:
     """Two servers asked in turn.
 
     Attributes:
         first: Windows of the first, one a round.
-        second: Of the second.
+        second: Windows of the second.
     """
 
     first: tuple[Window, ...]
@@ -123,22 +121,14 @@ class Comparison:
         return [figure(second) / figure(first) for first, second in zip(self.first, self.second, strict=True)]
 
 
-def compare(first: Run, second: Run, asking: Asking, rounds: int) -> Comparison:
-    """Ask two servers in turn, so that neither has the quieter machine.
-
-    Args:
-        first: Asks one for a window.
-        second: Asks the other.
-        asking: How.
-        rounds: Pairs, after a warm-up of each.
-    """
+def run_in_pairs(first: Run, second: Run, asking: Asking, rounds: int) -> Pairs:
+    """Ask two servers in turn, so that neither has the quieter machine; who goes first changes from round to round."""
     for run in (first, second):
-        run(replace(asking, seconds=asking.seconds / 2))
+        warm_up(run, asking)
     pairs = []
     for number in range(rounds):
         own = replace(asking, seed=asking.seed + number)
-        # Who goes first changes from round to round.
         order = (first, second) if number % 2 == 0 else (second, first)
         found = [run(own) for run in order]
         pairs.append(found if number % 2 == 0 else found[::-1])
-    return Comparison(tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs))
+    return Pairs(tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs))

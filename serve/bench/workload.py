@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.bundle.idtable import IdTable
-from serve.bench.errors import LoadTestError
+from serve.bench.errors import BenchError
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 
 Distribution = Literal["uniform", "zipf"]
@@ -20,8 +20,8 @@ Distribution = Literal["uniform", "zipf"]
 class Workload:
     """What is asked.
 
-    Args:
-        model: Name of the model; empty for the server's default.
+    Attributes:
+        model: Name of the model; empty asks the server's default.
         k: Items an answer.
         distribution: "uniform" asks for every user alike; "zipf" for few users often: the user of popularity rank r
             with probability proportional to 1/r, ranks dealt out at random.
@@ -34,16 +34,13 @@ class Workload:
     seed: int = 0
 
     def payloads(self, user_ids: IdTable | Sequence[str]) -> Iterator[bytes]:
-        """Serialized `RecommendRequest`s without end.
+        """Yield serialized `RecommendRequest`s without end.
 
         Args:
             user_ids: Everybody who may ask.
 
-        Yields:
-            One request.
-
         Raises:
-            LoadTestError: There are no users.
+            BenchError: There are no users.
         """
         rng = np.random.default_rng(self.seed)
         user_at = user_ids.get if isinstance(user_ids, IdTable) else user_ids.__getitem__
@@ -56,18 +53,13 @@ class Workload:
 
 
 def user_weights(num_users: int, distribution: Distribution, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Probability of each user, shape (num_users,).
-
-    Args:
-        num_users: How many there are.
-        distribution: See `Workload`.
-        rng: Deals out the ranks of "zipf".
+    """Probability of each user, shape (num_users,); `rng` deals out the ranks of "zipf".
 
     Raises:
-        LoadTestError: There are no users.
+        BenchError: There are no users.
     """
     if num_users < 1:
-        raise LoadTestError("the bundle has no users to ask for: export it again")
+        raise BenchError("the bundle has no users to ask for: export it again")
     if distribution == "uniform":
         return np.full(num_users, 1.0 / num_users)
     weights = 1.0 / np.arange(1, num_users + 1)

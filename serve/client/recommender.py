@@ -4,8 +4,8 @@
         for item in client.recommend("user-7", k=5, include_titles=True):
             print(item.title, item.score)
 
-A client holds one connection. Threads may share it, and it is meant to live as long as the program. `serve.client.errors`
-lists what its calls raise.
+A client holds one connection. Threads may share it, and it is meant to live as long as the program.
+`serve.client.errors` lists what its calls raise.
 """
 
 from __future__ import annotations

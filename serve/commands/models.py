@@ -6,9 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import click
+from tabulate import tabulate
 
 from serve.commands.connection import Connection, connection_options
-from serve.commands.query import print_table
 from serve.commands.serve import read_shares
 
 if TYPE_CHECKING:
@@ -164,4 +164,4 @@ def _print_versions(versions: Sequence[Any], as_json: bool) -> None:
         )
         for row in rows
     ]
-    print_table(header, table)
+    click.echo(tabulate(table, header, tablefmt="plain", disable_numparse=True))

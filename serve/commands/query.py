@@ -1,4 +1,4 @@
-"""`lowpass query`; nothing heavy is imported until it runs."""
+"""`lowpass query`: ask a running server; nothing heavy is imported until it runs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, Any
 
 import click
+from tabulate import tabulate
 
 from serve.commands.connection import Connection, connection_options
 
 if TYPE_CHECKING:
-    from serve.client.answers import RecommendationList, ServerInfo
-    from serve.client.recommender import RecommenderClient
+    from serve.client import RecommendationList, RecommenderClient, ServerInfo
 
 
 def _split_ids(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[str, ...] | None:
@@ -62,7 +62,7 @@ def query(
     """
     if sum((user is not None, history is not None, users_file is not None, similar is not None, info)) != 1:
         raise click.UsageError("give exactly one of --user, --history, --users-file, --similar and --info")
-    from serve.client.recommender import RecommenderClient
+    from serve.client import RecommenderClient
 
     with RecommenderClient(**connection.arguments()) as client:
         if info:
@@ -109,7 +109,7 @@ def _query_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, A
 
 
 def _print_stream(client: RecommenderClient, lines: IO[str], options: dict[str, Any], timeout: float) -> None:
-    from serve.client.answers import RecommendationList
+    from serve.client import RecommendationList
 
     users = [line.strip() for line in lines if line.strip()]
     shared, subject_only = _query_options(options)
@@ -122,7 +122,7 @@ def _print_stream(client: RecommenderClient, lines: IO[str], options: dict[str, 
 
 def _print_list(answer: RecommendationList, k: int) -> None:
     rows = [(str(place), item.item_id, f"{item.score:.4f}", item.title) for place, item in enumerate(answer, 1)]
-    print_table(("#", "item", "score", "title" if answer.titles else ""), rows)
+    _print_table(("#", "item", "score", "title" if answer.titles else ""), rows)
     timings = answer.timings_us
     click.echo(
         f"\n{answer.model}:{answer.version} · {answer.source} · {timings['total']} µs on the server"
@@ -152,13 +152,11 @@ def _print_info(info: ServerInfo, as_json: bool) -> None:
         )
         for model in info.models
     ]
-    print_table(("model", "labels", "method", "dim", "users", "items", "index", "recall@20"), rows)
+    _print_table(("model", "labels", "method", "dim", "users", "items", "index", "recall@20"), rows)
     click.echo(f"\nlowpass {info.server_version}; * answers by default")
     click.echo("limits: " + ", ".join(f"{name} {bound}" for name, bound in info.limits.items()))
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print columns as wide as they must be."""
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    for row in (header, *rows):
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    # Ids may look like numbers: they are printed as they are.
+    click.echo(tabulate(rows, header, tablefmt="plain", disable_numparse=True))

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from serve.bench.closed_loop import METHOD
+from serve.bench.load import METHOD
 from serve.process.options import ServerOptions
 
 THREADS = ServerOptions().workers

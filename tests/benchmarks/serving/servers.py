@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from export.bundle import Bundle
-from serve.bench.closed_loop import METHOD
+from serve.bench.load import METHOD
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from tests.serve.processes import ServerProcess, serving
 

@@ -16,8 +16,9 @@ from export.build.index_choice import choose_index
 from export.build.publish import publish_version
 from export.bundle import BundleContents, ModelCard
 from export.bundle.repository import ModelRepository
-from serve.bench.generator import Asking, Generator
-from serve.bench.summary import STAGES
+from serve.bench.load import Asking, Generator
+from serve.bench.servers import memory_of
+from serve.bench.windows import STAGES
 from serve.bench.workload import Workload
 from tests.benchmarks.serving import servers
 from tests.benchmarks.serving.catalogue import clustered
@@ -71,12 +72,6 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def memory_mib(pid: int) -> dict[str, float]:
-    """Memory of a process, MiB: "Rss" resident, "Anonymous" its part that no file backs (proc(5), smaps_rollup)."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-    return {line.split(":")[0]: int(line.split()[1]) / 1024 for line in text.splitlines() if line.endswith(" kB")}
-
-
 @pytest.fixture
 def arguments(large: Path) -> tuple[str, ...]:
     return "--repository", str(large), "--model", "large"
@@ -94,22 +89,17 @@ def test_ready_soon(arguments: tuple[str, ...], tmp_path: Path) -> None:
 def test_memory_of_its_own(arguments: tuple[str, ...], large: Path, tmp_path: Path) -> None:
     core, other = servers.two_cores()
     with servers.lowpass(tmp_path / "server", core, *arguments, "--workers", "2", "--no-verify") as server:
-        with generator(server.address, large, other) as load:
+        with Generator(server.address, large / "large" / "1", Workload(k=20), core=other) as load:
             load.run(Asking(WINDOW, in_flight=8))
         ready = next(event for event in server.events() if event["event"] == "ready")
-        memory = [memory_mib(worker) for worker in ready["workers"]]
-    own, resident = [each["Anonymous"] for each in memory], [each["Rss"] for each in memory]
+        memory = [memory_of(worker) for worker in ready["workers"]]
+    own, resident = ([each[part] / 2**20 for each in memory] for part in ("anonymous", "rss"))
     click.echo(
         f"\nworkers' own memory {', '.join(f'{mib:.0f}' for mib in own)} MiB (bar {PRIVATE_MIB:g}),"
         f" resident {', '.join(f'{mib:.0f}' for mib in resident)} MiB"
     )
     assert len(own) == 2
     assert max(own) <= PRIVATE_MIB
-
-
-def generator(address: str, root: Path, core: int) -> Generator:
-    with servers.pinned(core):
-        return Generator(address, root / "large" / "1", Workload(k=20))
 
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
@@ -121,7 +111,7 @@ def test_p99_at_seven_tenths_of_the_peak(
     tails, peaks = [], []
     with (
         servers.lowpass(tmp_path / "server", core, *arguments, *options) as server,
-        generator(server.address, large, other) as load,
+        Generator(server.address, large / "large" / "1", Workload(k=20), core=other) as load,
     ):
         load.run(Asking(WINDOW, in_flight=32))
         for number in range(ROUNDS):

@@ -13,10 +13,10 @@ import click
 import pytest
 
 from export.bundle import Bundle
-from serve.bench.generator import Asking, Generator
-from serve.bench.window import Window
+from serve.bench.load import Asking, Generator
+from serve.bench.windows import Window
 from serve.bench.workload import Workload
-from serve.client.admin import AdminClient
+from serve.client import AdminClient
 from tests.benchmarks.serving import servers
 
 ROUNDS, SECONDS = 7, 4.0
@@ -45,8 +45,7 @@ def loaded(repository: Path, student: Bundle, tmp_path: Path) -> Iterator[Loaded
     core, other = servers.two_cores()
     arguments = ("--repository", str(repository), "--admin-address", "127.0.0.1:0")
     with servers.lowpass(tmp_path / "server", core, *arguments) as server:
-        with servers.pinned(other):
-            generator = Generator(server.address, student.path, Workload(model="student", k=20))
+        generator = Generator(server.address, student.path, Workload(model="student", k=20), core=other)
         with generator, AdminClient(server.admin_address) as admin:
             generator.run(Asking(1.0, in_flight=32))
             peak = generator.run(Asking(SECONDS, in_flight=32)).throughput

@@ -7,7 +7,7 @@ import pytest
 
 from export.bundle import open_bundle
 from export.bundle.repository import ModelRepository
-from serve.bench.errors import LoadTestError
+from serve.bench.errors import BenchError
 from serve.bench.workload import Distribution, Workload, user_weights
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 
@@ -31,5 +31,5 @@ def test_weights_are_a_distribution(distribution: Distribution) -> None:
 
 
 def test_no_users() -> None:
-    with pytest.raises(LoadTestError, match="no users"):
+    with pytest.raises(BenchError, match="no users"):
         user_weights(0, "uniform", np.random.default_rng(0))
