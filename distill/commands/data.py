@@ -130,14 +130,28 @@ def fetch(
 @click.option("--items", type=int, default=1500, show_default=True, help="Number of items.")
 @click.option("--clusters", type=int, default=60, show_default=True, help="Number of tastes.")
 @click.option("--interactions", type=float, default=40.0, show_default=True, help="Mean items per user.")
+@click.option(
+    "--breadth",
+    type=float,
+    default=0.004,
+    show_default=True,
+    help="Weight of what is outside a user's tastes. Their part of the draws is BREADTH × clusters : 1.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything.")
 @json_option
-def synth(out: Path, users: int, items: int, clusters: int, interactions: float, seed: int, as_json: bool) -> None:
+def synth(out: Path, as_json: bool, **rest: Any) -> None:
     """Invent a data set into OUT: clustered tastes, Zipf popularity, item titles and categories.
 
     Example: lowpass data synth demo/data --users 2000 --items 1500 --seed 0
     """
-    options = SyntheticOptions(users, items, clusters, mean_interactions=interactions, seed=seed)
+    options = SyntheticOptions(
+        rest["users"],
+        rest["items"],
+        rest["clusters"],
+        mean_interactions=rest["interactions"],
+        breadth=rest["breadth"],
+        seed=rest["seed"],
+    )
     _save_and_report(synthesize(options), out, as_json)
 
 

@@ -3,6 +3,10 @@
 Items belong to clusters of taste; a user mixes a few clusters. A user's chance to take item i is proportional
 to zipf(i) · (breadth + Σ_c mixture[c] · [i in c]), without replacement. So popularity explains a
 part, tastes the rest, and there are more tastes than a small student has dimensions.
+
+The chance is a mixture of two kinds of shelves: each cluster, and the whole catalogue. An item is drawn by choosing
+a shelf and then an item on it by popularity, and an item that the user has already is drawn again. One random number
+does both, so the cost goes by the interactions, not by |U| · |I|.
 """
 
 from __future__ import annotations
@@ -86,7 +90,8 @@ NOUNS = {
 }
 """Category → nouns that tell it."""
 
-SCORES_PER_CHUNK = 1 << 23
+MAX_ROUNDS = 64
+"""Rounds of drawing again, before the few users who still lack items weigh the whole catalogue instead."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ def synthesize(options: SyntheticOptions | None = None, *, name: str = "syntheti
     rng = np.random.default_rng(options.seed)
     cluster = rng.permutation(np.arange(options.num_items) % options.num_clusters)
     popularity = rng.permutation(np.arange(1, options.num_items + 1) ** -options.zipf_exponent)
-    user_index, item_index = _draw_interactions(options, cluster, popularity, rng)
+    user_index, item_index = draw_interactions(options, cluster, popularity, rng)
     user_ids = _numbered("u", options.num_users)
     item_ids = _numbered("i", options.num_items)
     titles, categories = _describe(cluster, rng)
@@ -156,39 +161,161 @@ def _require_sane(options: SyntheticOptions) -> None:
         raise SettingError(f"tastes_per_user {options.tastes_per_user}: give 1 to {options.num_clusters} (--clusters)")
     if options.mean_interactions < 5:
         raise SettingError(f"--interactions {options.mean_interactions:g}: give a mean of at least 5")
+    if options.breadth <= 0:
+        raise SettingError(f"--breadth {options.breadth:g}: give a weight above 0")
 
 
-def _draw_interactions(
+def draw_interactions(
     options: SyntheticOptions,
     cluster: npt.NDArray[np.int64],
     popularity: npt.NDArray[np.float64],
     rng: np.random.Generator,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Draw each user's items without replacement, by the Gumbel top-k trick (Kool et al., 2019)."""
+    """Draw each user's items without replacement, in the order in which they are taken.
+
+    An item drawn twice is drawn again, which is the same as leaving out what is taken (successive sampling).
+
+    Args:
+        options: The shape.
+        cluster: Of each item, shape (|I|,).
+        popularity: Of each item, above 0, shape (|I|,).
+        rng: Of every draw.
+
+    Returns:
+        User rows, ascending, and item rows, each of shape (n,).
+    """
     spread = 0.6
     wanted = rng.lognormal(np.log(options.mean_interactions) - spread**2 / 2, spread, options.num_users)
     counts = np.clip(np.rint(wanted), 5, max(5, options.num_items // 4)).astype(np.int64)
-    chunk = max(1, SCORES_PER_CHUNK // options.num_items)
-    drawn = []
-    for start in range(0, options.num_users, chunk):
-        count = counts[start : start + chunk]
-        mixture = _mixtures(len(count), options, rng)
-        weights = (mixture[:, cluster] + options.breadth) * popularity
-        keys = np.log(weights) + rng.gumbel(size=weights.shape)
-        widest = int(count.max())
-        top = np.argpartition(-keys, widest - 1, axis=1)[:, :widest]
-        top = np.take_along_axis(top, np.argsort(-np.take_along_axis(keys, top, axis=1), axis=1), axis=1)
-        drawn.append(top[np.arange(widest) < count[:, None]])
-    return np.repeat(np.arange(options.num_users), counts), np.concatenate(drawn)
+    shelves = Shelves(options, cluster, popularity, rng)
+    users = np.repeat(np.arange(options.num_users), counts)
+    items = np.empty(len(users), dtype=np.int64)
+    open_places = np.arange(len(users))
+    for _ in range(MAX_ROUNDS):
+        items[open_places] = shelves.draw(users[open_places], rng)
+        open_places = _find_repeats(users, items, open_places)
+        if not len(open_places):
+            return users, items
+    for user in np.unique(users[open_places]):
+        mine = open_places[users[open_places] == user]
+        taken = np.setdiff1d(np.flatnonzero(users == user), mine)
+        items[mine] = shelves.draw_rest(int(user), items[taken], len(mine), rng)
+    return users, items
 
 
-def _mixtures(num_users: int, options: SyntheticOptions, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Return each user's weights of clusters, shape (users, clusters), few of them above 0, summing to 1."""
-    tastes = np.argsort(rng.random((num_users, options.num_clusters)), axis=1)[:, : options.tastes_per_user]
-    mixture = np.zeros((num_users, options.num_clusters))
-    shares = rng.dirichlet(np.full(options.tastes_per_user, 2.0), size=num_users)
-    np.put_along_axis(mixture, tastes, shares, axis=1)
-    return mixture
+def _find_repeats(
+    users: npt.NDArray[np.int64], items: npt.NDArray[np.int64], drawn: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Return those of the places just drawn whose item the user has already, ascending.
+
+    Args:
+        users: User rows, ascending, shape (n,).
+        items: Item rows, shape (n,); settled but for the places just drawn.
+        drawn: Those places, ascending. Of two with the same item the first settles it.
+    """
+    concerned = np.zeros(users[-1] + 1, dtype=np.bool_)
+    concerned[users[drawn]] = True
+    places = np.flatnonzero(concerned[users])
+    is_new = np.zeros(len(users), dtype=np.bool_)
+    is_new[drawn] = True
+    keys = (users[places] * (items[places].max() + 1) + items[places]) * 2 + is_new[places]
+    order = np.argsort(keys, kind="stable")
+    same = keys[order[1:]] // 2 == keys[order[:-1]] // 2
+    return np.sort(places[order[1:][same]])
+
+
+class Shelves:
+    """Where users find items: the clusters of their tastes, and the whole catalogue.
+
+    A user's shelves lie one behind the other, each as long as its share of the user's draws. A point drawn uniformly
+    on that length names a shelf, and how far it lies into the shelf names an item.
+
+    Attributes:
+        tastes: Each user's clusters, shape (|U|, T).
+        weights: Of those clusters, summing to 1, and last of the whole catalogue, shape (|U|, T + 1).
+    """
+
+    def __init__(
+        self,
+        options: SyntheticOptions,
+        cluster: npt.NDArray[np.int64],
+        popularity: npt.NDArray[np.float64],
+        rng: np.random.Generator,
+    ) -> None:
+        """Put the items of a cluster side by side and draw what each user likes.
+
+        Args:
+            options: The shape.
+            cluster: Of each item, shape (|I|,).
+            popularity: Of each item, above 0, shape (|I|,).
+            rng: Of the tastes.
+        """
+        self._cluster, self._popularity = cluster, popularity
+        self._items = np.argsort(cluster, kind="stable")
+        self._ends = np.cumsum(popularity[self._items])
+        first = np.searchsorted(cluster[self._items], np.arange(options.num_clusters + 1))
+        tastes = _choose_tastes(options, rng)
+        shares = rng.dirichlet(np.full(options.tastes_per_user, 2.0), size=options.num_users)
+        whole = np.zeros((options.num_users, 1), dtype=np.int64)
+        self.tastes = tastes
+        self.weights = np.hstack([shares, np.full(whole.shape, options.breadth)])
+        self._first = np.hstack([first[tastes], whole])
+        self._last = np.hstack([first[tastes + 1], whole + len(cluster)]) - 1
+        starts = np.concatenate([[0.0], self._ends])
+        self._starts = starts[self._first]
+        self._shelf_ends = np.cumsum(self.weights * (starts[self._last + 1] - self._starts), axis=1)
+
+    def draw(self, users: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Draw one item for each of the users, whatever they have already.
+
+        Args:
+            users: User rows, shape (m,).
+            rng: Gives one number a draw.
+
+        Returns:
+            Item rows, shape (m,).
+        """
+        point = rng.random(len(users)) * self._shelf_ends[users, -1]
+        shelf = (point[:, None] >= self._shelf_ends[users, :-1]).sum(axis=1)
+        point -= np.where(shelf > 0, self._shelf_ends[users, shelf - 1], 0.0)
+        along = self._starts[users, shelf] + point / self.weights[users, shelf]
+        place = np.searchsorted(self._ends, along, side="right")
+        return self._items[np.clip(place, self._first[users, shelf], self._last[users, shelf])]
+
+    def draw_rest(
+        self, user: int, taken: npt.NDArray[np.int64], count: int, rng: np.random.Generator
+    ) -> npt.NDArray[np.int64]:
+        """Draw more items for one user by weighing the whole catalogue (Gumbel top-k; Kool et al., ICML 2019).
+
+        Args:
+            user: User row.
+            taken: Item rows that the user has.
+            count: How many more.
+            rng: Gives a number an item.
+
+        Returns:
+            Item rows in the order in which they are taken, shape (count,).
+        """
+        mixture = np.zeros(int(self._cluster.max()) + 1)
+        mixture[self.tastes[user]] = self.weights[user, :-1]
+        weights = (mixture[self._cluster] + self.weights[user, -1]) * self._popularity
+        keys = np.log(weights) + rng.gumbel(size=len(weights))
+        keys[taken] = -np.inf
+        return np.argsort(-keys)[:count]
+
+
+def _choose_tastes(options: SyntheticOptions, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Draw each user's clusters, uniformly among the sets of that size, shape (users, tastes).
+
+    This is Floyd's way: the t-th draw is among the first C − T + t + 1 clusters, and one that is chosen already gives
+    its place to the last of them (Bentley and Floyd, "A sample of brilliance", CACM 1987).
+    """
+    tastes = np.full((options.num_users, options.tastes_per_user), -1)
+    for column in range(options.tastes_per_user):
+        last = options.num_clusters - options.tastes_per_user + column
+        drawn = rng.integers(last + 1, size=options.num_users)
+        tastes[:, column] = np.where((tastes == drawn[:, None]).any(axis=1), last, drawn)
+    return tastes
 
 
 def _numbered(prefix: str, count: int) -> npt.NDArray[np.str_]:
