@@ -38,7 +38,7 @@ def low_rank_scores(data: Interactions, rank: int) -> npt.NDArray[Any]:
 
 def shape_of(options: SyntheticOptions) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Clusters and popularities, the most popular item first."""
-    rank = np.arange(options.num_items)
+    rank: npt.NDArray[Any] = np.arange(options.num_items)
     return rank % options.num_clusters, (rank + 1.0) ** -options.zipf_exponent
 
 
@@ -48,7 +48,8 @@ def chances(shelves: Shelves, user: int, cluster: npt.NDArray[Any], popularity: 
     for taste, share in zip(shelves.tastes[user], shelves.weights[user], strict=False):
         weights[cluster == taste] += share
     weights *= popularity
-    return weights / weights.sum()
+    chances: npt.NDArray[Any] = weights / weights.sum()
+    return chances
 
 
 class CountingGenerator:
