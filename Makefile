@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PB := serve/rpc/pb
 PROTO := lowpass/v1/recommender.proto
 
-.PHONY: demo test check fmt proto proto-check bench results clean
+.PHONY: demo test soak check fmt proto proto-check bench results clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/python: pyproject.toml constraints.txt
@@ -25,11 +25,14 @@ $(VENV)/dev: $(VENV)/python
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: $(VENV)/demo  ## synthetic data -> teacher -> FreqD student -> bundles -> gRPC answers -> gains table
+demo: $(VENV)/demo  ## invented data -> teacher -> student -> bundles -> gRPC answers -> the comparison
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash deploy/demo.sh
 
-test: $(VENV)/test  ## every test; those on real data skip, with a reason, where ../shared/data is absent
-	$(BIN)/python -m pytest
+test: $(VENV)/test  ## the tests; those on real data skip, with a reason, where ../shared/data is absent
+	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not soak'
+
+soak: $(VENV)/test  ## the tests that reload, crash and measure memory over minutes
+	$(BIN)/python -m pytest -m soak
 
 check: $(VENV)/dev proto-check  ## style, types, import laws, generated code
 	$(BIN)/ruff format --check .
