@@ -12,11 +12,12 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-COMMANDS = {
+COMMANDS: dict[str, str | dict[str, str]] = {
     "data": "distill.commands.data:data",
     "train": "distill.commands.train:train",
     "distill": "distill.commands.train:distill",
@@ -28,27 +29,49 @@ COMMANDS = {
     "frontier": "export.commands.frontier:frontier",
     "results": "results.cli:results",
     "export": "export.commands.export:export",
+    "models": {
+        "list": "serve.commands.models:list_",
+        "show": "export.commands.models:show",
+        "verify": "export.commands.models:verify",
+        "label": "serve.commands.models:label",
+        "rollback": "serve.commands.models:rollback",
+        "load": "serve.commands.models:load",
+        "unload": "serve.commands.models:unload",
+        "split": "serve.commands.models:split",
+        "shadow": "serve.commands.models:shadow",
+    },
     "serve": "serve.commands.serve:serve",
     "query": "serve.commands.query:query",
-    "models": "serve.commands.models:models",
-    "key": "serve.commands.serve:key",
+    "key": "serve.commands.key:key",
     "bench": "serve.commands.bench:bench",
 }
-"""Command name → "module:attribute", in the order in which a user meets them."""
+"""Command name → "module:attribute", or for a group the same of its commands, in the order in which a user meets them."""
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command's module when the command is asked for (click's documented pattern)."""
+    """A group that imports a command's module when the command is asked for (click's documented pattern).
+
+    Args:
+        table: Its part of `COMMANDS`; None for all.
+    """
+
+    def __init__(self, *arguments: Any, table: Mapping[str, Any] | None = None, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._table = COMMANDS if table is None else table
+        self._prefix = "" if table is None else f"{self.name} "
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in road order, not alphabetical."""
-        return list(COMMANDS)
+        return list(self._table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return the command, or None for an unknown name."""
-        if cmd_name not in COMMANDS:
+        entry = self._table.get(cmd_name)
+        if entry is None:
             return None
-        module_name, attribute = COMMANDS[cmd_name].split(":")
+        if isinstance(entry, dict):
+            return LazyGroup(cmd_name, table=entry, help=GROUPS[cmd_name])
+        module_name, attribute = entry.split(":")
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
@@ -64,8 +87,18 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing any of them: help must be instant."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, SUMMARIES[name]) for name in COMMANDS])
+            formatter.write_dl([(name, SUMMARIES[self._prefix + name]) for name in self._table])
 
+
+GROUPS = {
+    "models": """Show and change the models of a repository on disk (--repository) or of a running server (--target).
+
+    A change that fails changes nothing.
+
+    Example: lowpass models label student stable 7 --repository demo/models
+    """
+}
+"""Group → its help."""
 
 SUMMARIES = {
     "data": "Prepare, fetch, synthesise or inspect interaction data.",
@@ -79,9 +112,18 @@ SUMMARIES = {
     "frontier": "Train, shrink and measure every candidate; recommend one to serve.",
     "results": "Run the cells of the evidence that are missing; write RESULTS.md.",
     "export": "Turn a run, or a frontier's candidate, into a bundle in a model repository.",
+    "models": "Show and change the models of a repository or of a running server.",
+    "models list": "Show versions and labels.",
+    "models show": "Print what a bundle says about itself.",
+    "models verify": "Check every byte of a bundle, its index, and what its graphs compute.",
+    "models label": "Point a label to a version.",
+    "models rollback": "Move stable back to previous.",
+    "models load": "Serve one more version.",
+    "models unload": "Serve a version no longer.",
+    "models split": "Let labels answer shares of a model's requests.",
+    "models shadow": "Let another model answer a share of the requests again, unseen.",
     "serve": "Answer top-k queries over gRPC, with Prometheus metrics.",
     "query": "Ask a running server.",
-    "models": "Change what a running server serves: load, label, roll back, split, shadow.",
     "bench": "Load a running server, or compare models: quality, bytes, latency, throughput.",
     "key": "Make an API key for a server.",
 }

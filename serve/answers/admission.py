@@ -23,23 +23,23 @@ class Admission:
     """Counts the requests in work or waiting, and refuses more than the bound, and who would wait too long.
 
     The wait of a newcomer is estimated by Little's law: those before it, times the time between two departures while
-    all workers are at work.
+    all threads are at work.
 
     Args:
         max_in_flight: The bound.
         retry_after: What a refused caller is told to wait at least, in seconds.
         max_wait: Longest expected wait of a request that is admitted, in seconds; 0 for no bound.
-        workers: Requests that are worked on at a time.
+        threads: Requests that are worked on at a time.
     """
 
     def __init__(
-        self, max_in_flight: int, retry_after: float = 0.05, *, max_wait: float = 0.0, workers: int = 1
+        self, max_in_flight: int, retry_after: float = 0.05, *, max_wait: float = 0.0, threads: int = 1
     ) -> None:
         self._max_in_flight = max_in_flight
         self._retry_after = retry_after
         self._full = Overloaded(retry_after)
         self._max_wait = max_wait
-        self._workers = workers
+        self._threads = threads
         self._in_flight = 0
         self._gap = 0.0
         self._busy_since = monotonic()
@@ -72,21 +72,21 @@ class Admission:
 
     @property
     def expected_wait(self) -> float:
-        """How long a request arriving now would wait for a worker, in seconds."""
-        return self._in_flight * self._gap if self._in_flight >= self._workers else 0.0
+        """How long a request arriving now would wait for a thread, in seconds."""
+        return self._in_flight * self._gap if self._in_flight >= self._threads else 0.0
 
     def enter(self) -> None:
         """Count one admitted request."""
         with self._lock:
             self._in_flight += 1
-            if self._in_flight == self._workers:
+            if self._in_flight == self._threads:
                 self._busy_since = monotonic()
 
     def leave(self) -> None:
         """Count it no longer."""
         now = monotonic()
         with self._lock:
-            if self._in_flight >= self._workers:
+            if self._in_flight >= self._threads:
                 gap = now - self._busy_since
                 self._gap = gap if self._gap == 0.0 else self._gap + SMOOTHING * (gap - self._gap)
                 self._busy_since = now

@@ -1,13 +1,10 @@
-"""One call as the services see it, and how it fails: what every transport must provide, and nothing of any."""
+"""One call as the services see it: what every transport must provide, and nothing of any."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from time import perf_counter_ns
-
-from google.rpc import status_pb2
 
 from serve.answers.admission import Deadline
 
@@ -20,7 +17,7 @@ class Call:
         arrival_ns: When it arrived, by `perf_counter_ns`.
         deadline: When it must be answered.
         is_active: Whether the caller still waits.
-        taken_up_ns: When a worker took it up, by `perf_counter_ns`.
+        taken_up_ns: When a thread took it up, by `perf_counter_ns`.
         model: Name of the model that answers; empty until it is found.
         version: Version of the model that answers.
         request_id: The caller's own, or made up.
@@ -48,29 +45,10 @@ class Call:
 
     @property
     def queue_ns(self) -> int:
-        """How long it waited for a worker."""
+        """How long it waited for a thread."""
         return self.taken_up_ns - self.arrival_ns
 
     @property
     def age_ns(self) -> int:
         """How long ago it arrived."""
         return perf_counter_ns() - self.arrival_ns
-
-
-class Refusal(Exception):
-    """A call that ends without an answer; not an error of the domain, only its translation.
-
-    Args:
-        status: Code, message and details.
-        trailers: Trailing metadata beside `grpc-status-details-bin`.
-    """
-
-    def __init__(self, status: status_pb2.Status, trailers: tuple[tuple[str, str], ...] = ()) -> None:
-        super().__init__(status.message)
-        self.status = status
-        self.trailers = trailers
-
-    @cached_property
-    def details(self) -> tuple[str, bytes]:
-        """The trailer that carries the whole status, as grpcio-status writes it."""
-        return "grpc-status-details-bin", self.status.SerializeToString()

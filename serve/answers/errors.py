@@ -2,6 +2,7 @@
 
     ServingError
     ├── StartupError            the server cannot start; the user's fault
+    │   ├── WrongOptions        options contradict each other, or one cannot be read
     │   ├── NothingToServe      the repository holds no model, or none that was asked for
     │   ├── UnusableBundle      a bundle opened but cannot answer
     │   ├── AddressUnavailable  an address is malformed or cannot be bound
@@ -43,6 +44,10 @@ class ServingError(Exception):
 
 class StartupError(ServingError):
     """The server cannot start."""
+
+
+class WrongOptions(StartupError):
+    """Options contradict each other, or one cannot be read."""
 
 
 class NothingToServe(StartupError):

@@ -4,59 +4,65 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from serve.answers.errors import FieldViolation, InvalidRequest
-from serve.answers.selection import RERANKED
-from serve.answers.types import Query, SimilarQuery
+
+if TYPE_CHECKING:  # The command line reads these limits before NumPy may be imported.
+    from serve.answers.types import Query, SimilarQuery
 
 MAX_DISCOUNT = 100.0
+RERANKED = 500
+"""Best candidates that another order is made of, whatever k is."""
 MAX_ANSWER_BYTES = 64 << 20
 """Largest answer sent; a client must accept as much (`serve.client.recommender` does)."""
 
 
+def _bound(default: float, text: str, least: float, most: float | None = None) -> Any:
+    """A bound that is an option of `lowpass serve` too; `serve.process.options` reads the metadata."""
+    return field(default=default, metadata={"help": text, "least": least, "most": most})
+
+
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on requests and connections; reported by GetInfo.
+    """Bounds on requests and connections; GetInfo reports them. The first ones are options of `lowpass serve`.
 
     Args:
-        max_k: Largest k.
-        default_k: Meaning of k = 0.
-        max_offset: Largest offset.
-        max_batch: Most requests in a batch.
-        max_stream: Most requests in a streamed batch.
-        max_history: Most item ids in a history.
-        max_exclude: Most excluded item ids.
-        max_allow: Most allowed item ids.
-        max_categories: Most allowed categories.
-        max_id_bytes: Longest id, in bytes of UTF-8.
-        max_message_bytes: Largest request message.
-        max_in_flight: Most requests in work or waiting for a worker.
-        max_wait: Longest expected wait for a worker, in seconds; who would wait longer is refused. 0 for no bound.
-        max_deadline: Longest time a request may take, in seconds, whatever its own deadline.
-        max_stream_deadline: The same for a streamed batch.
-        max_concurrent_streams: Most requests in flight on one connection; a client holds back more.
         max_connection_age: When the caller of a connection is asked to connect anew, in seconds; 0 for never. A channel
             that turned gRPC's retries off (they are on by default) may then fail what it had not sent: UNAVAILABLE.
+        default_k: Meaning of k = 0; never above `max_k`.
+        max_stream_deadline: As `max_deadline`, for a streamed batch.
     """
 
-    max_k: int = 1000
+    max_in_flight: int = _bound(256, "Requests in work or waiting, in each worker; more are refused.", 1, 100_000)
+    max_wait: float = _bound(
+        1.0, "Longest expected wait for a thread in seconds; who would wait longer is refused. 0: no bound.", 0
+    )
+    max_deadline: float = _bound(10.0, "Longest time of a request in seconds, whatever its own deadline.", 0.001, 3600)
+    max_k: int = _bound(1000, "Largest k.", 1, 100_000)
+    max_batch: int = _bound(1000, "Requests in a batch.", 1, 100_000)
+    max_stream: int = _bound(
+        100_000, "Requests in a streamed batch; --max-message-bytes bounds them too.", 1, 10_000_000
+    )
+    max_message_bytes: int = _bound(1 << 20, "Largest request message.", 1024, 1 << 30)
+    max_connection_age: float = _bound(
+        0.0, "Ask callers to connect anew after so many seconds, so that they spread over servers. 0: never.", 0
+    )
+    max_concurrent_streams: int = _bound(
+        1024, "Requests in flight on one connection; a client holds back more.", 1, 1_000_000
+    )
     default_k: int = 10
     max_offset: int = 10_000
-    max_batch: int = 1000
-    max_stream: int = 100_000
     max_history: int = 1000
     max_exclude: int = 10_000
     max_allow: int = 10_000
     max_categories: int = 100
     max_id_bytes: int = 512
-    max_message_bytes: int = 1 << 20
-    max_in_flight: int = 256
-    max_wait: float = 1.0
-    max_deadline: float = 10.0
     max_stream_deadline: float = 300.0
-    max_concurrent_streams: int = 1024
-    max_connection_age: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "default_k", min(self.default_k, self.max_k))
 
     def check_query(self, query: Query) -> None:
         """Refuse a question that breaks a bound.

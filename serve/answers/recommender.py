@@ -2,9 +2,8 @@
 
 An index is asked for as many candidates as could possibly be masked (k + offset + seen + excluded), so that a
 full answer never depends on luck; where that is too many, or an approximate index finds fewer, every item is
-scored. Where the model has an answer table, plain questions of known users are looked up instead.
-
-Ready answers: the best items that each known user does not have, ranked exactly when the bundle was made.
+scored. Where the model has an answer table (the best items that each known user does not have, ranked exactly when the
+bundle was made), plain questions of known users are looked up instead.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from serve.answers.errors import FoldInUnavailable, RequestError, UnknownHistory, UnknownItem, UnknownUser
+from serve.answers.limits import RERANKED
 from serve.answers.ports import CandidateIndex, Catalogue, FoldIn, ItemScorer
 from serve.answers.selection import (
     NO_ROWS,
-    RERANKED,
     Selection,
     cut,
     diversify,
@@ -30,6 +29,12 @@ from serve.answers.selection import (
     walk,
 )
 from serve.answers.types import Answers, Query, Recommendation, Rows, Scores, SimilarQuery, Source
+
+NO_SCORES: Scores = np.empty(0, dtype=np.float32)
+WALKED = 256
+"""Rankings up to this length, with no more to leave out, are walked in plain Python."""
+MAX_FOLDED = 1000
+"""Most of a user's own items that are folded in with recent ones."""
 
 
 class AnswerTable:
@@ -80,13 +85,6 @@ def _is_plain(query: Query) -> bool:
     """Whether the answer is the user's best items but those it has; whoever asks for `exact` has every item scored."""
     restricted = query.allow_item_ids or query.allow_categories or query.include_seen
     return not (restricted or query.recent or query.reranks or query.exact)
-
-
-NO_SCORES: Scores = np.empty(0, dtype=np.float32)
-WALKED = 256
-"""Rankings up to this length, with no more to leave out, are walked in plain Python."""
-MAX_FOLDED = 1000
-"""Most of a user's own items that are folded in with recent ones."""
 
 
 @dataclass(slots=True)

@@ -1,8 +1,7 @@
-"""Which items may be answered, and in which order: masks and cuts on row numbers, no scores computed here.
+"""Which items may be answered, and in which order: masks, cuts and reranking by row number; no scores come from here.
 
-Another order for the best candidates: less of the same, less of what is popular anyway.
-
-Both work on a pool of the best `RERANKED` eligible items, whatever k is, so that pages of one list never overlap.
+Reranking shows less of the same (`diversify`) and less of what is popular anyway (`relevance_of`). Both work on a pool
+of the best `RERANKED` eligible items, whatever k is, so that pages of one list never overlap.
 
 References:
     Carbonell and Goldstein, "The use of MMR, diversity-based reranking for reordering documents and producing
@@ -22,6 +21,7 @@ from serve.answers.ports import Catalogue
 from serve.answers.types import Rows, Scores, Shortfall
 
 NO_ROWS: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
+Relevance = npt.NDArray[np.float32]
 
 
 class Selection:
@@ -200,10 +200,6 @@ def _items_by_category(catalogue: Catalogue) -> tuple[npt.NDArray[np.int64], npt
     order = np.argsort(catalogue.category_indices, kind="stable")
     counts = np.bincount(catalogue.category_indices, minlength=len(catalogue.category_names))
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), items[order]
-
-
-RERANKED = 500
-Relevance = npt.NDArray[np.float32]
 
 
 def relevance_of(scores: Scores, popularity: Relevance, discount: float) -> Relevance:

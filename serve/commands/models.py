@@ -1,31 +1,50 @@
-"""`lowpass models`: change what a running server serves."""
+"""`lowpass models`: what a model repository holds and what a running server serves.
+
+`list`, `label` and `rollback` work on either: on disk with `--repository`, else on a server. Those that change what is
+loaded need a server. `show` and `verify` read bundles on disk alone and come from `export.commands.models`.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from tabulate import tabulate
 
-from serve.commands.connection import Connection, connection_options
-from serve.commands.serve import read_shares
+from serve.commands.options import JSON_OPTION, Connection, connection_options
+from serve.process.options import read_share
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from serve.client.admin import AdminClient
 
-ADMIN_OPTIONS = connection_options("--admin", "127.0.0.1:50052", timeout=600.0)
-JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+SERVER_OPTIONS = connection_options("127.0.0.1:50052", timeout=600.0)
+REPOSITORY_OPTION = click.option(
+    "--repository",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Work on this model repository on disk; without it, on a server at its --admin-address.",
+)
 
 
-@click.group()
-def models() -> None:
-    """Change what a running server serves; a change that fails changes nothing.
+def _refuse_repository(context: click.Context, _parameter: click.Parameter, given: Path | None) -> None:
+    if given is not None:
+        raise click.UsageError(
+            f"'lowpass models {context.info_name}' changes a running server: give --target, not --repository"
+        )
 
-    Example: lowpass models label student stable 7
-    """
+
+def _on_server(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of a command that needs a server."""
+    refusing = click.option(
+        "--repository", type=click.Path(path_type=Path), hidden=True, expose_value=False, callback=_refuse_repository
+    )
+    return SERVER_OPTIONS(refusing(command))
+
+
+def _on_either(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of a command that works on a repository or a server, and can print JSON."""
+    return REPOSITORY_OPTION(SERVER_OPTIONS(JSON_OPTION(command)))
 
 
 def _client(connection: Connection) -> AdminClient:
@@ -34,22 +53,67 @@ def _client(connection: Connection) -> AdminClient:
     return AdminClient(**connection.arguments())
 
 
-@models.command(name="list")
-@ADMIN_OPTIONS
-@JSON_OPTION
-def list_(connection: Connection, *, as_json: bool) -> None:
-    """Show every version in the repository or loaded.
+@click.command(name="list")
+@click.argument("model", default="")
+@_on_either
+def list_(model: str, repository: Path | None, connection: Connection, *, as_json: bool) -> None:
+    """Show every version of MODEL, or of every model, and its labels.
 
-    Example: lowpass models list
+    Example: lowpass models list --repository demo/models
     """
+    if repository is not None:
+        _print_stored(repository, model, as_json)
+        return
     with _client(connection) as client:
-        _print_versions(client.models(), as_json)
+        _print_served([each for each in client.models() if model in ("", each.model)], as_json)
 
 
-@models.command()
+@click.command()
+@click.argument("model")
+@click.argument("name")
+@click.argument("revision")
+@_on_either
+def label(
+    model: str, name: str, revision: str, repository: Path | None, connection: Connection, *, as_json: bool
+) -> None:
+    """Point the label NAME of MODEL to REVISION (a version or another label), once that bundle verifies.
+
+    A server loads the version first if need be, and answers with it in one step.
+
+    Example: lowpass models label student stable 7 --repository demo/models
+    """
+    if repository is not None:
+        from export.bundle.repository import ModelRepository
+
+        ModelRepository(repository).set_label(model, name, revision)
+        _print_stored(repository, model, as_json)
+        return
+    with _client(connection) as client:
+        _print_served(client.set_label(model, name, revision), as_json)
+
+
+@click.command()
+@click.argument("model")
+@_on_either
+def rollback(model: str, repository: Path | None, connection: Connection, *, as_json: bool) -> None:
+    """Move `stable` of MODEL back to `previous`.
+
+    Example: lowpass models rollback student --repository demo/models
+    """
+    if repository is not None:
+        from export.bundle.repository import PREVIOUS, STABLE, ModelRepository
+
+        ModelRepository(repository).set_label(model, STABLE, PREVIOUS)
+        _print_stored(repository, model, as_json)
+        return
+    with _client(connection) as client:
+        _print_served(client.rollback(model), as_json)
+
+
+@click.command()
 @click.argument("model")
 @click.argument("revision", default="")
-@ADMIN_OPTIONS
+@_on_server
 @JSON_OPTION
 def load(model: str, revision: str, connection: Connection, *, as_json: bool) -> None:
     """Serve one more version of MODEL, or what a label names from now on; without REVISION, `stable`.
@@ -57,13 +121,13 @@ def load(model: str, revision: str, connection: Connection, *, as_json: bool) ->
     Example: lowpass models load teacher
     """
     with _client(connection) as client:
-        _print_versions([client.load(model, revision)], as_json)
+        _print_served([client.load(model, revision)], as_json)
 
 
-@models.command()
+@click.command()
 @click.argument("model")
 @click.argument("version")
-@ADMIN_OPTIONS
+@_on_server
 @JSON_OPTION
 def unload(model: str, version: str, connection: Connection, *, as_json: bool) -> None:
     """Serve VERSION of MODEL no longer, and wait until its requests have ended.
@@ -78,53 +142,32 @@ def unload(model: str, version: str, connection: Connection, *, as_json: bool) -
         click.echo(f"{model}:{version} unloaded{'' if drained else '; some requests still hold it'}")
 
 
-@models.command()
+@click.command()
 @click.argument("model")
-@click.argument("name")
-@click.argument("revision")
-@ADMIN_OPTIONS
-@JSON_OPTION
-def label(model: str, name: str, revision: str, connection: Connection, *, as_json: bool) -> None:
-    """Load REVISION of MODEL if need be, then move the label NAME to it, in one step.
-
-    Example: lowpass models label student canary 8
-    """
-    with _client(connection) as client:
-        _print_versions(client.set_label(model, name, revision), as_json)
-
-
-@models.command()
-@click.argument("model")
-@ADMIN_OPTIONS
-@JSON_OPTION
-def rollback(model: str, connection: Connection, *, as_json: bool) -> None:
-    """Move `stable` of MODEL back to `previous`.
-
-    Example: lowpass models rollback student
-    """
-    with _client(connection) as client:
-        _print_versions(client.rollback(model), as_json)
-
-
-@models.command()
-@click.argument("model")
-@click.argument("shares", nargs=-1, callback=read_shares)
-@ADMIN_OPTIONS
-def split(model: str, shares: tuple[tuple[str, float], ...], connection: Connection) -> None:
+@click.argument("shares", nargs=-1)
+@_on_server
+def split(model: str, shares: tuple[str, ...], connection: Connection) -> None:
     """Let labels of MODEL answer SHARES (LABEL=SHARE) of its requests; none ends the split.
 
     Example: lowpass models split student canary=0.05
     """
+    wanted = dict(read_share(text) for text in shares)
     with _client(connection) as client:
-        client.set_split(model, dict(shares))
-    click.echo(f"{model}: " + (", ".join(f"{name} {share:.1%}" for name, share in shares) or "no split"))
+        client.set_split(model, wanted)
+    click.echo(f"{model}: " + (", ".join(f"{name} {share:.1%}" for name, share in wanted.items()) or "no split"))
 
 
-@models.command()
+@click.command()
 @click.argument("model")
 @click.argument("other", default="")
-@click.option("--share", type=click.FloatRange(0, 1, min_open=True), default=0.1, show_default=True)
-@ADMIN_OPTIONS
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.1,
+    show_default=True,
+    help="Of the requests, at most 1.",
+)
+@_on_server
 def shadow(model: str, other: str, share: float, connection: Connection) -> None:
     """Let OTHER (NAME[:REVISION]) answer a share of MODEL's requests again, unseen; without OTHER, no longer.
 
@@ -136,7 +179,20 @@ def shadow(model: str, other: str, share: float, connection: Connection) -> None
     click.echo(f"{model}: " + (f"{other} answers {share:.1%} again" if other else "no shadow"))
 
 
-def _print_versions(versions: Sequence[Any], as_json: bool) -> None:
+def _print_stored(root: Path, model: str, as_json: bool) -> None:
+    from export.bundle.repository import ModelRepository
+
+    repository = ModelRepository(root)
+    rows = []
+    for name in [model] if model else repository.models():
+        labels = repository.labels(name)
+        for version in repository.versions(name):
+            named = sorted(label for label, at in labels.items() if at == version)
+            rows.append({"model": name, "version": version, "labels": named})
+    _print(rows, ("model", "labels"), [(f"{row['model']}:{row['version']}", _words(row)) for row in rows], as_json)
+
+
+def _print_served(versions: Sequence[Any], as_json: bool) -> None:
     rows = [
         {
             "model": each.model,
@@ -150,18 +206,27 @@ def _print_versions(versions: Sequence[Any], as_json: bool) -> None:
         }
         for each in versions
     ]
-    if as_json:
-        click.echo(json.dumps({"versions": rows}))
-        return
-    header = ("model", "labels", "state", "load s", "error")
     table = [
         (
             f"{row['model']}:{row['version']}",
-            ", ".join(row["labels"]),
+            _words(row),
             ("default" if row["is_default"] else "loaded") if row["loaded"] else "",
             f"{row['load_seconds']:.2f}" if row["loaded"] else "",
             row["error"],
         )
         for row in rows
     ]
-    click.echo(tabulate(table, header, tablefmt="plain", disable_numparse=True))
+    _print(rows, ("model", "labels", "state", "load s", "error"), table, as_json)
+
+
+def _words(row: dict[str, Any]) -> str:
+    return ", ".join(row["labels"])
+
+
+def _print(rows: list[dict[str, Any]], header: tuple[str, ...], table: Sequence[Sequence[str]], as_json: bool) -> None:
+    from tabulate import tabulate
+
+    if as_json:
+        click.echo(json.dumps({"versions": rows}))
+    else:
+        click.echo(tabulate(table, header, tablefmt="plain", disable_numparse=True))

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 from tabulate import tabulate
 
-from serve.commands.connection import Connection, connection_options
+from serve.commands.options import Connection, connection_options
 
 if TYPE_CHECKING:
     from serve.client import RecommendationList, RecommenderClient, ServerInfo
@@ -21,7 +21,7 @@ def _split_ids(_context: click.Context, _parameter: click.Parameter, text: str |
 
 
 @click.command()
-@connection_options("--target", "127.0.0.1:50051", timeout=5.0)
+@connection_options("127.0.0.1:50051", timeout=5.0)
 @click.option("--user", help="Recommend for this user.")
 @click.option("--history", callback=_split_ids, metavar="ID,ID,…", help="Recommend for someone with these items.")
 @click.option(

@@ -1,262 +1,198 @@
-"""`lowpass serve` and `lowpass key`; nothing heavy is imported until a command runs."""
+"""`lowpass serve`: the options of `serve.process.options` as grouped help, command line and `serve.toml`.
+
+Nothing heavy is imported until a server starts.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from serve.process.options import limit_options
+from serve.process.options import GROUPS, LIMITS, MODELS, declarations, make_options
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from serve.answers.limits import Limits
-    from serve.live.shadow import ShadowRule
-    from serve.rpc.credentials import TlsFiles
+OTHER = "Other"
 
 
-FILE = click.Path(path_type=Path, dir_okay=False)
+class GroupedOption(click.Option):
+    """An option that help lists under a heading.
+
+    Args:
+        group: The heading.
+    """
+
+    def __init__(self, *arguments: Any, group: str = OTHER, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.group = group
+
+    @property
+    def key(self) -> str:
+        """Its name in `serve.toml`."""
+        return self.opts[0].removeprefix("--").replace("-", "_")
 
 
-def read_shares(
-    _context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
-) -> tuple[tuple[str, float], ...]:
-    """Read `NAME=SHARE` as pairs."""
-    pairs = []
-    for text in given:
-        name, equals, share = text.rpartition("=")
-        try:
-            number = float(share)
-        except ValueError:
-            number = -1.0
-        if not equals or not name or not 0 < number <= 1:
-            raise click.BadParameter(
-                f"{text!r}: give NAME=SHARE with a share above 0, at most 1, e.g. canary=0.05", param=parameter
-            )
-        pairs.append((name, number))
-    return tuple(pairs)
+class GroupedCommand(click.Command):
+    """A command whose help lists its options under headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one section a group."""
+        parameters = self.get_params(ctx)
+        for group in (*GROUPS, OTHER):
+            records = [each.get_help_record(ctx) for each in parameters if getattr(each, "group", OTHER) == group]
+            with formatter.section(group):
+                formatter.write_dl([record for record in records if record is not None])
 
 
-@click.command()
-@click.option("--repository", type=click.Path(path_type=Path), help="Root of a model repository.")
-@click.option("--fake", is_flag=True, help="Serve a made-up model instead, to try a client.")
+def _as_click(declared: dataclasses.Field[Any]) -> Callable[[Any], Any]:
+    """The command-line option of a declaration."""
+    said, default = declared.metadata, declared.default
+    name = said.get("name", declared.name).replace("_", "-")
+    words = [f"--{name}", declared.name]
+    kind: click.ParamType = click.STRING
+    if isinstance(default, bool):
+        words, kind = [f"--{name}/--no-{name}", declared.name], click.BOOL
+    elif isinstance(default, int):
+        kind = click.IntRange(said.get("least"), said.get("most"))
+    elif isinstance(default, float):
+        kind = click.FloatRange(said.get("least"), said.get("most"))
+    elif default is None:
+        kind = click.Path(path_type=Path, dir_okay=said.get("metavar") == "DIR")
+    elif "choices" in said:
+        kind = click.Choice(said["choices"])
+    return click.option(
+        *words,
+        cls=GroupedOption,
+        group=said.get("group", LIMITS),
+        type=kind,
+        default=default,
+        show_default=default not in (None, "", ()),
+        multiple=isinstance(default, tuple),
+        metavar=said.get("metavar"),
+        help=said["help"],
+    )
+
+
+def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for declared in reversed(list(declarations())):
+        command = _as_click(declared)(command)
+    return command
+
+
+def _read_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
+    """Take what a TOML file says as defaults, so that the command line wins."""
+    if path is None:
+        return
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"{path}: cannot be read ({error})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise click.UsageError(f"{path}: is not TOML ({error})") from error
+    known = {each.key: each for each in context.command.params if isinstance(each, GroupedOption)}
+    context.default_map = {
+        known[key].name or "": _checked(path, context, known[key], value)
+        for key, value in _flatten(path, content, known)
+    }
+
+
+def _flatten(path: Path, content: Mapping[str, Any], known: Mapping[str, GroupedOption]) -> Iterator[tuple[str, Any]]:
+    """Keys with _ and their values; a table is the group of the options in it."""
+    tables = {_table(group): group for group in GROUPS}
+    for name, value in content.items():
+        is_table = isinstance(value, dict)
+        for inner, inner_value in value.items() if is_table else [(name, value)]:
+            key = inner.replace("-", "_")
+            where = f"{name}.{inner}" if is_table else name
+            if is_table and name not in tables:
+                raise click.UsageError(f"{path}: {name}: no such table; there are {', '.join(tables)}")
+            if key not in known or known[key].group == OTHER:
+                raise click.UsageError(f"{path}: {where}: no such option; 'lowpass serve --help' lists them")
+            if is_table and known[key].group != tables[name]:
+                raise click.UsageError(f"{path}: {where}: belongs to the table {_table(known[key].group)}")
+            yield key, inner_value
+
+
+def _table(group: str) -> str:
+    return group.lower().replace(" ", "_")
+
+
+def _checked(path: Path, context: click.Context, option: GroupedOption, value: Any) -> Any:
+    """A value of the type that its option takes; click would also take "7" for 7."""
+    wanted: dict[str, Any] = {"a string": str}
+    if option.multiple:
+        wanted = {"a list of strings": list}
+    elif option.is_flag:
+        wanted = {"true or false": bool}
+    elif isinstance(option.type, click.IntRange):
+        wanted = {"a whole number": int}
+    elif isinstance(option.type, click.FloatRange):
+        wanted = {"a number": int | float}
+    ((words, kind),) = wanted.items()
+    fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if not fits or (kind is list and not all(isinstance(each, str) for each in value)):
+        raise click.UsageError(f"{path}: {option.key}: is {value!r}; give {words}")
+    try:
+        option.type_cast_value(context, value)
+    except click.BadParameter as error:
+        raise click.UsageError(f"{path}: {option.key}: {error.message}") from error
+    return value
+
+
+def _as_toml(context: click.Context) -> str:
+    """The options in force, as `--config` reads them; those that are not set are left out."""
+    lines = []
+    for group in GROUPS:
+        lines.append(f"[{_table(group)}]")
+        for option in context.command.params:
+            value = context.params.get(option.name or "")
+            if isinstance(option, GroupedOption) and option.group == group and value not in (None, ()):
+                # A JSON string, number or list of strings is one of TOML too.
+                lines.append(f"{option.key} = {json.dumps(value, default=str, ensure_ascii=False)}")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+@click.command(cls=GroupedCommand)
 @click.option(
-    "--model",
-    "models",
-    multiple=True,
-    metavar="NAME[:LABEL]",
-    help="Serve this model, at this label or version (default: stable); repeatable, the first is the default"
-    " model. Without it: every model.",
+    "--fake", cls=GroupedOption, group=MODELS, is_flag=True, help="Serve a made-up model instead, to try a client."
 )
-@click.option("--address", default="127.0.0.1:50051", show_default=True, help="For gRPC; port 0: any free one.")
-@click.option("--metrics-address", default="127.0.0.1:9464", show_default=True, help="For Prometheus.")
-@click.option("--http-address", default="", help="The same methods as JSON over HTTP, for browsers and curl.")
-@click.option("--health-address", default="", help="Health alone, in plain text: for probes that speak no TLS.")
-@click.option("--tls-cert", type=FILE, help="PEM certificate chain; with it, queries and admin speak TLS.")
-@click.option("--tls-key", type=FILE, help="PEM private key of the certificate.")
-@click.option("--tls-client-ca", type=FILE, help="PEM of who signs clients; with it, only their clients get in.")
-@click.option("--api-keys", type=FILE, help="Only who shows a key of this file may ask; 'lowpass key' makes it.")
-@click.option("--admin-api-keys", type=FILE, help="The same for changing models.")
-@click.option("--admin-address", default="", help="For changing models while serving; without it: not possible.")
+@_server_options
 @click.option(
-    "--watch",
-    type=click.FloatRange(0),
-    default=0.0,
-    show_default=True,
-    help="Seconds between looks at the repository for moved labels; 0: never.",
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    is_eager=True,
+    expose_value=False,
+    callback=_read_config,
+    help="Set options by a TOML file: name = value, names with _ for -, in tables named like these groups or in none."
+    " What is given here wins.",
 )
-@click.option(
-    "--split",
-    "splits",
-    callback=read_shares,
-    multiple=True,
-    metavar="MODEL:LABEL=SHARE",
-    help="Let a label answer this share of a model's requests, by user; repeatable.",
-)
-@click.option(
-    "--shadow",
-    "shadows",
-    callback=read_shares,
-    multiple=True,
-    metavar="MODEL:OTHER[:LABEL]=SHARE",
-    help="Let another model answer this share of a model's requests again, unseen, to measure how far both agree.",
-)
-@click.option(
-    "--transport",
-    type=click.Choice(["grpcio", "native", "auto"]),
-    default="grpcio",
-    show_default=True,
-    help="native is faster and speaks no TLS (pip install 'lowpass[native]'); auto takes it where it can do all asked.",
-)
-@click.option(
-    "--batch-wait-ms",
-    type=click.FloatRange(0, 1000),
-    default=0.0,
-    help="How long native waits for more requests before it works on those that came.  [default: it does not]",
-)
-@click.option(
-    "--workers",
-    "processes",
-    type=click.IntRange(1, 256),
-    default=1,
-    show_default=True,
-    help="Processes that share the port and the memory of the models; one that dies is started again. A connection"
-    " stays with one of them. With several, models change by 'lowpass label set' and --watch, not by --admin-address.",
-)
-@click.option(
-    "--threads",
-    "workers",
-    type=click.IntRange(1, 64),
-    default=4,
-    show_default=True,
-    help="Threads that work on requests, in each worker.",
-)
-@click.option(
-    "--access-log",
-    type=click.FloatRange(0, 1),
-    default=0.0,
-    show_default=True,
-    help="Share of the requests that leave a line in the log.",
-)
-@click.option("--trace-endpoint", default="", help="Send OpenTelemetry traces to this OTLP receiver, http://HOST:4318.")
-@click.option(
-    "--trace-share",
-    type=click.FloatRange(0, 1),
-    default=0.01,
-    show_default=True,
-    help="Share of the requests that leave a trace; one that comes with a sampled traceparent always does.",
-)
-@limit_options
-@click.option(
-    "--drain-wait",
-    type=click.FloatRange(0, 600),
-    default=1.0,
-    show_default=True,
-    help="Seconds between NOT_SERVING and refusing when stopping: one period of the health probe.",
-)
-@click.option(
-    "--grace",
-    type=click.FloatRange(0, 600),
-    default=20.0,
-    show_default=True,
-    help="Seconds that requests in flight may still take when stopping.",
-)
-@click.option("--reflection/--no-reflection", default=True, help="Offer gRPC server reflection.")
-@click.option("--verify/--no-verify", default=True, help="Read every byte of a bundle before serving it.")
-@click.option(
-    "--copy-up-to",
-    type=click.IntRange(0),
-    default=64,
-    show_default=True,
-    metavar="MIB",
-    help="Read bundles of at most so many MiB into memory, where nothing done to their files harms; map larger ones.",
-)
-@click.option(
-    "--ready-file", type=click.Path(path_type=Path, dir_okay=False), help="Write the addresses here once ready."
-)
-def serve(
-    *,
-    repository: Path | None,
-    fake: bool,
-    models: tuple[str, ...],
-    limits: Callable[[], Limits],
-    splits: tuple[tuple[str, float], ...],
-    shadows: tuple[tuple[str, float], ...],
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    tls_client_ca: Path | None,
-    ready_file: Path | None,
-    processes: int,
-    **options: Any,
-) -> int:
+@click.option("--print-config", is_flag=True, help="Print the options in force as such a file, and do not serve.")
+@click.pass_context
+def serve(context: click.Context, /, fake: bool, print_config: bool, **given: Any) -> int:
     """Answer top-k queries over gRPC, with Prometheus metrics, until SIGTERM.
 
     Example: lowpass serve --repository models --model student --address 127.0.0.1:50051
     """
-    if fake == (repository is not None):
-        raise click.UsageError("give either --repository ROOT or --fake")
-    if fake and (models or splits or shadows or options["admin_address"] or options["watch"]):
-        raise click.UsageError("--model, --split, --shadow, --admin-address and --watch need --repository")
-    if ready_file is not None and not ready_file.absolute().parent.is_dir():
-        raise click.UsageError(f"--ready-file {ready_file}: its directory does not exist: make it first")
+    if print_config:
+        click.echo(_as_toml(context))
+        return 0
+    if fake == (given["repository"] is not None):
+        raise click.UsageError("give either --repository DIR or --fake")
+    options = make_options(given)
     # Before NumPy and FAISS come in: serving threads are the parallelism, native pools would only fight them.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # One more series per child of a histogram, which no query needs; read when prometheus_client is imported.
     os.environ.setdefault("PROMETHEUS_DISABLE_CREATED_SERIES", "True")
-    from serve.process.options import ServerOptions
-
-    if processes > 1:
+    if options.workers > 1:
         from serve.process.supervisor import run
     else:
         from serve.process.server import run
-    options["copy_up_to"] <<= 20
-    options["batch_wait"] = options.pop("batch_wait_ms") / 1000
-    options["tls"] = _read_tls(tls_cert, tls_key, tls_client_ca)
-    options |= {"splits": _read_splits(splits), "shadows": _read_shadows(shadows), "ready_file": ready_file}
-    return run(ServerOptions(repository=repository, models=models, limits=limits(), processes=processes, **options))
-
-
-def _read_tls(certificate: Path | None, key: Path | None, client_authority: Path | None) -> TlsFiles | None:
-    if (certificate is None) != (key is None):
-        raise click.UsageError("--tls-cert and --tls-key go together")
-    if certificate is None or key is None:
-        if client_authority is not None:
-            raise click.UsageError("--tls-client-ca needs --tls-cert and --tls-key")
-        return None
-    from serve.rpc.credentials import TlsFiles
-
-    return TlsFiles(certificate, key, client_authority)
-
-
-def _read_splits(given: tuple[tuple[str, float], ...]) -> dict[str, dict[str, float]]:
-    splits: dict[str, dict[str, float]] = {}
-    for name, share in given:
-        model, colon, label = name.partition(":")
-        if not colon:
-            raise click.UsageError(f"--split {name}={share:g}: give MODEL:LABEL=SHARE, e.g. student:canary=0.05")
-        splits.setdefault(model, {})[label] = share
-    return splits
-
-
-def _read_shadows(given: tuple[tuple[str, float], ...]) -> dict[str, ShadowRule]:
-    from serve.live.shadow import ShadowRule
-
-    shadows = {}
-    for name, share in given:
-        model, colon, other = name.partition(":")
-        if not colon:
-            raise click.UsageError(f"--shadow {name}={share:g}: give MODEL:OTHER=SHARE, e.g. student:teacher=0.1")
-        shadow, _, revision = other.partition(":")
-        shadows[model] = ShadowRule(shadow, revision, share)
-    return shadows
-
-
-@click.command()
-@click.argument("name")
-@click.option("--file", "path", type=FILE, required=True, help="File of keys; the new one is added.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def key(name: str, path: Path, as_json: bool) -> None:
-    """Make an API key for NAME: its digest goes into the file, the key itself is shown this once.
-
-    Example: lowpass key website --file keys.txt
-    """
-    from export.bundle.repository import write_file
-    from serve.rpc.credentials import new_key, parse_digests, read_digests
-
-    known = read_digests(path) if path.exists() else {}
-    if name in known:
-        raise click.UsageError(f"{path}: has a key named {name!r}: choose another name, or remove its line first")
-    if not path.absolute().parent.is_dir():
-        raise click.UsageError(f"--file {path}: its directory does not exist: make it first")
-    secret, line = new_key(name)
-    before = path.read_text(encoding="utf-8").rstrip("\n") + "\n" if path.exists() else ""
-    text = f"{before}{line}\n"
-    parse_digests(text, path)
-    write_file(path, text.encode())
-    click.echo(json.dumps({"name": name, "key": secret}) if as_json else secret)
+    return run(options)

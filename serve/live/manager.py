@@ -2,9 +2,8 @@
 
 A new version is opened, verified, built and warmed while the old one answers; only then one assignment makes it live.
 The old one is dropped from the table and freed when the last request that holds it ends.
-Whatever goes wrong before that assignment leaves what is served as it was.
-
-When to try again what could not be loaded: at once when its files have changed, else ever more rarely.
+Whatever goes wrong before that assignment leaves what is served as it was. While following the repository, what could
+not be loaded is tried again at once when its files have changed, else ever more rarely (`LoadBackoff`).
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from serve.live.split import Split
 from serve.live.store import ModelStore, ServedModel, VersionState
 from serve.telemetry.metrics import Metrics
 
+LOG = logging.getLogger("lowpass.serve")
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 600.0
 """Between the first two tries, and at most, in seconds; the pause doubles."""
 
@@ -90,9 +90,6 @@ def _signature(directories: Iterable[Path]) -> Signature:
                 continue
             found.add((str(path), status.st_size, status.st_mtime_ns))
     return frozenset(found)
-
-
-LOG = logging.getLogger("lowpass.serve")
 
 
 class ModelManager:

@@ -1,9 +1,8 @@
 """Answering a share of the requests again with another model, unseen by the caller, to see how far both agree.
 
 The caller's answer is ready before a request is offered, and nothing it does waits: what does not fit the short queue,
-or comes while requests wait for a worker, is shed and counted.
-
-How far two top-k lists agree.
+or comes while requests wait for a thread, is shed and counted. Agreement of two top-k lists is their `overlap` and the
+`rank_correlation` of what both hold.
 """
 
 from __future__ import annotations
@@ -22,6 +21,9 @@ from serve.answers.types import Answers, Query, Recommendation
 from serve.live.background import give_way
 from serve.live.store import ModelStore, ServedModel
 from serve.telemetry.metrics import ShadowSeries
+
+LOG = logging.getLogger("lowpass.serve")
+QUEUED_AT_MOST = 64
 
 
 def overlap(first: Sequence[str], second: Sequence[str]) -> float:
@@ -44,10 +46,6 @@ def rank_correlation(first: Sequence[str], second: Sequence[str]) -> float | Non
         return None
     ranks = np.argsort(np.argsort(common))
     return float(1 - 6 * np.square(ranks - np.arange(size)).sum() / (size * (size * size - 1)))
-
-
-LOG = logging.getLogger("lowpass.serve")
-QUEUED_AT_MOST = 64
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class Shadow:
     Args:
         store: Where the models that answer again are found.
         series: Where agreement is counted.
-        is_busy: Whether requests wait for a worker now.
+        is_busy: Whether requests wait for a thread now.
         prepare_thread: Called once in that thread.
     """
 

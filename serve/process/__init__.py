@@ -1,1 +1,1 @@
-"""A serving process: its options, its parts put together, and the supervisor of several."""
+"""A serving process: its `options`, its parts put together (`server`), and the `supervisor` of several `worker`s."""

@@ -1,167 +1,235 @@
-"""How to serve: options and addresses.
+"""How to serve: every option of `lowpass serve`, declared once.
 
-What a server accepts, as options of a command.
+A field with metadata is an option: the command line, `serve.toml` and the grouped help are made from it, and a program
+sets the field itself. Nothing heavy is imported here: the command sets what NumPy reads when it is imported.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import click
-
+from serve.answers.errors import WrongOptions
 from serve.answers.limits import Limits
-from serve.live.shadow import ShadowRule
-from serve.rpc.credentials import TlsFiles
-from serve.transport.choice import TransportName
+
+if TYPE_CHECKING:
+    from serve.live.shadow import ShadowRule
+    from serve.rpc.credentials import TlsFiles
+    from serve.transport.base import TransportName
+
+MODELS, ADDRESSES, CALLERS = "Models", "Addresses", "Who may call"
+WORK, LIMITS = "Workers and threads", "Limits"
+WATCHING, STOPPING = "Watching", "Starting and stopping"
+GROUPS = (MODELS, ADDRESSES, CALLERS, WORK, LIMITS, WATCHING, STOPPING)
+
+
+def _option(default: Any, group: str, text: str, **rest: Any) -> Any:
+    """A field that is an option.
+
+    Args:
+        default: Also says the type: a str, int, float, bool, a tuple of str, or None for the path of a file.
+        group: Under which it is found in help and in `serve.toml`.
+        text: Its help.
+        rest: `least` and `most` of a number, `choices` of a str, a `metavar`, a `name` unlike the field's.
+    """
+    return field(default=default, metadata={"group": group, "help": text, **rest})
 
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """How to serve.
+    """How to serve; what each field means is said by its help.
 
     Args:
-        repository: Root of a model repository; None serves the fake model.
-        models: `NAME` or `NAME:VERSION-OR-LABEL`, the default first; empty for every model.
-        address: For gRPC.
-        metrics_address: For Prometheus; empty for nowhere.
-        admin_address: For changing what is served; empty for none.
-        watch: Seconds between looks at the repository for moved labels; 0 for never.
-        splits: Model → label → share of its requests.
-        shadows: Model → who answers a share of its requests again.
-        http_address: For the same methods as JSON over HTTP; empty for none.
-        health_address: Another one for health alone, in plain text and without keys; empty for none.
-        tls: Certificates for queries and admin; None for plain text.
-        api_keys: File of the keys that may ask; None lets everybody.
-        admin_api_keys: File of the keys that may change what is served; None lets everybody.
-        transport: "grpcio", "native" (faster, no TLS), or "auto".
-        batch_wait: How long `native` waits for more requests before it works on those that came, in seconds.
-        workers: Threads that work on requests, in each process.
-        processes: That serve on the same addresses; with one, nobody else can take them.
-        limits: What is accepted.
-        reflection: Whether to offer server reflection.
-        verify: Whether to read every byte of a bundle before serving it.
-        copy_up_to: A bundle of at most so many bytes is read into memory; a larger one is mapped.
-        access_log: Share of the requests that leave a line in the log.
-        trace_endpoint: OTLP receiver of traces, `http://HOST:PORT`; empty for none.
-        trace_share: Share of the requests without a caller's trace that leave one.
-        drain_wait: Between NOT_SERVING and refusing, in seconds: one period of whoever probes health.
-        grace: How long what is in flight may take when stopping, in seconds.
-        ready_file: Where to write the addresses once ready; None for nowhere.
+        limits: What is accepted; its own fields are options too.
+
+    Raises:
+        WrongOptions: Some contradict each other.
     """
 
-    repository: Path | None = None
-    models: Sequence[str] = ()
-    address: str = "127.0.0.1:50051"
-    metrics_address: str = "127.0.0.1:9464"
-    admin_address: str = ""
-    watch: float = 0.0
-    splits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    shadows: Mapping[str, ShadowRule] = field(default_factory=dict)
-    http_address: str = ""
-    health_address: str = ""
-    tls: TlsFiles | None = None
-    api_keys: Path | None = None
-    admin_api_keys: Path | None = None
-    transport: TransportName = "grpcio"
-    batch_wait: float = 0.0
-    workers: int = 4
-    processes: int = 1
+    repository: Path | None = _option(None, MODELS, "Root of a model repository.", metavar="DIR")
+    models: tuple[str, ...] = _option(
+        (),
+        MODELS,
+        "Serve this model, at this label or version (default: stable); repeatable, the first is the default model."
+        " Without it: every model.",
+        name="model",
+        metavar="NAME[:LABEL]",
+    )
+    watch: float = _option(0.0, MODELS, "Seconds between looks at the repository for moved labels; 0: never.", least=0)
+    splits: tuple[str, ...] = _option(
+        (),
+        MODELS,
+        "Let a label answer this share of a model's requests, by user; repeatable.",
+        name="split",
+        metavar="MODEL:LABEL=SHARE",
+    )
+    shadows: tuple[str, ...] = _option(
+        (),
+        MODELS,
+        "Let another model answer this share of a model's requests again, unseen, to measure how far both agree.",
+        name="shadow",
+        metavar="MODEL:OTHER[:LABEL]=SHARE",
+    )
+    verify: bool = _option(True, MODELS, "Read every byte of a bundle before serving it.")
+    copy_up_to: int = _option(
+        64,
+        MODELS,
+        "Read bundles of at most so many MiB into memory, where nothing done to their files harms; map larger ones.",
+        least=0,
+        metavar="MIB",
+    )
+    address: str = _option("127.0.0.1:50051", ADDRESSES, "For gRPC; port 0: any free one.")
+    http_address: str = _option("", ADDRESSES, "The same methods as JSON over HTTP, for browsers and curl.")
+    metrics_address: str = _option("127.0.0.1:9464", ADDRESSES, "For Prometheus; '' for nowhere.")
+    health_address: str = _option("", ADDRESSES, "Health alone, in plain text: for probes that speak no TLS.")
+    admin_address: str = _option("", ADDRESSES, "For changing models while serving; without it: not possible.")
+    reflection: bool = _option(True, ADDRESSES, "Offer gRPC server reflection.")
+    tls_cert: Path | None = _option(None, CALLERS, "PEM certificate chain; with it, queries and admin speak TLS.")
+    tls_key: Path | None = _option(None, CALLERS, "PEM private key of the certificate.")
+    tls_client_ca: Path | None = _option(None, CALLERS, "PEM of who signs clients; with it, only their clients get in.")
+    api_keys: Path | None = _option(None, CALLERS, "Only who shows a key of this file may ask; 'lowpass key' makes it.")
+    admin_api_keys: Path | None = _option(None, CALLERS, "The same for changing models.")
+    workers: int = _option(
+        1,
+        WORK,
+        "Processes that share the port and the memory of the models; one that dies is started again. A connection"
+        " stays with one of them. With several, models change by 'lowpass models label --repository' and --watch, not"
+        " by --admin-address.",
+        least=1,
+        most=256,
+    )
+    threads: int = _option(4, WORK, "Threads that work on requests, in each worker.", least=1, most=64)
+    transport: TransportName = _option(
+        "grpcio",
+        WORK,
+        "native is faster and speaks no TLS (pip install 'lowpass[native]'); auto takes it where it can do all asked.",
+        choices=("grpcio", "native", "auto"),
+    )
+    batch_wait_ms: float = _option(
+        0.0,
+        WORK,
+        "How long native waits for more requests before it works on those that came; 0: not at all.",
+        least=0,
+        most=1000,
+    )
     limits: Limits = field(default_factory=Limits)
-    reflection: bool = True
-    verify: bool = True
-    copy_up_to: int = 64 << 20
-    access_log: float = 0.0
-    trace_endpoint: str = ""
-    trace_share: float = 0.01
-    drain_wait: float = 1.0
-    grace: float = 20.0
-    ready_file: Path | None = None
+    access_log: float = _option(0.0, WATCHING, "Share of the requests that leave a line in the log.", least=0, most=1)
+    trace_endpoint: str = _option("", WATCHING, "Send OpenTelemetry traces to this OTLP receiver, http://HOST:4318.")
+    trace_share: float = _option(
+        0.01,
+        WATCHING,
+        "Share of the requests that leave a trace; one that comes with a sampled traceparent always does.",
+        least=0,
+        most=1,
+    )
+    ready_file: Path | None = _option(None, STOPPING, "Write the addresses here once ready.")
+    drain_wait: float = _option(
+        1.0,
+        STOPPING,
+        "Seconds between NOT_SERVING and refusing when stopping: one period of the health probe.",
+        least=0,
+        most=600,
+    )
+    grace: float = _option(
+        20.0, STOPPING, "Seconds that requests in flight may still take when stopping.", least=0, most=600
+    )
+
+    def __post_init__(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise WrongOptions("--tls-cert and --tls-key go together")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise WrongOptions("--tls-client-ca needs --tls-cert and --tls-key")
+        if self.repository is None and (self.models or self.splits or self.shadows or self.admin_address or self.watch):
+            raise WrongOptions("--model, --split, --shadow, --admin-address and --watch need --repository")
+        if self.ready_file is not None and not self.ready_file.absolute().parent.is_dir():
+            raise WrongOptions(f"--ready-file {self.ready_file}: its directory does not exist: make it first")
+        if self.workers > 1 and self.admin_address:
+            raise WrongOptions(
+                "--admin-address: would change one of several workers; move labels with 'lowpass models label"
+                " --repository DIR' and let every worker follow them with --watch"
+            )
+        _read_shares("--split", self.splits, "MODEL:LABEL=SHARE, e.g. student:canary=0.05")
+        _read_shares("--shadow", self.shadows, "MODEL:OTHER=SHARE, e.g. student:teacher=0.1")
 
     @property
     def needs_grpcio(self) -> bool:
         """Whether something is asked for that the fast transport cannot do."""
-        return self.tls is not None or self.limits.max_connection_age > 0
+        return self.tls_cert is not None or self.limits.max_connection_age > 0
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """Certificates for queries and admin; None for plain text."""
+        from serve.rpc.credentials import TlsFiles
+
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        return TlsFiles(self.tls_cert, self.tls_key, self.tls_client_ca)
+
+    @property
+    def split_shares(self) -> Mapping[str, Mapping[str, float]]:
+        """Model → label → share of its requests."""
+        shares: dict[str, dict[str, float]] = {}
+        for model, label, share in _read_shares("--split", self.splits, ""):
+            shares.setdefault(model, {})[label] = share
+        return shares
+
+    @property
+    def shadow_rules(self) -> Mapping[str, ShadowRule]:
+        """Model → who answers a share of its requests again."""
+        from serve.live.shadow import ShadowRule
+
+        rules = {}
+        for model, other, share in _read_shares("--shadow", self.shadows, ""):
+            shadow, _, revision = other.partition(":")
+            rules[model] = ShadowRule(shadow, revision, share)
+        return rules
 
 
-_OPTIONS = {
-    "max_in_flight": click.option(
-        "--max-in-flight",
-        type=click.IntRange(1, 100_000),
-        default=256,
-        show_default=True,
-        help="Requests in work or waiting, in each worker; more are refused.",
-    ),
-    "max_wait": click.option(
-        "--max-wait",
-        type=click.FloatRange(0),
-        default=1.0,
-        show_default=True,
-        help="Longest expected wait for a thread in seconds; who would wait longer is refused. 0: no bound.",
-    ),
-    "max_deadline": click.option(
-        "--max-deadline",
-        type=click.FloatRange(0.001, 3600),
-        default=10.0,
-        show_default=True,
-        help="Longest time of a request in seconds, whatever its own deadline.",
-    ),
-    "max_k": click.option(
-        "--max-k", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Largest k."
-    ),
-    "max_batch": click.option(
-        "--max-batch", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Requests in a batch."
-    ),
-    "max_stream": click.option(
-        "--max-stream",
-        type=click.IntRange(1, 10_000_000),
-        default=100_000,
-        show_default=True,
-        help="Requests in a streamed batch; --max-message-bytes bounds them too.",
-    ),
-    "max_message_bytes": click.option(
-        "--max-message-bytes",
-        type=click.IntRange(1024, 1 << 30),
-        default=1 << 20,
-        show_default=True,
-        help="Largest request message.",
-    ),
-    "max_connection_age": click.option(
-        "--max-connection-age",
-        type=click.FloatRange(0),
-        default=0.0,
-        help="Ask callers to connect anew after so many seconds, so that they spread over servers. 0: never.",
-    ),
-    "max_concurrent_streams": click.option(
-        "--max-concurrent-streams",
-        type=click.IntRange(1, 1_000_000),
-        default=1024,
-        show_default=True,
-        help="Requests in flight on one connection; a client holds back more.",
-    ),
-}
+def read_share(text: str) -> tuple[str, float]:
+    """Read NAME=SHARE.
 
-
-def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command options that become one argument `limits`, a function that makes them.
-
-    It is called after the command has set what must be set before NumPy is imported.
+    Raises:
+        WrongOptions: It is not that.
     """
+    name, equals, share = text.rpartition("=")
+    try:
+        number = float(share)
+    except ValueError:
+        number = -1.0
+    if not equals or not name or not 0 < number <= 1:
+        raise WrongOptions(f"{text!r}: give NAME=SHARE with a share above 0, at most 1, e.g. canary=0.05")
+    return name, number
 
-    @functools.wraps(command)
-    def gather(**rest: Any) -> Any:
-        given = {name: rest.pop(name) for name in _OPTIONS}
-        return command(limits=functools.partial(_make, given), **rest)
 
-    for option in reversed(_OPTIONS.values()):
-        gather = option(gather)
-    return gather
+def _read_shares(option: str, given: tuple[str, ...], form: str) -> list[tuple[str, str, float]]:
+    found = []
+    for text in given:
+        name, share = read_share(text)
+        model, colon, other = name.partition(":")
+        if not (model and colon and other):
+            raise WrongOptions(f"{option} {text}: give {form}")
+        found.append((model, other, share))
+    return found
 
 
-def _make(given: dict[str, Any]) -> Limits:
-    from serve.answers.limits import Limits
+def declarations() -> Iterator[dataclasses.Field[Any]]:
+    """Every field that is an option, those of the limits among them, with its `group` in the metadata."""
+    for each in dataclasses.fields(ServerOptions):
+        if each.name == "limits":
+            yield from (bound for bound in dataclasses.fields(Limits) if bound.metadata)
+        else:
+            yield each
 
-    return Limits(default_k=min(Limits.default_k, given["max_k"]), **given)
+
+def make_options(given: Mapping[str, Any]) -> ServerOptions:
+    """Options from one flat mapping of field names to values.
+
+    Raises:
+        WrongOptions: Some contradict each other.
+    """
+    bounds = {each.name for each in dataclasses.fields(Limits)}
+    limits = Limits(**{name: value for name, value in given.items() if name in bounds})
+    return ServerOptions(limits=limits, **{name: value for name, value in given.items() if name not in bounds})

@@ -3,84 +3,38 @@
 Start: take the addresses → metrics → accept, health NOT_SERVING → load, verify, warm → admit → health SERVING.
 Stop: health NOT_SERVING → wait one probe period → admit and accept nothing more → drain → close → metrics last.
 Changes of models stop first, so that nothing is loaded for callers who are leaving.
-
-What a server process tells its surroundings, ready file and log, and what it is told: to stop.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
-from export.bundle.repository import STABLE, ModelRepository, write_file
+from export.bundle.repository import STABLE, ModelRepository
 from serve.answers.admission import Admission
 from serve.answers.fake import fake_model
 from serve.answers.indexes.faiss_index import limit_native_threads
 from serve.live.manager import ModelManager
 from serve.live.shadow import Shadow
 from serve.live.store import ModelStore, ServedModel
+from serve.process.lifecycle import ADDRESSES, announce, stop_signals
 from serve.process.options import ServerOptions
 from serve.rpc.admin import ADMIN_SERVICE, ModelAdminService
 from serve.rpc.credentials import ApiKeys, Authorize
 from serve.rpc.services import SERVICE, RecommenderService
 from serve.telemetry.logs import AccessLog, log_to_stderr
 from serve.telemetry.metrics import Metrics, MetricsEndpoint
+from serve.telemetry.telemetry import Telemetry
 from serve.telemetry.traces import open_tracing
-from serve.transport.address import is_loopback, split_address
-from serve.transport.base import MakeTransport, TransportSettings
-from serve.transport.choice import choose_transport
+from serve.transport.address import split_address
+from serve.transport.base import MakeTransport, TransportSettings, choose_transport
 from serve.transport.http_gateway import Gateway, HttpServer
-
-ADDRESSES = ("address", "metrics_address", "admin_address", "health_address", "http_address")
-READ, CHANGE = "read requests and answers", "change what is served"
-HARM = {"address": READ, "admin_address": CHANGE, "http_address": READ}
-"""Address → what anyone who reaches it can do where it is in plain text."""
-
-
-def announce(options: ServerOptions, ready: Mapping[str, Any]) -> None:
-    """Say that all is ready: in the log, loudly where an address is open in plain text, and in the ready file.
-
-    Args:
-        options: How to serve.
-        ready: Addresses under the names of `ADDRESSES`, empty where there is none, and whatever else is known.
-    """
-    for name, harm in HARM.items():
-        address = ready[name]
-        if address and options.tls is None and not is_loopback(split_address("--address", address)[0]):
-            warning = f"OPEN WITHOUT TLS: anyone who reaches this address can {harm}"
-            LOG.warning(warning, extra={"fields": {"address": address}})
-    known = {name: value for name, value in ready.items() if value}
-    LOG.info("ready", extra={"fields": known})
-    if options.ready_file is not None:
-        write_file(options.ready_file, (json.dumps(known) + "\n").encode())
-
-
-@contextmanager
-def stop_signals(tell: Callable[[str], None]) -> Iterator[None]:
-    """Instead of dying of SIGTERM and SIGINT, pass on their names.
-
-    Args:
-        tell: Called in the middle of anything; `SimpleQueue.put` may be, `Event.set` may not.
-    """
-    signals = (signal.SIGTERM, signal.SIGINT)
-    previous = {number: signal.signal(number, lambda got, _: tell(signal.Signals(got).name)) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
 
 LOG = logging.getLogger("lowpass.serve")
 ADMIN_IN_FLIGHT, ADMIN_SECONDS = 16, 3600.0
@@ -106,35 +60,20 @@ class Server:
         self.transport_name = ""
         if transport is None:
             self.transport_name, transport = choose_transport(options.transport, needs_grpcio=options.needs_grpcio)
-        self.address = self.metrics_address = self.admin_address = self.health_address = ""
-        self.http_address, self.is_serving = "", False
+        self.address = self.metrics_address = self.admin_address = self.health_address = self.http_address = ""
+        self.is_serving = False
         self.store = ModelStore()
+        limits = options.limits
+        self.admission = Admission(limits.max_in_flight, max_wait=limits.max_wait, threads=options.threads)
         self.metrics = Metrics(CollectorRegistry())
-        limits, shares_port = options.limits, options.processes > 1
-        self.admission = Admission(limits.max_in_flight, max_wait=limits.max_wait, workers=options.workers)
         self.metrics.watch_in_flight(lambda: self.admission.in_flight)
         self._options = options
-        self._tracing = open_tracing(options.trace_endpoint, options.trace_share)
+        tracing = open_tracing(options.trace_endpoint, options.trace_share)
+        self._telemetry = Telemetry(self.metrics, AccessLog(options.access_log), tracing)
         self._shadow = Shadow(self.store, self.metrics.shadow, self._is_busy, limit_native_threads)
         self._manager = None if options.repository is None else self._manage(options.repository)
         service = self._service()
-        self._transport = transport(
-            TransportSettings(
-                services={SERVICE: service.methods()},
-                admission=self.admission,
-                limits=options.limits,
-                metrics=self.metrics,
-                workers=options.workers,
-                batch_wait=options.batch_wait,
-                shares_port=shares_port,
-                reflection=options.reflection,
-                prepare_thread=limit_native_threads,
-                authorize=_authorize(options.api_keys),
-                tls=options.tls,
-                access_log=AccessLog(options.access_log),
-                tracing=self._tracing,
-            )
-        )
+        self._transport = transport(self._query_settings(service))
         self._admin = None
         if self._manager is not None and options.admin_address:
             self._admin = transport(self._admin_settings(self._manager))
@@ -143,15 +82,15 @@ class Server:
         self._endpoint: MetricsEndpoint | None = None
 
     def _service(self) -> RecommenderService:
-        # Streamed batches hold workers for long: half of them, so that other callers find one.
-        max_streams = max(1, self._options.workers // 2)
+        # Streamed batches hold threads for long: half of them, so that other callers find one.
+        max_streams = max(1, self._options.threads // 2)
         version = metadata.version("lowpass")
         return RecommenderService(
             self.store, self._options.limits, self.metrics, version, self._shadow, max_streams=max_streams
         )
 
     def _is_busy(self) -> bool:
-        return self.admission.in_flight > self._options.workers
+        return self.admission.in_flight > self._options.threads
 
     def _manage(self, repository: Path) -> ModelManager:
         return ModelManager(
@@ -160,8 +99,24 @@ class Server:
             self.store,
             self.metrics,
             verify=self._options.verify,
-            copy_up_to=self._options.copy_up_to,
+            copy_up_to=self._options.copy_up_to << 20,
             prepare_thread=limit_native_threads,
+        )
+
+    def _query_settings(self, service: RecommenderService) -> TransportSettings:
+        options = self._options
+        return TransportSettings(
+            services={SERVICE: service.methods()},
+            admission=self.admission,
+            limits=options.limits,
+            telemetry=self._telemetry,
+            threads=options.threads,
+            batch_wait=options.batch_wait_ms / 1000,
+            shares_port=options.workers > 1,
+            reflection=options.reflection,
+            prepare_thread=limit_native_threads,
+            authorize=_authorize(options.api_keys),
+            tls=options.tls,
         )
 
     def _admin_settings(self, manager: ModelManager) -> TransportSettings:
@@ -171,12 +126,11 @@ class Server:
             services={ADMIN_SERVICE: ModelAdminService(manager, self._shadow).methods()},
             admission=admission,
             limits=replace(self._options.limits, max_in_flight=ADMIN_IN_FLIGHT, max_deadline=ADMIN_SECONDS),
-            metrics=self.metrics,
-            workers=2,
+            telemetry=Telemetry(self.metrics, AccessLog(1.0)),
+            threads=2,
             reflection=self._options.reflection,
             authorize=_authorize(self._options.admin_api_keys),
             tls=self._options.tls,
-            access_log=AccessLog(1.0),
         )
 
     def _gateway(self, service: RecommenderService) -> HttpServer:
@@ -185,23 +139,20 @@ class Server:
             service.methods(),
             self.admission,
             options.limits,
-            self.metrics,
+            self._telemetry,
             _authorize(options.api_keys),
             lambda: self.is_serving,
-            AccessLog(options.access_log),
-            self._tracing,
         )
-        tls, shares_port = options.tls, options.processes > 1
-        return HttpServer(gateway, options.limits.max_message_bytes, tls, shares_port=shares_port)
+        return HttpServer(gateway, options.limits.max_message_bytes, options.tls, shares_port=options.workers > 1)
 
     def _health_settings(self) -> TransportSettings:
         return TransportSettings(
             services={SERVICE: ()},
             admission=Admission(0),
             limits=self._options.limits,
-            metrics=self.metrics,
-            workers=1,
-            shares_port=self._options.processes > 1,
+            telemetry=Telemetry(self.metrics),
+            threads=1,
+            shares_port=self._options.workers > 1,
             reflection=False,
         )
 
@@ -278,8 +229,7 @@ class Server:
             self._http.stop(grace)
         if self._health is not None:
             self._health.stop(0.0)
-        if self._tracing is not None:
-            self._tracing.stop()
+        self._telemetry.stop()
         if self._endpoint is not None:
             self._endpoint.stop()
         return drained
@@ -293,9 +243,9 @@ class Server:
             self.metrics.model_loaded(model.summary, model.load_seconds)
             return
         self._manager.start()
-        for name, shares in self._options.splits.items():
+        for name, shares in self._options.split_shares.items():
             self._manager.set_split(name, shares)
-        for name, rule in self._options.shadows.items():
+        for name, rule in self._options.shadow_rules.items():
             self._shadow.set_rule(name, rule)
         if self._options.watch:
             self._manager.watch(self._options.watch)

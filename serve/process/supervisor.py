@@ -1,20 +1,16 @@
-"""`lowpass serve --workers N`: the process that starts workers, keeps them up, and stops them.
+"""`lowpass serve --workers N`: the process that starts workers, keeps them up, merges their series and stops them.
 
 Start: hold the addresses → the endpoint of all series → one worker → the others → all ready → announce.
 What is wrong with a bundle, the first worker says once, and ends the whole as it would end a single server. From then
-on a worker that ends is started again, after a wait that grows with each end in a row.
+on a worker that ends is started again, after a wait that grows with each end in a row (`Backoff`). It is restarted when
+it ends, not when it is slow: `lowpass_worker_up` tells of one that hangs.
 Stop: SIGTERM to every worker → each drains → the endpoint last.
 
-A worker is restarted when it ends, not when it is slow: `lowpass_worker_up` tells of one that hangs.
-
-How long to wait before a worker that ended is started again.
-
-The series of all workers on one endpoint, each with a label `worker`.
-
-A label, not a sum: the counters of a restarted worker begin anew at 0, and Prometheus's `rate` understands that of each
-series by itself, while a sum that falls by one worker's share would look like a reset of all. A worker that has died
-is asked no more and so counts no more; nothing is kept on disk. Over all workers it is `sum without (worker) (…)`, and
-for quantiles `histogram_quantile(0.99, sum by (le) (rate(…_bucket[5m])))`, which holds for a single process as well.
+The series of all workers are on one endpoint (`MergedSeries`), each with a label `worker`. A label, not a sum: the
+counters of a restarted worker begin anew at 0, and Prometheus's `rate` understands that of each series by itself, while
+a sum that falls by one worker's share would look like a reset of all. A worker that has died is asked no more and so
+counts no more; nothing is kept on disk. Over all workers it is `sum without (worker) (…)`, and for quantiles
+`histogram_quantile(0.99, sum by (le) (rate(…_bucket[5m])))`, which holds for a single process as well.
 """
 
 from __future__ import annotations
@@ -34,17 +30,22 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from serve.answers.errors import StartupError
+from serve.process.lifecycle import ADDRESSES, announce, stop_signals
 from serve.process.options import ServerOptions
-from serve.process.server import ADDRESSES, announce, stop_signals
 from serve.process.shared_port import SharedPort
-from serve.process.worker_process import Ended, Failed, Ready, Report, Worker, WorkerProcess
+from serve.process.worker import Ended, Failed, Ready, Report, Worker, WorkerProcess
 from serve.telemetry.logs import log_to_stderr
 from serve.telemetry.metrics import MetricsEndpoint
 from serve.transport.address import split_address
 
-FIRST, FACTOR, LONGEST = 0.1, 2.0, 30.0
-HEALTHY = 60.0
+LOG = logging.getLogger("lowpass.serve")
+SHARED = {"address": "--address", "health_address": "--health-address", "http_address": "--http-address"}
+SLACK = 10.0
+"""Beyond its drain wait and grace, a worker may take so long to end, in seconds; then it is killed."""
+FIRST, FACTOR, LONGEST, HEALTHY = 0.1, 2.0, 30.0, 60.0
+ANSWER_WITHIN = 3.0
+"""Longest wait for the series of a worker, in seconds; Prometheus gives up after 10 unless told otherwise."""
+LABEL = "worker"
 
 
 @dataclass
@@ -73,11 +74,6 @@ class Backoff:
         wait = self.first if served >= self.healthy or not self._next else self._next
         self._next = min(self.longest, wait * self.factor)
         return wait
-
-
-ANSWER_WITHIN = 3.0
-"""Longest wait for the series of a worker, in seconds; Prometheus gives up after 10 unless told otherwise."""
-LABEL = "worker"
 
 
 @dataclass(frozen=True)
@@ -144,12 +140,6 @@ def merge(texts: Sequence[str | None]) -> list[Metric]:
     return list(families.values())
 
 
-LOG = logging.getLogger("lowpass.serve")
-SHARED = {"address": "--address", "health_address": "--health-address", "http_address": "--http-address"}
-SLACK = 10.0
-"""Beyond its drain wait and grace, a worker may take so long to end, in seconds; then it is killed."""
-
-
 class WorkerFailed(Exception):
     """A worker cannot start.
 
@@ -161,10 +151,6 @@ class WorkerFailed(Exception):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-
-
-class OneProcessOnly(StartupError):
-    """An option that several workers cannot follow together."""
 
 
 @dataclass
@@ -337,22 +323,17 @@ def run(options: ServerOptions) -> int:
     """Serve with several workers until SIGTERM or SIGINT; returns the exit code.
 
     Args:
-        options: How; `processes` says how many.
+        options: How; `workers` says how many.
 
     Raises:
-        StartupError: An address is unusable, or an option is for a single process.
+        AddressUnavailable: An address is malformed, or somebody else has it.
         WorkerFailed: A worker cannot start.
     """
     log_to_stderr()
-    if options.admin_address:
-        raise OneProcessOnly(
-            "--admin-address: would change one of several workers; move labels with 'lowpass label set' and let every"
-            " worker follow them with --watch"
-        )
     with ExitStack() as stack:
         shared: dict[str, Any] = {name: stack.enter_context(_held(options, name)) for name in SHARED}
         worker_options = replace(options, metrics_address="", ready_file=None, **shared)
-        supervisor = Supervisor(options.processes, lambda number, tell: WorkerProcess(worker_options, number, tell))
+        supervisor = Supervisor(options.workers, lambda number, tell: WorkerProcess(worker_options, number, tell))
         stack.enter_context(stop_signals(supervisor.tell))
         metrics_address = stack.enter_context(_endpoint(options, supervisor))
         try:

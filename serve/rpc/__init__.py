@@ -1,1 +1,5 @@
-"""Transport-side translation: generated code, conversion, status, services, interceptors."""
+"""Between messages and the domain, whatever the transport.
+
+`pb` is generated; `convert` and `status` translate, `services` and `admin` are the methods, `interceptors` and
+`credentials` surround them.
+"""

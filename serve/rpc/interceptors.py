@@ -1,4 +1,4 @@
-"""What surrounds every method, whatever the transport: refusals, deadlines, metrics, and no leaking of defects."""
+"""What surrounds every method, whatever the transport: refusals, deadlines, telemetry, and no leaking of defects."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Self
 
 from google.protobuf.message import Message
 
-from serve.answers.call import Call, Refusal
+from serve.answers.call import Call
 from serve.answers.errors import DeadlineExpired, RequestError
 from serve.rpc.services import AnyMethod, Method, Parts, StreamMethod, full_name
-from serve.rpc.status import CODE_NAMES, INTERNAL, REJECTIONS, to_refusal
-from serve.telemetry.logs import NO_LOG, AccessLog, trace_of
+from serve.rpc.status import CODE_NAMES, INTERNAL, REJECTIONS, Refusal, to_refusal
+from serve.telemetry.logs import trace_of
 from serve.telemetry.metrics import Metrics
-from serve.telemetry.traces import Tracing
+from serve.telemetry.telemetry import Telemetry
 
 LOG = logging.getLogger("lowpass.serve")
 
@@ -30,22 +30,20 @@ GuardedStream = Callable[[Any, Call], Parts[Message]]
 """Yields parts of an answer; raises `Refusal` and nothing else, while it is iterated over."""
 
 
-def guard(method: Method, metrics: Metrics, access_log: AccessLog = NO_LOG, tracing: Tracing | None = None) -> Guarded:
+def guard(method: Method, telemetry: Telemetry) -> Guarded:
     """Wrap a method.
 
     Args:
         method: Raises `RequestError` for what it refuses, anything else for a defect.
-        metrics: Where the call is counted, whatever its end.
-        access_log: Where it may leave a line.
-        tracing: Where it may leave a span; None for nowhere.
+        telemetry: Takes note of the call, whatever its end.
 
     Returns:
         The same, raising only `Refusal`.
     """
-    record = _recorder(method, metrics, access_log, tracing)
+    record = _recorder(method, telemetry)
 
     def call_method(request: Any, call: Call) -> Message:
-        with _Ending(method.name, metrics, record, call) as ending:
+        with _Ending(method.name, telemetry.metrics, record, call) as ending:
             call.deadline.check()
             response = method.handle(request, call)
             if call.deadline.expired:
@@ -57,24 +55,12 @@ def guard(method: Method, metrics: Metrics, access_log: AccessLog = NO_LOG, trac
     return call_method
 
 
-def guard_stream(
-    method: StreamMethod, metrics: Metrics, access_log: AccessLog = NO_LOG, tracing: Tracing | None = None
-) -> GuardedStream:
-    """Wrap a method that answers in parts; see `guard`. The call counts when it ends, or is given up.
-
-    Args:
-        method: As in `guard`.
-        metrics: Where the call is counted, whatever its end.
-        access_log: Where it may leave a line.
-        tracing: Where it may leave a span; None for nowhere.
-
-    Returns:
-        The same, raising only `Refusal`.
-    """
-    record = _recorder(method, metrics, access_log, tracing)
+def guard_stream(method: StreamMethod, telemetry: Telemetry) -> GuardedStream:
+    """Wrap a method that answers in parts; see `guard`. The call counts when it ends, or is given up."""
+    record = _recorder(method, telemetry)
 
     def stream(request: Any, call: Call) -> Parts[Message]:
-        with _Ending(method.name, metrics, record, call) as ending:
+        with _Ending(method.name, telemetry.metrics, record, call) as ending:
             call.deadline.check()
             yield from method.stream(request, call)
             if call.is_active():
@@ -110,26 +96,14 @@ class _Ending:
             self._record(call, self.code)
 
 
-def guard_many(
-    method: Method, metrics: Metrics, access_log: AccessLog = NO_LOG, tracing: Tracing | None = None
-) -> GuardedMany:
-    """Wrap a method for several calls at once; see `guard`.
-
-    Args:
-        method: As in `guard`.
-        metrics: Where each call is counted, whatever its end.
-        access_log: Where it may leave a line.
-        tracing: Where it may leave a span; None for nowhere.
-
-    Returns:
-        Answers and refusals, one a call.
-    """
+def guard_many(method: Method, telemetry: Telemetry) -> GuardedMany:
+    """Wrap a method for several calls at once; see `guard`. Returns answers and refusals, one a call."""
     handle_many = method.handle_many
     if handle_many is None:
-        guarded = guard(method, metrics, access_log, tracing)
+        guarded = guard(method, telemetry)
         return lambda requests, calls: [_attempt(guarded, *pair) for pair in zip(requests, calls, strict=True)]
 
-    record = _recorder(method, metrics, access_log, tracing)
+    record, metrics = _recorder(method, telemetry), telemetry.metrics
 
     def call_many(requests: Sequence[Any], calls: Sequence[Call]) -> list[Message | Refusal]:
         late: Message | RequestError = DeadlineExpired("no time is left: the request waited past its deadline")
@@ -147,18 +121,8 @@ def guard_many(
     return call_many
 
 
-def _recorder(
-    method: AnyMethod, metrics: Metrics, access_log: AccessLog, tracing: Tracing | None
-) -> Callable[[Call, str], None]:
-    trace = tracing.of(full_name(method)) if tracing is not None else None
-
-    def record(call: Call, code: str) -> None:
-        metrics.request(method.name, call.model, call.version, code, call.age_ns * 1e-9)
-        if trace is not None:
-            trace(call, code)
-        access_log.note(method.name, call, code)
-
-    return record
+def _recorder(method: AnyMethod, telemetry: Telemetry) -> Callable[[Call, str], None]:
+    return telemetry.recorder(method.name, full_name(method))
 
 
 def _finish(

@@ -88,7 +88,7 @@ class RecommenderService:
         metrics: Where stages and sources are counted.
         server_version: Of the software.
         shadow: Takes note of what was answered; None for nobody.
-        max_streams: Streamed batches in work at a time: each holds a worker for long.
+        max_streams: Streamed batches in work at a time: each holds a thread for long.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Domain errors to gRPC status: one table of codes, one function for google.rpc details.
+"""Domain errors to gRPC status: one table of codes, one function for its details, the refusal with both.
 
 What is in the details: ErrorInfo always; BadRequest for wrong fields; ResourceInfo for what is not there; RetryInfo
 when trying again makes sense.
@@ -7,7 +7,7 @@ when trying again makes sense.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
@@ -15,7 +15,6 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from serve.answers import errors
-from serve.answers.call import Refusal
 
 DOMAIN = "lowpass"
 INTERNAL = status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")
@@ -50,6 +49,25 @@ REJECTIONS: dict[type[errors.RequestError], str] = {
     errors.ShuttingDown: "shutting_down",
 }
 """Errors for which a request is not worked on at all, and their metric label."""
+
+
+class Refusal(Exception):
+    """A call that ends without an answer; not an error of the domain, only its translation.
+
+    Args:
+        status: Code, message and details.
+        trailers: Trailing metadata beside `grpc-status-details-bin`.
+    """
+
+    def __init__(self, status: status_pb2.Status, trailers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(status.message)
+        self.status = status
+        self.trailers = trailers
+
+    @cached_property
+    def details(self) -> tuple[str, bytes]:
+        """The trailer that carries the whole status, as grpcio-status writes it."""
+        return "grpc-status-details-bin", self.status.SerializeToString()
 
 
 def to_status(error: errors.RequestError) -> status_pb2.Status:

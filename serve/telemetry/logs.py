@@ -1,6 +1,6 @@
-"""Log lines as JSON, one object per event, on standard error.
+"""Log lines as JSON, one object per event on standard error, and the access log: a line for a share of the requests.
 
-Which request was it: ids in and out, and a line for a share of the requests.
+A request has an id, its caller's own or a new one, which comes back to the caller and stands in every line on it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from datetime import UTC, datetime
 from serve.answers.call import Call
 
 LOGGER = "lowpass"
+LOG = logging.getLogger("lowpass.access")
+HEADER = "x-request-id"
+_TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 class JsonFormatter(logging.Formatter):
@@ -57,12 +61,6 @@ def log_to_stderr(level: str = "INFO", fields: Mapping[str, object] | None = Non
     handler.setFormatter(JsonFormatter(fields))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger(LOGGER).setLevel(level)
-
-
-LOG = logging.getLogger("lowpass.access")
-HEADER = "x-request-id"
-_TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
-_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 def request_id_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:

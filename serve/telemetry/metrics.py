@@ -1,13 +1,4 @@
-"""Every Prometheus series of the server, in one place; the registry comes from outside.
-
-Prometheus series about models: what is loaded, and how a shadow agrees with it.
-
-A Prometheus histogram of durations that costs the query path a bisection.
-
-prometheus_client's own walks its buckets in Python and takes two locks an observation, which for six durations is a
-quarter of the whole query path. This one exposes the same family through the library's interface for collectors
-(https://prometheus.github.io/client_python/collector/custom/).
-"""
+"""Every Prometheus series of the server, and the endpoint they are read from; the registry comes from outside."""
 
 from __future__ import annotations
 
@@ -17,6 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import inf
 from threading import Lock, Thread
+from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
@@ -33,10 +25,113 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from serve.answers.errors import AddressUnavailable
-from serve.answers.types import ModelSummary, Source
 
+if TYPE_CHECKING:  # The supervisor of several workers reads series, and needs no NumPy for it.
+    from serve.answers.types import ModelSummary, Source
+
+BUCKETS = tuple(float(f"{1e-5 * 1.5**power:.3g}") for power in range(35))
+"""Seconds, geometric from 10 µs to 9.7 s: a quantile read from them is off by at most a factor of 1.5."""
+
+STAGES = ("queue", "encode", "search", "filter", "total")
 QUALITY = ("recall@20", "ndcg@20", "teacher_recall@20", "teacher_ndcg@20", "kept_recall")
 SHADOWED = ("model", "version", "shadow_model")
+Labels = tuple[str, ...]
+
+
+class Metrics:
+    """The series.
+
+    Args:
+        registry: Where they are registered; one per server.
+
+    Attributes:
+        shadow: How live and shadow models agree.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self._request_duration = LatencyHistogram(
+            "lowpass_request_duration_seconds",
+            "From arrival until the answer or the error was ready to be sent.",
+            ["method", "model", "version", "code"],
+            BUCKETS,
+            registry,
+        )
+        self._stage_duration = LatencyHistogram(
+            "lowpass_stage_duration_seconds",
+            "Where the time of answered requests went.",
+            ["stage", "model"],
+            BUCKETS,
+            registry,
+        )
+        self._in_flight = Gauge(
+            "lowpass_requests_in_flight", "Requests in work or waiting for a thread.", registry=registry
+        )
+        self._rejected = Counter(
+            "lowpass_requests_rejected_total",
+            "Requests refused or given up before they were worked on.",
+            ["reason"],
+            registry=registry,
+        )
+        self._answers = Counter(
+            "lowpass_answers_total",
+            "Lists sent, by how they came about.",
+            ["model", "source"],
+            registry=registry,
+        )
+        self._models = ModelSeries(registry)
+        self.shadow = ShadowSeries(registry, BUCKETS)
+        self._children: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
+
+    def watch_in_flight(self, read: Callable[[], float]) -> None:
+        """Read the gauge of requests in flight from `read` when scraped."""
+        self._in_flight.set_function(read)
+
+    def request(self, method: str, model: str, version: str, code: str, seconds: float) -> None:
+        """Count one finished request; an empty model is one that was not found or not reached."""
+        self._request_duration.observe(((method, model, version, code), seconds))
+
+    def stages(self, model: str, nanoseconds: tuple[int, ...]) -> None:
+        """Count the stages of one answered request, in the order of `STAGES`."""
+        self._stage_duration.observe(
+            *[((stage, model), duration * 1e-9) for stage, duration in zip(STAGES, nanoseconds, strict=True)]
+        )
+
+    def rejected(self, reason: str) -> None:
+        """Count one request that was not worked on."""
+        self._count(self._rejected, reason)
+
+    def answer(self, model: str, source: Source) -> None:
+        """Count one list."""
+        self._count(self._answers, model, source.value)
+
+    def _count(self, counter: Counter, *labels: str) -> None:
+        # Kept, because labels() alone costs as much as counting.
+        child = self._children.get((counter, labels))
+        if child is None:
+            child = self._children.setdefault((counter, labels), counter.labels(*labels))
+        child.inc()
+
+    def model_loaded(self, summary: ModelSummary, load_seconds: float) -> None:
+        """Publish what is known about a loaded model."""
+        self._models.publish(summary, load_seconds)
+
+    def model_unloaded(self, summary: ModelSummary) -> None:
+        """Publish it no longer."""
+        self._models.withdraw(summary)
+
+    def load_failed(self, model: str) -> None:
+        """Count one load that failed."""
+        self._models.count_failure(model)
+
+    def handled(self) -> dict[str, int]:
+        """Finished requests by code, over all methods and models."""
+        counts: dict[str, int] = {}
+        for (_, _, _, code), count in self._request_duration.totals():
+            counts[code] = counts.get(code, 0) + count
+        return counts
 
 
 class ModelSeries:
@@ -155,11 +250,12 @@ class ShadowSeries:
         self._seconds.labels(*pair, "shadow").observe(shadow_seconds)
 
 
-Labels = tuple[str, ...]
-
-
 class LatencyHistogram(Collector):
-    """A histogram family; thread-safe.
+    """A histogram family of durations that costs the query path a bisection; thread-safe.
+
+    prometheus_client's own walks its buckets in Python and takes two locks an observation, which for six durations is a
+    quarter of the whole query path. This one exposes the same family through the library's interface for collectors
+    (https://prometheus.github.io/client_python/collector/custom/).
 
     Args:
         name: Of the family.
@@ -219,108 +315,6 @@ class LatencyHistogram(Collector):
             cumulative = zip(self._bound_names, accumulate(counts), strict=True)
             family.add_metric(labels, buckets=list(cumulative), sum_value=total)
         return [family]
-
-
-BUCKETS = tuple(float(f"{1e-5 * 1.5**power:.3g}") for power in range(35))
-"""Seconds, geometric from 10 µs to 9.7 s: a quantile read from them is off by at most a factor of 1.5."""
-
-STAGES = ("queue", "encode", "search", "filter", "total")
-
-
-class Metrics:
-    """The series.
-
-    Args:
-        registry: Where they are registered; one per server.
-
-    Attributes:
-        shadow: How live and shadow models agree.
-    """
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.registry = registry
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        self._request_duration = LatencyHistogram(
-            "lowpass_request_duration_seconds",
-            "From arrival until the answer or the error was ready to be sent.",
-            ["method", "model", "version", "code"],
-            BUCKETS,
-            registry,
-        )
-        self._stage_duration = LatencyHistogram(
-            "lowpass_stage_duration_seconds",
-            "Where the time of answered requests went.",
-            ["stage", "model"],
-            BUCKETS,
-            registry,
-        )
-        self._in_flight = Gauge(
-            "lowpass_requests_in_flight", "Requests in work or waiting for a worker.", registry=registry
-        )
-        self._rejected = Counter(
-            "lowpass_requests_rejected_total",
-            "Requests refused or given up before they were worked on.",
-            ["reason"],
-            registry=registry,
-        )
-        self._answers = Counter(
-            "lowpass_answers_total",
-            "Lists sent, by how they came about.",
-            ["model", "source"],
-            registry=registry,
-        )
-        self._models = ModelSeries(registry)
-        self.shadow = ShadowSeries(registry, BUCKETS)
-        self._children: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
-
-    def watch_in_flight(self, read: Callable[[], float]) -> None:
-        """Read the gauge of requests in flight from `read` when scraped."""
-        self._in_flight.set_function(read)
-
-    def request(self, method: str, model: str, version: str, code: str, seconds: float) -> None:
-        """Count one finished request; an empty model is one that was not found or not reached."""
-        self._request_duration.observe(((method, model, version, code), seconds))
-
-    def stages(self, model: str, nanoseconds: tuple[int, ...]) -> None:
-        """Count the stages of one answered request, in the order of `STAGES`."""
-        self._stage_duration.observe(
-            *[((stage, model), duration * 1e-9) for stage, duration in zip(STAGES, nanoseconds, strict=True)]
-        )
-
-    def rejected(self, reason: str) -> None:
-        """Count one request that was not worked on."""
-        self._count(self._rejected, reason)
-
-    def answer(self, model: str, source: Source) -> None:
-        """Count one list."""
-        self._count(self._answers, model, source.value)
-
-    def _count(self, counter: Counter, *labels: str) -> None:
-        # Kept, because labels() alone costs as much as counting.
-        child = self._children.get((counter, labels))
-        if child is None:
-            child = self._children.setdefault((counter, labels), counter.labels(*labels))
-        child.inc()
-
-    def model_loaded(self, summary: ModelSummary, load_seconds: float) -> None:
-        """Publish what is known about a loaded model."""
-        self._models.publish(summary, load_seconds)
-
-    def model_unloaded(self, summary: ModelSummary) -> None:
-        """Publish it no longer."""
-        self._models.withdraw(summary)
-
-    def load_failed(self, model: str) -> None:
-        """Count one load that failed."""
-        self._models.count_failure(model)
-
-    def handled(self) -> dict[str, int]:
-        """Finished requests by code, over all methods and models."""
-        counts: dict[str, int] = {}
-        for (_, _, _, code), count in self._request_duration.totals():
-            counts[code] = counts.get(code, 0) + count
-        return counts
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,21 @@
-"""What every transport must do; `tests/kits/transport_kit.py` is this text as tests."""
+"""A transport: what each one must do, and which one serves. `tests/kits/transport_kit.py` is the first as tests."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from serve.answers.admission import Admission
+from serve.answers.errors import ExtraMissing
 from serve.answers.limits import Limits
 from serve.rpc.credentials import Authorize, TlsFiles
 from serve.rpc.services import AnyMethod
-from serve.telemetry.logs import NO_LOG, AccessLog
-from serve.telemetry.metrics import Metrics
-from serve.telemetry.traces import Tracing
+from serve.telemetry.telemetry import Telemetry
 
+TransportName = Literal["grpcio", "native", "auto"]
+NATIVE_PACKAGE = "pygrpc_native"
 UNREADABLE = "the message cannot be read"
 """What is said of bytes that are not the method's request, with INTERNAL, as gRPC's own libraries do."""
 
@@ -26,31 +28,27 @@ class TransportSettings:
         services: Methods by full service name.
         admission: Counts and refuses; `enter` and `leave` surround each admitted request, its waiting included.
         limits: What is accepted.
-        metrics: Where requests are counted.
-        workers: Threads that work on requests.
+        telemetry: Takes note of finished requests.
+        threads: Threads that work on requests.
         batch_wait: How long to wait for more before a batch, in seconds; 0 batches what is there.
         shares_port: Whether other processes of ours listen on the address too; without it, a second one is refused.
         reflection: Whether to offer server reflection.
         prepare_thread: Called once in each of these threads.
         authorize: Says of a call's metadata why it may not call; None lets everybody. Health needs no key.
         tls: Certificates; None for plain text.
-        access_log: Where finished requests may leave a line.
-        tracing: Where they may leave a span; None for nowhere.
     """
 
     services: Mapping[str, tuple[AnyMethod, ...]]
     admission: Admission
     limits: Limits
-    metrics: Metrics
-    workers: int = 4
+    telemetry: Telemetry
+    threads: int = 4
     batch_wait: float = 0.0
     shares_port: bool = False
     reflection: bool = True
     prepare_thread: Callable[[], None] | None = None
     authorize: Authorize | None = None
     tls: TlsFiles | None = None
-    access_log: AccessLog = NO_LOG
-    tracing: Tracing | None = None
 
 
 class Transport(Protocol):
@@ -86,3 +84,25 @@ class Transport(Protocol):
 
 
 MakeTransport = Callable[[TransportSettings], Transport]
+
+
+def choose_transport(name: TransportName, *, needs_grpcio: bool) -> tuple[str, MakeTransport]:
+    """A transport's name and how to make it.
+
+    Args:
+        name: "auto" takes `native` where it is installed and can do what is asked for, else `grpcio`.
+        needs_grpcio: Whether something is asked for that `native` cannot do: TLS, an age of connections.
+
+    Raises:
+        ExtraMissing: `native` is asked for and not installed.
+    """
+    is_there = importlib.util.find_spec(NATIVE_PACKAGE) is not None
+    if name == "native" and not is_there:
+        raise ExtraMissing("--transport native: needs the package pygrpc-native: pip install 'lowpass[native]'")
+    if name == "grpcio" or not is_there or (name == "auto" and needs_grpcio):
+        from serve.transport.grpcio import GrpcioServer
+
+        return "grpcio", GrpcioServer
+    from serve.transport.native import NativeServer
+
+    return "native", NativeServer

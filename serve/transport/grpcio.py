@@ -1,10 +1,8 @@
 """The default transport: grpcio's synchronous server.
 
 Arrival is seen by a server interceptor, which grpcio runs on its polling thread before a request queues for a
-worker: queue time is measured from there, and refusals are answered on threads of their own, so that a full server
-still says quickly that it is full.
-
-`grpc.health.v1` tied to readiness, answered off the worker threads so that load cannot make a probe fail.
+thread: queue time is measured from there, and refusals are answered on threads of their own, so that a full server
+still says quickly that it is full. So is `grpc.health.v1`: load cannot make a probe fail (`Readiness`).
 """
 
 from __future__ import annotations
@@ -21,18 +19,41 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2
 
 from serve.answers.admission import Deadline
-from serve.answers.call import Call, Refusal
+from serve.answers.call import Call
 from serve.answers.errors import AddressUnavailable, RequestError
 from serve.answers.limits import MAX_ANSWER_BYTES, Limits
 from serve.rpc.credentials import server_credentials
 from serve.rpc.interceptors import Guarded, GuardedStream, guard, guard_stream, refuse
 from serve.rpc.services import AnyMethod, StreamMethod
+from serve.rpc.status import Refusal
 from serve.telemetry.logs import HEADER, request_id_of
 from serve.telemetry.metrics import Metrics
 from serve.transport import reflection
 from serve.transport.base import UNREADABLE, TransportSettings
 
 Send = Callable[[Any], None]
+
+REFUSALS_QUEUED = 1024
+"""Beyond the admitted requests and these, grpcio itself refuses, without details: memory stays bounded."""
+
+STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+STREAM_CANCELLED_AFTER = 1.0
+"""Beyond its deadline, a stream whose caller does not read is cancelled; one who reads is told before, in words."""
+
+SETTLED_AFTER, SETTLE_AT_MOST = 0.05, 1.0
+"""Before stopping: this long without an arrival, in seconds, waited for at most so long."""
+
+OPTIONS = (
+    ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+)
+
+_ARRIVAL: ContextVar[tuple[int, RequestError | None]] = ContextVar("lowpass_arrival")
+"""When the request arrived, and why it was not admitted, if so."""
 
 
 class Readiness:
@@ -94,29 +115,6 @@ class Readiness:
             self._watches.discard(send)
 
 
-REFUSALS_QUEUED = 1024
-"""Beyond the admitted requests and these, grpcio itself refuses, without details: memory stays bounded."""
-
-STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
-
-STREAM_CANCELLED_AFTER = 1.0
-"""Beyond its deadline, a stream whose caller does not read is cancelled; one who reads is told before, in words."""
-
-SETTLED_AFTER, SETTLE_AT_MOST = 0.05, 1.0
-"""Before stopping: this long without an arrival, in seconds, waited for at most so long."""
-
-OPTIONS = (
-    ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-)
-
-_ARRIVAL: ContextVar[tuple[int, RequestError | None]] = ContextVar("lowpass_arrival")
-"""When the request arrived, and why it was not admitted, if so."""
-
-
 class GrpcioServer:
     """A `Transport`.
 
@@ -128,14 +126,14 @@ class GrpcioServer:
         if settings.batch_wait:
             raise AddressUnavailable("--transport grpcio: works on one request a thread; --batch-wait-ms needs native")
         self._settings = settings
-        self._workers = _WorkerPool(settings)
+        self._threads = _ThreadPool(settings)
         self._side = ThreadPoolExecutor(2, thread_name_prefix="lowpass-side")
         self._reflecting = ThreadPoolExecutor(2, thread_name_prefix="lowpass-reflection")
         self._readiness = Readiness(settings.services, self._side)
         self._arrivals = _Arrivals(settings)
         # Unless told otherwise, a second server on the port would silently take half of the connections.
         self._server = grpc.server(
-            self._workers,
+            self._threads,
             interceptors=[self._arrivals],
             options=[*OPTIONS, *_bounds(settings.limits), ("grpc.so_reuseport", int(settings.shares_port))],
             maximum_concurrent_rpcs=settings.limits.max_in_flight + REFUSALS_QUEUED,
@@ -178,25 +176,24 @@ class GrpcioServer:
         emptied = self._settings.admission.wait_empty(grace)
         in_time = stopped.wait(max(0.0, give_up - monotonic()))
         stopped.wait()
-        for pool in (self._workers, self._side, self._reflecting):
+        for pool in (self._threads, self._side, self._reflecting):
             pool.shutdown(wait=emptied)
         return emptied and in_time
 
     def _register(self, service: str, methods: tuple[AnyMethod, ...]) -> None:
         settings = self._settings
         handlers: dict[str, Any] = {}
-        around = (settings.metrics, settings.access_log, settings.tracing)
         for method in methods:
             serve: Callable[[Any, Any], Any]
             if isinstance(method, StreamMethod):
-                parts = guard_stream(method, *around)
-                serve = _adapt_stream(parts, settings.limits.max_stream_deadline, self._workers)
+                parts = guard_stream(method, settings.telemetry)
+                serve = _adapt_stream(parts, settings.limits.max_stream_deadline, self._threads)
                 make_handler: Any = grpc.unary_stream_rpc_method_handler
             else:
-                guarded = guard(method, *around)
-                serve = _adapt(guarded, settings.limits.max_deadline, self._workers)
+                guarded = guard(method, settings.telemetry)
+                serve = _adapt(guarded, settings.limits.max_deadline, self._threads)
                 make_handler = grpc.unary_unary_rpc_method_handler
-            turn_away = _refuser(method.name, settings.metrics)
+            turn_away = _refuser(method.name, settings.telemetry.metrics)
             turn_away.experimental_thread_pool = self._side  # type: ignore[attr-defined]  # read by grpcio
             codec = (_reader(method.request), method.response.SerializeToString)
             handlers[method.name] = make_handler(serve, *codec)
@@ -206,7 +203,7 @@ class GrpcioServer:
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
     def _reflection_handler(self) -> grpc.GenericRpcHandler:
-        turn_away = _refuser("ServerReflectionInfo", self._settings.metrics)
+        turn_away = _refuser("ServerReflectionInfo", self._settings.telemetry.metrics)
         turn_away.experimental_thread_pool = self._side  # type: ignore[attr-defined]  # read by grpcio
         self._arrivals.refusing[reflection.METHOD] = reflection.refusing_handler(turn_away)
         return reflection.reflection_handler(self._settings.services, self._reflecting)
@@ -225,13 +222,13 @@ def _bounds(limits: Limits) -> list[tuple[str, int]]:
     return bounds
 
 
-class _WorkerPool(ThreadPoolExecutor):
+class _ThreadPool(ThreadPoolExecutor):
     """Counts a request from the moment it queues, and one that was given up before its method ran."""
 
     def __init__(self, settings: TransportSettings) -> None:
-        super().__init__(settings.workers, thread_name_prefix="lowpass-worker", initializer=settings.prepare_thread)
+        super().__init__(settings.threads, thread_name_prefix="lowpass-thread", initializer=settings.prepare_thread)
         self._admission = settings.admission
-        self._metrics = settings.metrics
+        self._metrics = settings.telemetry.metrics
         self._local = threading.local()
 
     def submit(self, task: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -292,9 +289,9 @@ class _Arrivals(grpc.ServerInterceptor):
         return continuation(handler_call_details) if refusal is None else refusing
 
 
-def _adapt(guarded: Guarded, max_deadline: float, workers: _WorkerPool) -> Callable[[Any, Any], Any]:
+def _adapt(guarded: Guarded, max_deadline: float, threads: _ThreadPool) -> Callable[[Any, Any], Any]:
     def serve(request: Any, context: Any) -> Any:
-        call = _take_up(request, context, max_deadline, workers)
+        call = _take_up(request, context, max_deadline, threads)
         try:
             return guarded(request, call)
         except Refusal as refusal:
@@ -303,7 +300,7 @@ def _adapt(guarded: Guarded, max_deadline: float, workers: _WorkerPool) -> Calla
     return serve
 
 
-def _adapt_stream(guarded: GuardedStream, max_deadline: float, workers: _WorkerPool) -> Callable[[Any, Any], Any]:
+def _adapt_stream(guarded: GuardedStream, max_deadline: float, threads: _ThreadPool) -> Callable[[Any, Any], Any]:
     def parts(request: Any, context: Any, call: Call) -> Iterator[Any]:
         # grpcio waits without end for a caller who does not read, unless the caller has a deadline.
         stop = threading.Timer(call.deadline.remaining + STREAM_CANCELLED_AFTER, context.cancel)
@@ -317,7 +314,7 @@ def _adapt_stream(guarded: GuardedStream, max_deadline: float, workers: _WorkerP
             stop.cancel()
 
     def serve(request: Any, context: Any) -> Iterator[Any]:
-        return parts(request, context, _take_up(request, context, max_deadline, workers))
+        return parts(request, context, _take_up(request, context, max_deadline, threads))
 
     return serve
 
@@ -334,8 +331,8 @@ def _reader(message: type[Message]) -> Callable[[bytes], Message | DecodeError]:
     return read
 
 
-def _take_up(request: Any, context: Any, max_deadline: float, workers: _WorkerPool) -> Call:
-    workers.taken_up()
+def _take_up(request: Any, context: Any, max_deadline: float, threads: _ThreadPool) -> Call:
+    threads.taken_up()
     (arrival, _), now = _ARRIVAL.get(), perf_counter_ns()
     arrived_at = monotonic() - (now - arrival) * 1e-9
     deadline = Deadline.of(arrived_at, max_deadline, context.time_remaining())

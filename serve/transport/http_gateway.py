@@ -1,4 +1,4 @@
-"""The gRPC methods as JSON over HTTP: a WSGI application that knows messages and methods, and no server.
+"""The gRPC methods as JSON over HTTP, for browsers and curl.
 
     POST /v1/recommend          a RecommendRequest in protobuf's JSON mapping, field names as in the proto
     GET  /v1/recommend?user_id=u7&k=5&history.item_ids=a&history.item_ids=b
@@ -6,7 +6,8 @@
 
 A failure is `{"error": {"code": 404, "status": "NOT_FOUND", "message": …, "details": […]}}`, as Google's APIs have it.
 
-The gateway's HTTP server: cheroot, with bounds on threads, header and body sizes, and slow callers.
+`Gateway` is a WSGI application that knows messages and methods, and no server. `HttpServer` is cheroot around it, with
+bounds on threads, on header and body sizes, and on slow callers.
 """
 
 from __future__ import annotations
@@ -28,18 +29,22 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from serve.answers.admission import Admission, Deadline
-from serve.answers.call import Call, Refusal
+from serve.answers.call import Call
 from serve.answers.errors import AddressUnavailable, FieldViolation, InvalidRequest, RequestError
 from serve.answers.limits import Limits
 from serve.rpc.credentials import Authorize, FollowedFiles, TlsFiles, server_context
 from serve.rpc.interceptors import guard, refuse
 from serve.rpc.services import AnyMethod, Method
-from serve.rpc.status import to_refusal
-from serve.telemetry.logs import HEADER, NO_LOG, AccessLog, request_id_of
-from serve.telemetry.metrics import Metrics
-from serve.telemetry.traces import Tracing
+from serve.rpc.status import Refusal, to_refusal
+from serve.telemetry.logs import HEADER, request_id_of
+from serve.telemetry.telemetry import Telemetry
 from serve.transport.address import split_address
 
+LOG = logging.getLogger("lowpass.http")
+MAX_HEADER_BYTES = 16 << 10
+SLOW_CALLER = 2.0
+"""Longest wait for the next byte of a request, in seconds: a caller holds a thread while it sends."""
+THREADS = 16
 Environment = Mapping[str, Any]
 Start = Callable[[str, list[tuple[str, str]]], Any]
 PREFIX = "/v1/"
@@ -73,11 +78,9 @@ class Gateway:
         methods: Of the service; those that stream are left out.
         admission: Counts and refuses, as for gRPC.
         limits: What is accepted.
-        metrics: Where requests are counted, under the methods' names.
+        telemetry: Takes note of finished requests, under the methods' names.
         authorize: Says why a caller may not call; None lets everybody.
         is_serving: Whether the server is ready.
-        access_log: Where finished requests may leave a line.
-        tracing: Where they may leave a span; None for nowhere.
     """
 
     def __init__(
@@ -85,17 +88,15 @@ class Gateway:
         methods: Sequence[AnyMethod],
         admission: Admission,
         limits: Limits,
-        metrics: Metrics,
+        telemetry: Telemetry,
         authorize: Authorize | None,
         is_serving: Callable[[], bool],
-        access_log: AccessLog = NO_LOG,
-        tracing: Tracing | None = None,
     ) -> None:
         whole = [each for each in methods if isinstance(each, Method)]
-        self._methods = {path_of(each.name): (each, guard(each, metrics, access_log, tracing)) for each in whole}
+        self._methods = {path_of(each.name): (each, guard(each, telemetry)) for each in whole}
         self._admission = admission
         self._limits = limits
-        self._metrics = metrics
+        self._metrics = telemetry.metrics
         self._authorize = authorize
         self._is_serving = is_serving
 
@@ -246,15 +247,6 @@ def _error_body(code: int, status: str, message: str, details: Sequence[Mapping[
 def _to_json(message: Message) -> bytes:
     content = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     return json.dumps(content, ensure_ascii=False).encode()
-
-
-MAX_HEADER_BYTES = 16 << 10
-SLOW_CALLER = 2.0
-"""Longest wait for the next byte of a request, in seconds: a caller holds a thread while it sends."""
-THREADS = 16
-
-
-LOG = logging.getLogger("lowpass.http")
 
 
 class _Server(wsgi.Server):

@@ -1,18 +1,13 @@
 """The fast transport: HTTP/2 and gRPC in Rust threads outside the GIL (pygrpc-native), batches as they come.
 
-One of `workers` + 1 threads receives. What it receives it admits or refuses at once; then it works, and goes on
-receiving while calls are quick. Where they are not it first hands the receiving over, unless all workers are at work:
-then what it received waits in a queue. So whatever has queued while workers were busy is the next batch, without a
-timer, and a full server still says quickly that it is full.
+One of `--threads` + 1 threads receives. What it receives it admits or refuses at once; then it works, and goes on
+receiving while calls are quick. Where they are not it first hands the receiving over, unless all threads are at work:
+then what it received waits in a queue (`Backlog`). So whatever has queued while threads were busy is the next batch,
+without a timer, and a full server still says quickly that it is full. Answers in parts go no further ahead than their
+caller reads (`send_parts`), and `NativeHealth` answers `grpc.health.v1` as calls arrive.
 
 What it cannot do: TLS, closing connections by age, and the trailer `grpc-retry-pushback-ms` (RetryInfo in the details
 says the same). Reflection is answered by a grpcio server on a socket beside it.
-
-Admitted calls on their way to a worker: what waits is the next batch.
-
-An answer in parts over the native front: no further ahead than the caller reads.
-
-`grpc.health.v1` over the native front: Check at once, Watch as a stream that is told of every change.
 """
 
 from __future__ import annotations
@@ -33,16 +28,27 @@ from grpc_health.v1 import health_pb2
 from pygrpc_native import EVENT_CALL, STREAM_FULL, STREAM_SENT, NativeGrpcFront
 
 from serve.answers.admission import Deadline
-from serve.answers.call import Call, Refusal
+from serve.answers.call import Call
 from serve.answers.errors import AddressUnavailable, DeadlineExpired
 from serve.rpc.interceptors import GuardedMany, GuardedStream, guard_many, guard_stream, refuse
 from serve.rpc.services import AnyMethod, Method, Parts, StreamMethod
-from serve.rpc.status import INTERNAL
+from serve.rpc.status import INTERNAL, Refusal
 from serve.telemetry.logs import HEADER, request_id_of
 from serve.transport.base import UNREADABLE, TransportSettings
 from serve.transport.reflection import ReflectionServer
 
+LOG = logging.getLogger("lowpass.serve")
+SERVICE = "grpc.health.v1.Health"
+Response = health_pb2.HealthCheckResponse
 BATCH_AT_MOST = 64
+RECEIVED_AT_MOST = 1024
+"""Calls counted or refused between two batches: a flood must not keep those that were admitted from their answers."""
+QUICK = 250e-6
+"""While a call takes less, in seconds, the thread that received goes on receiving: handing over would cost as much."""
+SLOW_READER = 0.005
+"""Between looks at whether a caller has read enough to be sent more, in seconds."""
+FLUSH = 0.05
+"""Before closing, so that answers given last leave the process, in seconds."""
 
 
 @dataclass(slots=True)
@@ -63,15 +69,15 @@ class Pending:
 
 
 class Backlog:
-    """Calls that wait, and how many workers are at work; thread-safe.
+    """Calls that wait, and how many threads are at work; thread-safe.
 
     Args:
-        workers: Threads that work at a time.
+        threads: Threads that work at a time.
         answers_many: Whether a method's calls may be answered together.
     """
 
-    def __init__(self, workers: int, answers_many: Callable[[int], bool]) -> None:
-        self._workers = workers
+    def __init__(self, threads: int, answers_many: Callable[[int], bool]) -> None:
+        self._threads = threads
         self._answers_many = answers_many
         self._waiting: deque[Pending] = deque()
         self._working = 0
@@ -82,21 +88,21 @@ class Backlog:
         self._waiting.extend(calls)
 
     def begin(self) -> list[Pending]:
-        """A batch for a worker who was idle; empty where nothing waits, or all workers are at work."""
+        """A batch for a thread that was idle; empty where nothing waits, or all threads are at work."""
         with self._lock:
-            batch = self._take() if self._working < self._workers else []
+            batch = self._take() if self._working < self._threads else []
             self._working += bool(batch)
             return batch
 
     def go_on(self) -> list[Pending]:
-        """The next batch for a worker who has finished one; empty, and the worker is idle, where nothing waits."""
+        """The next batch for a thread that has finished one; empty, and the thread is idle, where nothing waits."""
         with self._lock:
             batch = self._take()
             self._working -= not batch
             return batch
 
     def end(self) -> None:
-        """A worker is idle."""
+        """A thread is idle."""
         with self._lock:
             self._working -= 1
 
@@ -109,10 +115,6 @@ class Backlog:
             while self._waiting and self._waiting[0].method == first and len(batch) < BATCH_AT_MOST:
                 batch.append(self._waiting.popleft())
         return batch
-
-
-SLOW_READER = 0.005
-"""Between looks at whether a caller has read enough to be sent more, in seconds."""
 
 
 def send_parts(front: Any, call_id: int, parts: Parts[Message], call: Call) -> None:
@@ -137,10 +139,6 @@ def send_parts(front: Any, call_id: int, parts: Parts[Message], call: Call) -> N
             parts.close()
             return
     front.stream_end(call_id, ((HEADER, call.request_id),))
-
-
-SERVICE = "grpc.health.v1.Health"
-Response = health_pb2.HealthCheckResponse
 
 
 class NativeHealth:
@@ -207,15 +205,6 @@ class NativeHealth:
         return Response(status=Response.SERVING if self._is_serving else Response.NOT_SERVING).SerializeToString()
 
 
-LOG = logging.getLogger("lowpass.serve")
-RECEIVED_AT_MOST = 1024
-"""Calls counted or refused between two batches: a flood must not keep those that were admitted from their answers."""
-QUICK = 250e-6
-"""While a call takes less, in seconds, the thread that received goes on receiving: handing over would cost as much."""
-FLUSH = 0.05
-"""Before closing, so that answers given last leave the process, in seconds."""
-
-
 class NativeServer:
     """A `Transport`.
 
@@ -239,7 +228,7 @@ class NativeServer:
         self._front: Any = None
         self._fallback: ReflectionServer | None = None
         self._receiving = threading.Lock()
-        self._backlog = Backlog(settings.workers, self._answers_many)
+        self._backlog = Backlog(settings.threads, self._answers_many)
         self._seconds_a_call = QUICK
         self._active: set[int] = set()
         self._threads: list[threading.Thread] = []
@@ -270,8 +259,8 @@ class NativeServer:
     def start(self) -> None:
         """Accept connections; see `Transport`."""
         self._front.start()
-        for number in range(self._settings.workers + 1):
-            name = f"lowpass-worker-{number}"
+        for number in range(self._settings.threads + 1):
+            name = f"lowpass-thread-{number}"
             thread = threading.Thread(target=self._run, name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -315,7 +304,7 @@ class NativeServer:
         return self._answers_many(batch[0].method) and self._seconds_a_call < QUICK
 
     def _next_batch(self) -> list[Pending] | None:
-        """Receive until there is a batch and a worker for it; None at the end."""
+        """Receive until there is a batch and a thread for it; None at the end."""
         # What came meanwhile is counted or refused before anything is worked on.
         for _ in range(RECEIVED_AT_MOST // BATCH_AT_MOST):
             received = self._receive(0)
@@ -368,7 +357,7 @@ class NativeServer:
             refusal = settings.admission.refusal()
         if refusal is not None:
             name = self._methods[method][1].name
-            self._fail(call_id, refuse(name, refusal, settings.metrics, arrival), request_id_of(metadata))
+            self._fail(call_id, refuse(name, refusal, settings.telemetry.metrics, arrival), request_id_of(metadata))
             return None
         if len(payload) > settings.limits.max_message_bytes:
             text = f"message of {len(payload)} bytes: send at most {settings.limits.max_message_bytes}"
@@ -409,7 +398,7 @@ class NativeServer:
         requests, answered = [], []
         for pending in batch:
             if pending.call_id not in self._active:
-                self._settings.metrics.rejected("abandoned")
+                self._settings.telemetry.metrics.rejected("abandoned")
                 continue
             pending.call.taken_up_ns = taken_up
             try:
@@ -426,10 +415,10 @@ class NativeServer:
             self._front.fail(pending.call_id, code_pb2.INTERNAL, INTERNAL.message)
 
     def _answerer(self, method: AnyMethod) -> Callable[[Sequence[Pending], Sequence[Message]], None]:
-        around = (self._settings.metrics, self._settings.access_log, self._settings.tracing)
+        telemetry = self._settings.telemetry
         if isinstance(method, StreamMethod):
-            return partial(self._answer_in_parts, guard_stream(method, *around))
-        return partial(self._answer, guard_many(method, *around))
+            return partial(self._answer_in_parts, guard_stream(method, telemetry))
+        return partial(self._answer, guard_many(method, telemetry))
 
     def _answer(self, guarded: GuardedMany, answered: Sequence[Pending], requests: Sequence[Message]) -> None:
         found = guarded(requests, [pending.call for pending in answered])

@@ -1,6 +1,7 @@
-"""gRPC server reflection, which only grpcio speaks: its handler, and the one that turns strangers away.
+"""gRPC server reflection, which only grpcio speaks, and only for those who may call.
 
-Reflection beside the native front, which does not speak it: a grpcio server on a Unix socket.
+A grpcio transport takes `reflection_handler` into its own server. The native transport passes such calls on to a
+`ReflectionServer`: a grpcio server on a Unix socket beside it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def reflection_handler(services: Iterable[str], pool: ThreadPoolExecutor) -> grp
 
     Args:
         services: Full names, beside health and reflection itself.
-        pool: Threads for the streams: one stays open as long as its client likes, so it must not hold a worker.
+        pool: Threads for the streams: one stays open as long as its client likes, so it must not hold a thread.
     """
     servicer = reflection.ReflectionServicer((*services, "grpc.health.v1.Health", reflection.SERVICE_NAME))
 

@@ -40,7 +40,7 @@ class ConnectionKit:
         raise NotImplementedError
 
     def test_more_requests_than_a_connection_may_carry_wait_at_the_client(self) -> None:
-        with self.running(Limits(max_concurrent_streams=2), workers=4) as bench:
+        with self.running(Limits(max_concurrent_streams=2), threads=4) as bench:
             assert announced_settings(bench.address)[MAX_CONCURRENT_STREAMS] == 2
             assert bench.ask("first").item_ids == ["first"]
             bench.behaviour = bench.hold

@@ -109,8 +109,8 @@ class StreamKit:
             assert "KeyError: 'secret'" in caplog.text
             assert bench.ask("still here").item_ids == ["still here"]
 
-    def test_a_caller_who_leaves_a_stream_frees_its_worker(self) -> None:
-        with self.running(workers=1) as bench:
+    def test_a_caller_who_leaves_a_stream_frees_its_thread(self) -> None:
+        with self.running(threads=1) as bench:
             bench.parts = endless
             stream = bench.stream(1)
             next(stream)
@@ -120,7 +120,7 @@ class StreamKit:
             assert bench.ask("next").item_ids == ["next"]
 
     def test_a_caller_who_does_not_read_is_not_buffered_and_not_waited_for(self) -> None:
-        with self.running(Limits(max_stream_deadline=1.0), workers=1) as bench:
+        with self.running(Limits(max_stream_deadline=1.0), threads=1) as bench:
             made = []
 
             def count(request: pb.StreamRecommendRequest, call: Call) -> Parts[pb.StreamRecommendResponse]:
@@ -149,8 +149,8 @@ class StreamKit:
             eventually(lambda: bench.admission.in_flight == 0)
 
     def test_a_full_server_refuses_streams_too(self) -> None:
-        with self.running(Limits(max_in_flight=1), workers=1) as bench:
-            (held,) = bench.hold_workers(1)
+        with self.running(Limits(max_in_flight=1), threads=1) as bench:
+            (held,) = bench.hold_threads(1)
             assert ending(bench.stream(1)) is grpc.StatusCode.RESOURCE_EXHAUSTED
             bench.release.set()
             assert held.result()

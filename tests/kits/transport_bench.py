@@ -21,6 +21,7 @@ from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.services import SERVICE, Method, Parts, StreamMethod
 from serve.telemetry.logs import NO_LOG, AccessLog
 from serve.telemetry.metrics import Metrics
+from serve.telemetry.telemetry import Telemetry
 from serve.transport.base import Transport, TransportSettings
 
 RECOMMEND = f"/{SERVICE}/Recommend"
@@ -34,7 +35,7 @@ class Bench:
     Args:
         make: The transport.
         limits: What is accepted.
-        workers: Threads.
+        threads: Threads.
         reflection: Whether to offer it.
         address: To bind.
         authorize: Who may call.
@@ -49,7 +50,7 @@ class Bench:
         self,
         make: Callable[[TransportSettings], Transport],
         limits: Limits,
-        workers: int = 2,
+        threads: int = 2,
         reflection: bool = True,
         address: str = "127.0.0.1:0",
         authorize: Authorize | None = None,
@@ -74,14 +75,13 @@ class Bench:
                 services={SERVICE: (method, stream)},
                 admission=self.admission,
                 limits=limits,
-                metrics=Metrics(self.registry),
-                workers=workers,
+                telemetry=Telemetry(Metrics(self.registry), access_log),
+                threads=threads,
                 shares_port=shares_port,
                 reflection=reflection,
                 prepare_thread=lambda: self.prepared.append(threading.current_thread().name),
                 authorize=authorize,
                 tls=tls,
-                access_log=access_log,
             )
         )
         self.address = self.transport.bind(address)
@@ -151,7 +151,7 @@ class Bench:
             self.ask(**options)
         return caught.value
 
-    def hold_workers(self, count: int) -> list[Any]:
+    def hold_threads(self, count: int) -> list[Any]:
         self.behaviour = self.hold
         held = [self.ask_later(f"held-{number}") for number in range(count)]
         for _ in held:

@@ -135,8 +135,8 @@ class TransportKit(StreamKit, ConnectionKit):
             eventually(lambda: bench.admission.in_flight == 0)
 
     def test_more_than_the_bound_is_refused_at_once_and_told_when_to_return(self) -> None:
-        with self.running(Limits(max_in_flight=3), workers=2) as bench:
-            held = bench.hold_workers(2)
+        with self.running(Limits(max_in_flight=3), threads=2) as bench:
+            held = bench.hold_threads(2)
             held.append(bench.ask_later("waiting"))
             eventually(lambda: bench.admission.in_flight == 3)
             error = bench.refused(timeout=2.0)
@@ -154,8 +154,8 @@ class TransportKit(StreamKit, ConnectionKit):
             assert bench.ask("again").item_ids == ["again"]
 
     def test_a_request_that_outwaits_its_deadline_is_not_worked_on(self) -> None:
-        with self.running(workers=1) as bench:
-            (held,) = bench.hold_workers(1)
+        with self.running(threads=1) as bench:
+            (held,) = bench.hold_threads(1)
             late = bench.ask_later("late", timeout=1.0)
             eventually(lambda: bench.admission.in_flight == 2)
             assert late.exception().code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -182,8 +182,8 @@ class TransportKit(StreamKit, ConnectionKit):
             assert bench.count("DEADLINE_EXCEEDED") == 1
 
     def test_queueing_counts_towards_the_deadline_and_the_queue_time(self) -> None:
-        with self.running(Limits(max_deadline=5.0), workers=1) as bench:
-            (held,) = bench.hold_workers(1)
+        with self.running(Limits(max_deadline=5.0), threads=1) as bench:
+            (held,) = bench.hold_threads(1)
             calls: list[Call] = []
 
             def note(request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
@@ -201,7 +201,7 @@ class TransportKit(StreamKit, ConnectionKit):
             assert calls[0].deadline.at - time.monotonic() < 4.9
 
     def test_a_cancelled_call_is_counted_as_such(self, bench: Bench) -> None:
-        (held,) = bench.hold_workers(1)
+        (held,) = bench.hold_threads(1)
         held.cancel()
         time.sleep(0.1)
         bench.release.set()
@@ -230,8 +230,8 @@ class TransportKit(StreamKit, ConnectionKit):
             bench.close()
 
     def test_draining_ends_what_is_in_flight_and_refuses_the_rest(self) -> None:
-        with self.running(workers=2) as bench:
-            held = [*bench.hold_workers(2), bench.ask_later("waiting")]
+        with self.running(threads=2) as bench:
+            held = [*bench.hold_threads(2), bench.ask_later("waiting")]
             eventually(lambda: bench.admission.in_flight == 3)
             bench.transport.set_serving(False)
             assert bench.check() == "NOT_SERVING"
@@ -256,7 +256,7 @@ class TransportKit(StreamKit, ConnectionKit):
 
     def test_a_drain_that_lasts_too_long_says_so(self) -> None:
         with self.running() as bench:
-            (held,) = bench.hold_workers(1)
+            (held,) = bench.hold_threads(1)
             bench.admission.close()
             started = time.monotonic()
             assert bench.transport.stop(0.2) is False

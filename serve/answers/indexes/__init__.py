@@ -1,1 +1,1 @@
-"""Where candidates come from: an index a file."""
+"""Search indexes, one a file; `tests/kits/index_kit.py` is what each must do (`ports.CandidateIndex`) as tests."""

@@ -11,7 +11,7 @@ from typing import Any
 from serve.bench.load import METHOD
 from serve.process.options import ServerOptions
 
-THREADS = ServerOptions().workers
+THREADS = ServerOptions().threads
 
 
 def serve_grpcio(answer: bytes) -> int:

@@ -35,9 +35,9 @@ class Clock:
 
 
 def test_who_would_wait_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two workers, a departure every 0.1 s: the eleventh in line waits a second."""
+    """Two threads, a departure every 0.1 s: the eleventh in line waits a second."""
     clock = Clock(monkeypatch)
-    admission = Admission(1000, 0.05, max_wait=1.0, workers=2)
+    admission = Admission(1000, 0.05, max_wait=1.0, threads=2)
     admission.open()
     for _ in range(10):
         admission.enter()
@@ -57,7 +57,7 @@ def test_who_would_wait_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_pause_does_not_count_as_slowness_and_a_slow_time_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    admission = Admission(1000, max_wait=1.0, workers=2)
+    admission = Admission(1000, max_wait=1.0, threads=2)
     admission.open()
     for _ in range(20):
         clock.now += 60.0
@@ -75,7 +75,7 @@ def test_a_pause_does_not_count_as_slowness_and_a_slow_time_is_forgotten(monkeyp
         admission.enter()
     assert isinstance(admission.refusal(), Overloaded), "a slow time is seen"
     admission.leave()
-    assert admission.refusal() is None, "a free worker is never refused"
+    assert admission.refusal() is None, "a free thread is never refused"
     for _ in range(200):
         admission.enter()
         clock.now += 0.01

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.answers.selection import RERANKED, diversify, first_good, relevance_of, reorder
+from serve.answers.limits import RERANKED
+from serve.answers.selection import diversify, first_good, relevance_of, reorder
 from serve.answers.types import Query, Recommendation, Source
 from tests.serve.answers.test_recommender import make, only
 

@@ -87,7 +87,7 @@ def test_a_stream_has_an_outcome_each_in_order(client: RecommenderClient) -> Non
     assert firsts == [f"item-{user[5:]}" for user in subjects if user != "nobody"]
 
 
-def test_a_stream_that_is_not_wanted_any_more_frees_its_worker(client: RecommenderClient, server: Server) -> None:
+def test_a_stream_that_is_not_wanted_any_more_frees_its_thread(client: RecommenderClient, server: Server) -> None:
     for _ in range(10):
         stream = client.stream_recommend(["user-1"] * 5000, k=50)
         next(stream)

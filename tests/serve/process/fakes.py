@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from serve.process.worker_process import Ended, Report
+from serve.process.worker import Ended, Report
 
 
 @dataclass

@@ -12,12 +12,12 @@ import pytest
 
 from serve.process.options import ServerOptions
 from serve.process.server import Server
-from serve.transport.choice import TransportName
+from serve.transport.base import TransportName
 from tests.serve.process.test_faults import TRANSPORTS
 from tests.test_laws import ROOT, SOURCES, name_of, read_tree
 
 WALL = {"time.time", "time.time_ns", "time_ns", "datetime.now", "datetime.utcnow"}
-SAYS_WHEN = {"serve/otlp.py"}
+SAYS_WHEN = {"serve/telemetry/traces.py"}
 """Spans carry the time of day; their lengths come from the other clock."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from serve.process.supervisor import FIRST, HEALTHY, LONGEST, Supervisor, WorkerFailed
-from serve.process.worker_process import Ended, Failed, Ready, Report
+from serve.process.worker import Ended, Failed, Ready, Report
 from tests.serve.process.fakes import FakeWorker
 
 READY = {"models": ["student:1"], "transport": "grpcio"}

@@ -10,14 +10,16 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from serve.answers.admission import Deadline
-from serve.answers.call import Call, Refusal
+from serve.answers.call import Call
 from serve.answers.fake import fake_model
 from serve.answers.limits import Limits
 from serve.live.store import ModelStore, ServedModel
 from serve.rpc.interceptors import guard, guard_many
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.services import Method, RecommenderService
+from serve.rpc.status import Refusal
 from serve.telemetry.metrics import Metrics
+from serve.telemetry.telemetry import Telemetry
 
 
 def call(seconds: float = 10.0, active: bool = True) -> Call:
@@ -68,7 +70,7 @@ def plain(outcome: Any) -> Any:
 
 def alone(method: Method, metrics: Metrics, request: Any, own: Call) -> Any:
     try:
-        return guard(method, metrics)(request, own)
+        return guard(method, Telemetry(metrics))(request, own)
     except Refusal as refusal:
         return refusal
 
@@ -81,7 +83,7 @@ def count(metrics: Metrics, **labels: str) -> float:
 def test_together_and_alone_agree_call_by_call(method: Method, metrics: Metrics) -> None:
     asked = requests()
     calls = [call() for _ in asked]
-    together = guard_many(method, metrics)(asked, calls)
+    together = guard_many(method, Telemetry(metrics))(asked, calls)
     own = [call() for _ in asked]
     each = [alone(method, metrics, request, one) for request, one in zip(asked, own, strict=True)]
     assert [plain(outcome) for outcome in together] == [plain(outcome) for outcome in each]
@@ -94,7 +96,7 @@ def test_together_and_alone_agree_call_by_call(method: Method, metrics: Metrics)
 
 def test_one_that_is_late_or_gone_does_not_harm_the_others(method: Method, metrics: Metrics) -> None:
     asked = [pb.RecommendRequest(user_id=f"user-{user}", k=3) for user in range(3)]
-    late, gone, fine = guard_many(method, metrics)(asked, [call(-1.0), call(active=False), call()])
+    late, gone, fine = guard_many(method, Telemetry(metrics))(asked, [call(-1.0), call(active=False), call()])
     assert isinstance(late, Refusal)
     assert "waited past its deadline" in late.status.message
     assert isinstance(gone, pb.RecommendResponse)
@@ -108,7 +110,7 @@ def test_a_defect_ends_all_of_a_batch_without_leaking(metrics: Metrics, caplog: 
         raise KeyError("secret")
 
     broken = Method("Recommend", pb.RecommendRequest, pb.RecommendResponse, fail, fail)
-    found = guard_many(broken, metrics)([pb.RecommendRequest()] * 2, [call(), call()])
+    found = guard_many(broken, Telemetry(metrics))([pb.RecommendRequest()] * 2, [call(), call()])
     assert [outcome.status.message for outcome in found if isinstance(outcome, Refusal)] == ["internal error"] * 2
     assert "KeyError: 'secret'" in caplog.text
     assert count(metrics, code="INTERNAL") == 2

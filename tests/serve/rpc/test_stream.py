@@ -17,6 +17,7 @@ from serve.rpc.interceptors import guard_stream
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.services import STREAM_BLOCK, RecommenderService, StreamMethod
 from serve.telemetry.metrics import Metrics
+from serve.telemetry.telemetry import Telemetry
 from tests.serve.rpc.test_many import call
 
 
@@ -92,7 +93,7 @@ def test_a_stream_of_several_models_counts_for_none(service: RecommenderService,
 
     def run(request: pb.StreamRecommendRequest) -> Call:
         own = call()
-        assert list(guard_stream(method, metrics)(request, own))
+        assert list(guard_stream(method, Telemetry(metrics))(request, own))
         return own
 
     assert run(users(3)).model == "one"
@@ -105,7 +106,7 @@ def test_a_stream_of_several_models_counts_for_none(service: RecommenderService,
 
 def test_giving_up_counts_as_cancelled(service: RecommenderService, metrics: Metrics) -> None:
     (method,) = (each for each in service.methods() if isinstance(each, StreamMethod))
-    parts = guard_stream(method, metrics)(users(2 * STREAM_BLOCK), call())
+    parts = guard_stream(method, Telemetry(metrics))(users(2 * STREAM_BLOCK), call())
     next(parts)
     parts.close()
     counted = {"method": "StreamRecommend", "model": "one", "version": "1", "code": "CANCELLED"}

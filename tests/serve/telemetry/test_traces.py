@@ -172,13 +172,12 @@ def test_a_receiver_that_is_down_costs_callers_nothing(tmp_path: Path) -> None:
 def test_without_the_packages_it_is_refused_in_words(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "opentelemetry.context", None)
-    monkeypatch.delitem(sys.modules, "serve.telemetry.otlp", raising=False)
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     words = ["--fake", "--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0"]
     assert lowpass.main(["serve", *words, "--trace-endpoint", "http://127.0.0.1:9"]) == 2
     assert "pip install 'lowpass[otel]'" in capsys.readouterr().err
 
 
 def test_nothing_of_it_is_imported_where_nobody_asks() -> None:
-    code = "import sys, serve.server; sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
+    code = "import sys, serve.process.server; sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

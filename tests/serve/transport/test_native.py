@@ -43,10 +43,10 @@ def test_an_age_of_connections_is_refused_in_words() -> None:
         Bench(native.NativeServer, Limits(max_connection_age=60.0))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_defect_outside_a_method_ends_its_calls_and_no_worker(workers: int, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_defect_outside_a_method_ends_its_calls_and_no_thread(threads: int, caplog: pytest.LogCaptureFixture) -> None:
     """Tried: an answer that cannot be serialized, in a batch with one that can, more often than there are threads."""
-    bench = Bench(native.NativeServer, Limits(), workers=workers)
+    bench = Bench(native.NativeServer, Limits(), threads=threads)
     bench.open()
     try:
 
@@ -57,7 +57,7 @@ def test_a_defect_outside_a_method_ends_its_calls_and_no_worker(workers: int, ca
 
         bench.behaviour = defective
         with caplog.at_level(logging.ERROR, "lowpass.serve"):
-            for _ in range(workers + 3):
+            for _ in range(threads + 3):
                 error = bench.refused(user_id="defect", timeout=3.0)
                 assert (error.code(), error.details()) == (grpc.StatusCode.INTERNAL, "internal error")
         assert "ValueError: secret" in caplog.text
@@ -73,7 +73,7 @@ class Unserializable:
 
 
 def test_a_defect_of_one_answer_spares_the_others_of_its_batch() -> None:
-    bench = Bench(native.NativeServer, Limits(), workers=1)
+    bench = Bench(native.NativeServer, Limits(), threads=1)
     transport = cast("Any", bench.transport)
     real = transport._front
     front = transport._front = Front(real)

@@ -15,8 +15,8 @@ def pending(number: int, method: int = MANY) -> Pending:
     return Pending(number, method, b"", Call(0, Deadline(monotonic() + 1), lambda: True, 0))
 
 
-def backlog(workers: int, *calls: Pending) -> Backlog:
-    made = Backlog(workers, lambda method: method == MANY)
+def backlog(threads: int, *calls: Pending) -> Backlog:
+    made = Backlog(threads, lambda method: method == MANY)
     made.add(calls)
     return made
 
@@ -36,10 +36,10 @@ def test_a_batch_is_bounded() -> None:
     assert ids(made.begin()) == [BATCH_AT_MOST]
 
 
-def test_no_more_workers_than_there_are() -> None:
+def test_no_more_threads_than_there_are() -> None:
     made = backlog(1, pending(1, ONE), pending(2, ONE), pending(3, ONE))
     assert ids(made.begin()) == [1]
-    assert made.begin() == [], "the only worker is at work"
+    assert made.begin() == [], "the only thread is at work"
     assert ids(made.go_on()) == [2]
     made.end()
     assert ids(made.begin()) == [3]

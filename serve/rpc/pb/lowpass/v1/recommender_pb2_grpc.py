@@ -87,7 +87,7 @@ class RecommenderServiceServicer:
     def StreamRecommend(self, request, context):
         """StreamRecommend answers very many requests in parts, so that the first answers come early. Parts come in the order
         of the requests and hold 64 entries each, the last one what is left; an entry is as in BatchRecommend. The call
-        fails when it has no request or more than Limits.max_stream, when half of the server's workers stream already
+        fails when it has no request or more than Limits.max_stream, when half of the server's threads stream already
         (RESOURCE_EXHAUSTED), or midway when its time is up; what has come by then is whole.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from serve.answers.errors import ExtraMissing
 from serve.answers.limits import Limits
 from serve.client.recommender import RecommenderClient
 from serve.process.options import ServerOptions
-from serve.rpc.credentials import TlsFiles
-from serve.transport.choice import TransportMissing, choose_transport
+from serve.transport.base import choose_transport
 from serve.transport.grpcio import GrpcioServer
 from tests.serve.processes import serving
 
@@ -26,7 +26,7 @@ def hide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_the_package_native_is_refused_and_auto_is_grpcio(monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch)
-    with pytest.raises(TransportMissing, match=r"pip install 'lowpass\[native\]'"):
+    with pytest.raises(ExtraMissing, match=r"pip install 'lowpass\[native\]'"):
         choose_transport("native", needs_grpcio=False)
     assert choose_transport("auto", needs_grpcio=False) == ("grpcio", GrpcioServer)
 
@@ -40,7 +40,7 @@ def test_auto_takes_native_only_where_nothing_is_missing() -> None:
 
 def test_what_asks_for_grpcio() -> None:
     assert not ServerOptions().needs_grpcio
-    assert ServerOptions(tls=TlsFiles(Path("cert"), Path("key"))).needs_grpcio
+    assert ServerOptions(tls_cert=Path("cert"), tls_key=Path("key")).needs_grpcio
     assert ServerOptions(limits=Limits(max_connection_age=60.0)).needs_grpcio
 
 

@@ -1,4 +1,4 @@
-"""How a command reaches a server: options that `query` and `models` share."""
+"""Options that commands share: how a server is reached, and how the answer is printed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 KEY_VARIABLE = "LOWPASS_API_KEY"
 
 
@@ -53,12 +54,11 @@ class Connection:
         return grpc.ssl_channel_credentials(*read)
 
 
-def connection_options(name: str, target: str, timeout: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def connection_options(target: str, timeout: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Options that become one argument `connection`.
 
     Args:
-        name: Of the option for the target.
-        target: Its default.
+        target: Default address.
         timeout: Default deadline, in seconds.
     """
 
@@ -88,7 +88,7 @@ def connection_options(name: str, target: str, timeout: float) -> Callable[[Call
             click.option(
                 "--timeout", type=click.FloatRange(0.001), default=timeout, show_default=True, help="Seconds."
             ),
-            click.option(name, "target", default=target, show_default=True, help="Where the server is."),
+            click.option("--target", default=target, show_default=True, help="Where the server is."),
         ):
             gather = option(gather)
         return gather
