@@ -45,7 +45,7 @@ COMMANDS: dict[str, str | dict[str, str]] = {
     "key": "serve.commands.key:key",
     "bench": "serve.commands.bench:bench",
 }
-"""Command name → "module:attribute", or for a group the same of its commands, in the order in which a user meets them."""
+"""Name → "module:attribute", or for a group the same of its commands; in the order in which a user meets them."""
 
 
 class LazyGroup(click.Group):

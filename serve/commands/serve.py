@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from serve.answers.errors import WrongOptions
 from serve.process.options import GROUPS, LIMITS, MODELS, declarations, make_options
 
 OTHER = "Other"
@@ -54,7 +55,7 @@ def _as_click(declared: dataclasses.Field[Any]) -> Callable[[Any], Any]:
     said, default = declared.metadata, declared.default
     name = said.get("name", declared.name).replace("_", "-")
     words = [f"--{name}", declared.name]
-    kind: click.ParamType = click.STRING
+    kind: Any = click.STRING
     if isinstance(default, bool):
         words, kind = [f"--{name}/--no-{name}", declared.name], click.BOOL
     elif isinstance(default, int):
@@ -91,9 +92,9 @@ def _read_config(context: click.Context, _parameter: click.Parameter, path: Path
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"{path}: cannot be read ({error})") from error
+        raise WrongOptions(f"{path}: cannot be read ({error})") from error
     except tomllib.TOMLDecodeError as error:
-        raise click.UsageError(f"{path}: is not TOML ({error})") from error
+        raise WrongOptions(f"{path}: is not TOML ({error})") from error
     known = {each.key: each for each in context.command.params if isinstance(each, GroupedOption)}
     context.default_map = {
         known[key].name or "": _checked(path, context, known[key], value)
@@ -110,11 +111,11 @@ def _flatten(path: Path, content: Mapping[str, Any], known: Mapping[str, Grouped
             key = inner.replace("-", "_")
             where = f"{name}.{inner}" if is_table else name
             if is_table and name not in tables:
-                raise click.UsageError(f"{path}: {name}: no such table; there are {', '.join(tables)}")
+                raise WrongOptions(f"{path}: {name}: no such table; there are {', '.join(tables)}")
             if key not in known or known[key].group == OTHER:
-                raise click.UsageError(f"{path}: {where}: no such option; 'lowpass serve --help' lists them")
+                raise WrongOptions(f"{path}: {where}: no such option; 'lowpass serve --help' lists them")
             if is_table and known[key].group != tables[name]:
-                raise click.UsageError(f"{path}: {where}: belongs to the table {_table(known[key].group)}")
+                raise WrongOptions(f"{path}: {where}: belongs to the table {_table(known[key].group)}")
             yield key, inner_value
 
 
@@ -136,11 +137,11 @@ def _checked(path: Path, context: click.Context, option: GroupedOption, value: A
     ((words, kind),) = wanted.items()
     fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     if not fits or (kind is list and not all(isinstance(each, str) for each in value)):
-        raise click.UsageError(f"{path}: {option.key}: is {value!r}; give {words}")
+        raise WrongOptions(f"{path}: {option.key}: is {value!r}; give {words}")
     try:
         option.type_cast_value(context, value)
     except click.BadParameter as error:
-        raise click.UsageError(f"{path}: {option.key}: {error.message}") from error
+        raise WrongOptions(f"{path}: {option.key}: {error.message}") from error
     return value
 
 

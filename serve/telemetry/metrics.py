@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from math import inf
@@ -357,6 +359,12 @@ class MetricsEndpoint:
 
     def stop(self) -> None:
         """Stop serving and free the port."""
-        self.server.shutdown()
+        stopping = Thread(target=self.server.shutdown)
+        stopping.start()
+        # The server looks for the order to stop twice a second, or when somebody connects.
+        with suppress(OSError):
+            host, _, port = self.address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=1.0).close()
+        stopping.join()
         self.server.server_close()
         self.thread.join()

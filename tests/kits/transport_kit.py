@@ -23,7 +23,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from serve.answers.call import Call
 from serve.answers.errors import AddressUnavailable, FieldViolation, InvalidRequest, UnknownUser
 from serve.answers.limits import Limits
-from serve.rpc.credentials import LOOK_AGAIN, ApiKeys, new_key
+from serve.rpc import credentials
+from serve.rpc.credentials import ApiKeys, new_key
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.services import SERVICE
 from serve.telemetry.logs import AccessLog
@@ -32,15 +33,17 @@ from tests.kits.connection_kit import ConnectionKit
 from tests.kits.stream_kit import StreamKit
 from tests.kits.transport_bench import RECOMMEND, WAIT, Bench, details_of, eventually
 
+LOOK_AGAIN = 0.1
+
 
 def refuse_all(request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
     """Know nobody."""
     raise UnknownUser(request.user_id)
 
 
-def ask_over(bench: Bench, credentials: grpc.ChannelCredentials) -> list[str]:
+def ask_over(bench: Bench, shown: grpc.ChannelCredentials) -> list[str]:
     """Ask over a connection of its own."""
-    with bench.connect(credentials) as channel:
+    with bench.connect(shown) as channel:
         call: Any = channel.unary_unary(
             RECOMMEND, pb.RecommendRequest.SerializeToString, pb.RecommendResponse.FromString
         )
@@ -298,14 +301,17 @@ class TransportKit(StreamKit, ConnectionKit):
                 with pytest.raises(grpc.RpcError):
                     refused(b"", timeout=2.0)
 
-    def test_a_new_certificate_is_used_without_a_restart_and_a_bad_one_is_not(self, authority: Authority) -> None:
+    def test_a_new_certificate_is_used_without_a_restart_and_a_bad_one_is_not(
+        self, authority: Authority, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(credentials, "LOOK_AGAIN", LOOK_AGAIN)
         with self.running(tls=authority.server, credentials=authority.trust()) as bench:
             assert bench.ask("bob").item_ids == ["bob"]
             authority.server.certificate.write_text("no certificate")
-            time.sleep(1.1 * LOOK_AGAIN)
+            time.sleep(2 * LOOK_AGAIN)
             assert ask_over(bench, authority.trust()) == ["fresh"]
             authority.renew()
-            time.sleep(1.1 * LOOK_AGAIN)
+            time.sleep(2 * LOOK_AGAIN)
             assert ask_over(bench, authority.trust()) == ["fresh"]
             with pytest.raises(grpc.RpcError):
                 ask_over(bench, authority.trust(first=True))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -69,15 +70,13 @@ def load(address: str, clients: int = 4) -> Iterator[Counter[str]]:
             thread.join()
 
 
-def resources(server: ServerProcess) -> tuple[float, int, int]:
+def resources(server: ServerProcess) -> tuple[int, int, int]:
     """Private memory in bytes, threads, and open files of the server."""
-    process = Path(f"/proc/{server.process.pid}")
-    kinds = ("Private_Clean:", "Private_Dirty:")
-    rollup = (process / "smaps_rollup").read_text().splitlines()
-    private = sum(int(line.split()[1]) for line in rollup if line.startswith(kinds))
-    return 1024.0 * private, len(list((process / "task").iterdir())), len(list((process / "fd").iterdir()))
+    process = psutil.Process(server.process.pid)
+    return process.memory_full_info().uss, process.num_threads(), process.num_fds()
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(180)
 def test_a_hundred_reloads_under_load_fail_nobody_and_leave_nothing_behind(server: ServerProcess) -> None:
     with AdminClient(server.admin_address) as admin, load(server.address) as counts:
@@ -149,7 +148,7 @@ def shadowed(server: ServerProcess, name: str, **labels: str) -> float:
 
 def test_the_command_line_changes_a_running_server(server: ServerProcess, capsys: pytest.CaptureFixture[str]) -> None:
     def models(*words: str) -> str:
-        code = lowpass.main(["models", *words, "--admin", server.admin_address])
+        code = lowpass.main(["models", *words, "--target", server.admin_address])
         printed = capsys.readouterr()
         assert code == 0, printed.err
         return printed.out
@@ -167,9 +166,9 @@ def test_the_command_line_changes_a_running_server(server: ServerProcess, capsys
     assert "teacher answers 50.0% again" in models("shadow", "student", "teacher", "--share", "0.5")
     assert "student:2" in models("load", "student", "2")
     assert "unloaded" in models("unload", "student", "2")
-    assert lowpass.main(["models", "unload", "student", "1", "--admin", server.admin_address]) == 2
+    assert lowpass.main(["models", "unload", "student", "1", "--target", server.admin_address]) == 2
     assert "answers by default" in capsys.readouterr().err
-    assert lowpass.main(["models", "split", "student", "canary", "--admin", server.admin_address]) == 2
+    assert lowpass.main(["models", "split", "student", "canary", "--target", server.admin_address]) == 2
 
 
 def test_start_options_split_shadow_and_watch(tmp_path: Path, disk: ModelRepository) -> None:

@@ -89,6 +89,7 @@ def memory_of_workers(tmp_path: Path, items: int) -> tuple[list[int], dict[str, 
     return own, files
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(180)
 def test_the_tables_of_a_bundle_are_in_memory_once(tmp_path: Path) -> None:
     small, _ = memory_of_workers(tmp_path, FEW)

@@ -48,7 +48,7 @@ def test_queries_and_admin_take_their_own_keys_over_tls(
     secured: Secured, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ask = ["query", "--target", secured.server.address, "--tls-ca", str(secured.ca), "--user", "u1", "--json"]
-    change = ["models", "list", "--admin", secured.server.admin_address, "--tls-ca", str(secured.ca), "--json"]
+    change = ["models", "list", "--target", secured.server.admin_address, "--tls-ca", str(secured.ca), "--json"]
     monkeypatch.setenv("LOWPASS_API_KEY", secured.reader)
     assert lowpass.main(ask) == 0
     assert json.loads(capsys.readouterr().out)["model"] == "student"

@@ -205,14 +205,16 @@ sys.meta_path.insert(0, NoTorch())
 
 def test_serving_never_imports_torch(repository: ModelRepository) -> None:
     program = f"""{BLOCK_TORCH}
-import lowpass, serve.cli, serve.client, serve.options, serve.server
+import lowpass, serve.commands.serve
 from pathlib import Path
-options = serve.options.ServerOptions(
+from serve import Server, ServerOptions
+from serve.client import RecommenderClient
+options = ServerOptions(
     repository=Path(sys.argv[1]), address="127.0.0.1:0", metrics_address="127.0.0.1:0", drain_wait=0.0
 )
-server = serve.server.Server(options)
+server = Server(options)
 server.start()
-with serve.client.RecommenderClient(server.address) as client:
+with RecommenderClient(server.address) as client:
     print(client.recommend(history=["i1"]).source)
 server.stop()
 assert not [name for name in sys.modules if name.split(".")[0] in ("torch", "distill", "onnx", "scipy")]
@@ -224,7 +226,9 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("torch", "dis
 
 
 def test_the_command_line_starts_without_numpy() -> None:
-    program = "import lowpass, serve.cli, sys; assert 'numpy' not in sys.modules; assert 'grpc' not in sys.modules"
+    program = (
+        "import lowpass, serve.commands.serve, sys; assert 'numpy' not in sys.modules; assert 'grpc' not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
 

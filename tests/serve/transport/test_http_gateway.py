@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import ssl
 import threading
@@ -19,12 +20,15 @@ from google.rpc import code_pb2
 from export.bundle.repository import ModelRepository
 from serve.answers.errors import UnusableCredentials
 from serve.client.recommender import RecommenderClient
-from serve.rpc.credentials import LOOK_AGAIN, new_key
+from serve.rpc import credentials
+from serve.rpc.credentials import new_key
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.status import CODES
-from serve.transport.http_gateway import HTTP_STATUS, HttpServer, from_parameters, path_of
+from serve.transport.http_gateway import HTTP_STATUS, THREADS, HttpServer, from_parameters, path_of
 from tests.kits.authority import Authority
 from tests.serve.processes import ServerProcess, serving
+
+LOOK_AGAIN = 0.1
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +141,7 @@ def test_calls_are_counted_with_those_of_grpc(server: ServerProcess) -> None:
 def test_slow_and_broken_callers_hold_nobody(server: ServerProcess) -> None:
     host, port = server.http_address.split(":")
     half, garbage = b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{", b"\x16\x03\x01\r\n\r\n"
-    sockets = [socket.create_connection((host, int(port))) for _ in range(40)]
+    sockets = [socket.create_connection((host, int(port))) for _ in range(2 * THREADS + 4)]
     for number, each in enumerate(sockets):
         each.sendall(garbage if number % 2 else half)
     done: list[int] = []
@@ -182,22 +186,26 @@ def handshake(address: str, trust: ssl.SSLContext) -> bool:
         return False
 
 
-def test_a_new_certificate_is_used_without_a_restart_and_a_bad_one_is_not(tmp_path: Path) -> None:
+def test_a_new_certificate_is_used_without_a_restart_and_a_bad_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(credentials, "LOOK_AGAIN", LOOK_AGAIN)
     authority = Authority(tmp_path)
-    options = ["--fake", "--drain-wait", "0", "--http-address", "127.0.0.1:0"]
-    options += ["--tls-cert", str(authority.server.certificate), "--tls-key", str(authority.server.key)]
-    with serving(tmp_path, *options) as server:
+    server = HttpServer(None, 1, authority.server)
+    address = server.bind("127.0.0.1:0")
+    server.start()
+    with caplog.at_level(logging.INFO, "lowpass.serve"):
         first = ssl.create_default_context(cafile=str(tmp_path / "clients.pem"))
-        assert handshake(server.http_address, first)
+        assert handshake(address, first)
         authority.server.certificate.write_text("no certificate")
-        time.sleep(1.1 * LOOK_AGAIN)
-        assert handshake(server.http_address, first), "the old one stays in force"
+        time.sleep(2 * LOOK_AGAIN)
+        assert handshake(address, first), "the old one stays in force"
         authority.renew()
-        time.sleep(1.1 * LOOK_AGAIN)
-        assert not handshake(server.http_address, first)
-        assert handshake(server.http_address, authority.trusting_context())
-        assert server.terminate() == 0
-    events = [event["event"] for event in server.events()]
+        time.sleep(2 * LOOK_AGAIN)
+        assert not handshake(address, first)
+        assert handshake(address, authority.trusting_context())
+        server.stop(grace=1.0)
+    events = [record.getMessage() for record in caplog.records]
     assert events.index("credentials left as they are") < events.index("credentials read again")
 
 

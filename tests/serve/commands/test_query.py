@@ -1,0 +1,95 @@
+"""`lowpass query` against a server in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lowpass
+from serve.process.options import ServerOptions
+from serve.process.server import Server
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[str]:
+    server = Server(ServerOptions(address="127.0.0.1:0", metrics_address="127.0.0.1:0", drain_wait=0.0))
+    server.start()
+    yield server.address
+    server.stop()
+
+
+def ask(capsys: pytest.CaptureFixture[str], target: str, *words: str) -> tuple[int, str, str]:
+    code = lowpass.main(["query", "--target", target, *words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_prints_a_table_with_titles(capsys: pytest.CaptureFixture[str], target: str) -> None:
+    code, out, _ = ask(capsys, target, "--user", "user-3", "-k", "2")
+    lines = out.splitlines()
+    assert code == 0
+    assert [line.split() for line in lines[:3]] == [
+        ["#", "item", "score", "title"],
+        ["1", "item-3", "1.0000", "Title-3"],
+        ["2", "item-4", "0.9980", "Title-4"],
+    ]
+    assert lines[-1].startswith("fake:1 · personal · ")
+
+
+def test_prints_one_json_object(capsys: pytest.CaptureFixture[str], target: str) -> None:
+    words = ["--history", "item-7, unknown", "-k", "500", "--exclude", "item-8", "--json"]
+    code, out, _ = ask(capsys, target, *words)
+    answer: dict[str, Any] = json.loads(out)
+    assert (code, answer["source"], answer["shortfall"]) == (0, "fold_in", "exhausted")
+    assert (answer["unknown_item_ids"], len(answer["item_ids"])) == (["unknown"], 98)
+
+
+def test_prints_a_line_for_each_user_of_a_file(capsys: pytest.CaptureFixture[str], target: str, tmp_path: Path) -> None:
+    users = tmp_path / "users.txt"
+    users.write_text("user-3\n\nnobody\n" + "user-4\n" * 100)
+    code, out, _ = ask(capsys, target, "--users-file", str(users), "-k", "1", "--exclude", "item-3")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert (code, len(lines)) == (0, 102)
+    assert lines[0]["user_id"] == "user-3"
+    assert lines[0]["item_ids"] in (["item-2"], ["item-4"])
+    assert lines[1]["error"].startswith("NOT_FOUND: unknown user 'nobody'")
+    assert [line["item_ids"] for line in lines[2:]] == [["item-4"]] * 100
+
+
+def test_says_what_is_short_and_unknown(capsys: pytest.CaptureFixture[str], target: str) -> None:
+    _, out, _ = ask(capsys, target, "--user", "user-1", "--allow", "item-1,item-2,zz", "--min-score", "0.9999")
+    assert "fewer than 10: below min score" in out
+    assert "unknown items, left out: zz" in out
+
+
+def test_similar_and_info(capsys: pytest.CaptureFixture[str], target: str) -> None:
+    _, out, _ = ask(capsys, target, "--similar", "item-9", "-k", "2", "--json")
+    assert set(json.loads(out)["item_ids"]) == {"item-8", "item-10"}
+    _, out, _ = ask(capsys, target, "--info")
+    assert out.splitlines()[1].split()[:3] == ["fake:1", "*", "stable"]
+    assert "max_k 1000" in out
+    _, out, _ = ask(capsys, target, "--info", "--json")
+    assert json.loads(out)["models"][0]["name"] == "fake"
+
+
+def test_the_servers_no_is_the_users_fault(capsys: pytest.CaptureFixture[str], target: str) -> None:
+    code, out, err = ask(capsys, target, "--user", "nobody")
+    assert (code, out) == (2, "")
+    assert err.startswith("lowpass: error: NOT_FOUND: unknown user 'nobody'")
+    assert ask(capsys, target, "--user", "nobody", "--fallback")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--user", "a", "--info"], ["--similar", "item-1", "--exact"], ["--user", "a", "-k", "0"]]
+)
+def test_contradictions_are_usage_errors(capsys: pytest.CaptureFixture[str], target: str, words: list[str]) -> None:
+    assert ask(capsys, target, *words)[0] == 2
+
+
+def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert lowpass.main(["query", "--help"]) == 0
+    assert "Example: lowpass query" in capsys.readouterr().out
