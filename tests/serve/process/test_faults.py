@@ -8,6 +8,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,21 @@ TRANSPORTS = [
 ]
 
 
-@pytest.fixture(params=TRANSPORTS)
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProcess]:
-    root = tmp_path / "models"
+@contextmanager
+def faced(folder: Path, transport: str) -> Iterator[ServerProcess]:
+    root = folder / "models"
     root.mkdir()
     publish(root, "student", factory="Flat", seed=1)
-    options = ["--repository", str(root), "--transport", request.param, "--drain-wait", "0"]
-    with serving(tmp_path, *options) as running:
+    with serving(folder, "--repository", str(root), "--transport", transport, "--drain-wait", "0") as running:
         yield running
         assert running.terminate() == 0, "after all of this it stops in order"
+
+
+@pytest.fixture(scope="module", params=TRANSPORTS)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server that bears everything that comes by the network."""
+    with faced(tmp_path_factory.mktemp("faults"), request.param) as running:
+        yield running
 
 
 def still_answers(server: ServerProcess) -> None:
@@ -110,8 +117,13 @@ def test_http2_garbage_and_half_open_connections_under_load(server: ServerProces
     assert after[1] <= before[1] + 2, "no thread stays"
 
 
-def test_a_bundle_deleted_or_replaced_while_served(server: ServerProcess, tmp_path: Path) -> None:
-    root = tmp_path / "models"
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_bundle_deleted_or_replaced_while_served(transport: str, tmp_path: Path) -> None:
+    with faced(tmp_path, transport) as server:
+        replace_what_is_served(server, tmp_path / "models")
+
+
+def replace_what_is_served(server: ServerProcess, root: Path) -> None:
     with RecommenderClient(server.address) as client:
         before = [client.recommend(f"u{user}", k=10, include_titles=True) for user in range(20)]
     path = ModelRepository(root).resolve("student", "1")
@@ -157,11 +169,12 @@ def question(address: str) -> bytes:
 
 def test_callers_that_never_read_hold_nobody(server: ServerProcess) -> None:
     host, port = server.address.split(":")
+    counted = 'lowpass_request_duration_seconds_count{code="OK",method="Recommend",model="student",version="1"} '
+    before = next((line for line in server.scrape().splitlines() if line.startswith(counted)), "0").split()[-1]
     sockets = [socket.create_connection((host, int(port))) for _ in range(20)]
     for each in sockets:
         each.sendall(question(server.address))
-    counted = 'lowpass_request_duration_seconds_count{code="OK",method="Recommend",model="student",version="1"} 20.0'
-    wait_for_series(server, counted)
+    wait_for_series(server, f"{counted}{float(before) + 20}\n")
     still_answers(server)
     wait_for_series(server, "lowpass_requests_in_flight 0.0")
     for each in sockets:
