@@ -151,7 +151,6 @@ def top_k(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
 
     Args:
         scores: Shape (n,), n ≥ k ≥ 1.
-        k: How many.
 
     Returns:
         int64 of shape (k,).

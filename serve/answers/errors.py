@@ -100,11 +100,7 @@ class InvalidRequest(RequestError):
 
 
 class NotFound(RequestError):
-    """The request names something that is not there.
-
-    Args:
-        name: What was named.
-    """
+    """The request names something that is not there."""
 
     kind: ClassVar[str] = "resource"
     remedy: ClassVar[str] = "check the name"
@@ -168,23 +164,14 @@ class ModelUnusable(RequestError):
 
 
 class ModelInUse(RequestError):
-    """The version answers by default and cannot be unloaded.
-
-    Args:
-        model: Its name.
-        version: The version.
-    """
+    """The version answers by default and cannot be unloaded."""
 
     def __init__(self, model: str, version: str) -> None:
         super().__init__(f"{model}:{version} answers by default: move its label to another version first")
 
 
 class FoldInUnavailable(RequestError):
-    """The model cannot answer histories.
-
-    Args:
-        model: Its name.
-    """
+    """The model cannot answer histories."""
 
     def __init__(self, model: str) -> None:
         super().__init__(f"model {model!r} has no fold-in graph: send a user id, or set allow_fallback")

@@ -25,7 +25,6 @@ class FakeIds:
 
     Args:
         prefix: What they begin with.
-        count: How many.
     """
 
     def __init__(self, prefix: str, count: int) -> None:
@@ -105,8 +104,6 @@ def fake_model(
     """A ready recommender on the circle, and what GetInfo says of it.
 
     Args:
-        name: The model's.
-        version: The model's.
         users: U.
         items: N, at least 4.
     """

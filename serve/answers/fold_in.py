@@ -16,7 +16,6 @@ class OnnxFoldIn:
     """`fold_in.onnx`: item rows of a history → user vector. Thread-safe: a session may run concurrently.
 
     Args:
-        path: The graph.
         item_embeddings: Shape (N, d), in memory; None lets ONNX Runtime map the bundle's file.
 
     Raises:

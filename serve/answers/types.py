@@ -43,7 +43,6 @@ class Query:
     Args:
         user_id: A user of the training data; None when `history` says who asks.
         history: Item ids of an anonymous visitor; ignored when `user_id` is given.
-        k: How many items.
         include_seen: Also answer with what the user, or the history, already has.
         exclude_item_ids: Never answer with these.
         allow_item_ids: Answer only with these; empty for all.
@@ -86,7 +85,6 @@ class SimilarQuery:
 
     Args:
         item_id: The item to start from; never part of the answer.
-        k: How many items.
         exclude_item_ids: Never answer with these.
         allow_item_ids: Answer only with these; empty for all.
         allow_categories: Answer only with items of at least one of these; empty for all.
@@ -111,7 +109,6 @@ class Recommendation:
 
     Args:
         item_ids: At most k outside ids.
-        scores: Of the same length.
         source: How the answer came about.
         shortfall: Why there are fewer than k, if there are.
         titles: Of the same length; empty when not asked for or not there.
@@ -153,7 +150,6 @@ class IndexSummary:
         ann_recall: Share of the exact top `ann_recall_k` that it found when it was built.
         ann_recall_k: The k of `ann_recall`.
         bytes_per_item: Its size divided by the number of items.
-        size_bytes: Its size.
     """
 
     factory: str
@@ -169,8 +165,6 @@ class ModelSummary:
     """What is known about a model before it answers.
 
     Args:
-        name: In the repository.
-        version: In the repository.
         bundle_id: Content hash.
         backbone: What it is made of.
         method: How it was trained.
@@ -180,7 +174,6 @@ class ModelSummary:
         users: Number of users.
         items: Number of items.
         quality: Offline metrics by name.
-        index: Its search index.
     """
 
     name: str

@@ -22,11 +22,7 @@ OTHER = "Other"
 
 
 class GroupedOption(click.Option):
-    """An option that help lists under a heading.
-
-    Args:
-        group: The heading.
-    """
+    """An option that help lists under a heading."""
 
     def __init__(self, *arguments: Any, group: str = OTHER, **settings: Any) -> None:
         super().__init__(*arguments, **settings)

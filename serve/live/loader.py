@@ -32,7 +32,6 @@ class ModelChoice:
     """A model to load.
 
     Args:
-        name: In the repository.
         revision: A version or a label; None for `stable` or, without one, the newest version.
     """
 
@@ -50,7 +49,6 @@ def choose_models(repository: ModelRepository, wanted: Sequence[str]) -> list[Mo
     """What to load.
 
     Args:
-        repository: Where bundles are.
         wanted: `NAME` or `NAME:VERSION-OR-LABEL`; empty for every model.
 
     Raises:
@@ -68,8 +66,6 @@ def load_model(
     """Open, verify, build and warm one model.
 
     Args:
-        name: Of the model.
-        path: Of its bundle.
         verify: Also read every byte of it.
         copy_up_to: A bundle of at most so many bytes is read into memory; a larger one is mapped.
         recorded: Questions that callers really asked, to warm it with.
@@ -151,10 +147,6 @@ class BackgroundLoader:
 def build_recommender(bundle: Bundle, name: str) -> Recommender:
     """Put a bundle's parts together.
 
-    Args:
-        bundle: Opened.
-        name: The model's.
-
     Raises:
         TruncatedIndex: The index file is not whole.
         UnusableBundle: The index does not fit the items, or a graph cannot be read.
@@ -232,10 +224,7 @@ def summarise(manifest: Manifest, name: str, version: str, index_path: Path) -> 
     """What GetInfo and the metrics say of a bundle.
 
     Args:
-        manifest: Its manifest.
         name: Of the model in the repository.
-        version: In the repository.
-        index_path: Its index file.
     """
     card, index = manifest.model, manifest.index
     return ModelSummary(

@@ -96,9 +96,7 @@ class ModelManager:
     """Changes what a store serves, one change at a time.
 
     Args:
-        repository: Where bundles are.
         choices: What to serve from the start; a choice without a revision follows `stable`.
-        store: What is changed.
         metrics: Where loads are counted.
         verify: Read every byte of a bundle before serving it.
         copy_up_to: A bundle of at most so many bytes is read into memory; a larger one is mapped.

@@ -22,7 +22,6 @@ class ServedModel:
 
     Args:
         summary: What is known about it.
-        recommender: What answers.
         load_seconds: How long it took from opening to warm.
 
     Attributes:
@@ -90,7 +89,6 @@ class VersionState:
     """A version of a model, as List shows it.
 
     Attributes:
-        name: The model's.
         version: In the repository, or loaded and gone from there.
         labels: That name it.
         is_default: Whether it answers requests that name neither version nor label.

@@ -24,7 +24,6 @@ def announce(options: ServerOptions, ready: Mapping[str, Any]) -> None:
     """Say that all is ready: in the log, loudly where an address is open in plain text, and in the ready file.
 
     Args:
-        options: How to serve.
         ready: Addresses under the names of `ADDRESSES`, empty where there is none, and whatever else is known.
     """
     for name, harm in HARM.items():

@@ -32,7 +32,6 @@ def _option(default: Any, group: str, text: str, **rest: Any) -> Any:
     Args:
         default: Also says the type: a str, int, float, bool, a tuple of str, or None for the path of a file.
         group: Under which it is found in help and in `serve.toml`.
-        text: Its help.
         rest: `least` and `most` of a number, `choices` of a str, a `metavar`, a `name` unlike the field's.
     """
     return field(default=default, metadata={"group": group, "help": text, **rest})

@@ -44,7 +44,6 @@ class Server:
     """One process that serves.
 
     Args:
-        options: How.
         transport: Makes the transport; None for the one that the options name.
 
     Attributes:
@@ -257,9 +256,6 @@ def _authorize(keys: Path | None) -> Authorize | None:
 
 def run(options: ServerOptions) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code.
-
-    Args:
-        options: How.
 
     Raises:
         StartupError: An address, the repository or a bundle is unusable.

@@ -176,7 +176,6 @@ class Supervisor:
     """Keeps workers up.
 
     Args:
-        count: How many.
         start: Starts the worker of a number, which reports what becomes of it.
         clock: In seconds, rising.
 

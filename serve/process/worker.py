@@ -107,7 +107,6 @@ class WorkerProcess:
     """A `Worker` in a process of its own. Used from two threads: one supervises, another asks for series.
 
     Args:
-        options: How it serves.
         number: Which one it is.
         report: Told what becomes of it, from a thread.
     """

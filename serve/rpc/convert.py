@@ -29,10 +29,6 @@ _SHORTFALLS = {
 def to_query(request: pb.RecommendRequest, limits: Limits) -> Query:
     """A checked question.
 
-    Args:
-        request: As received.
-        limits: What is accepted.
-
     Raises:
         InvalidRequest: Naming every wrong field.
     """
@@ -55,10 +51,6 @@ def to_query(request: pb.RecommendRequest, limits: Limits) -> Query:
 
 def to_similar_query(request: pb.SimilarItemsRequest, limits: Limits) -> SimilarQuery:
     """A checked item-to-item question.
-
-    Args:
-        request: As received.
-        limits: What is accepted.
 
     Raises:
         InvalidRequest: Naming every wrong field.
@@ -113,13 +105,7 @@ def _answer_fields(answer: Recommendation, model: ModelSummary) -> dict[str, Any
 
 
 def to_info(store: ModelStore, limits: Limits, server_version: str) -> pb.GetInfoResponse:
-    """What is served and accepted.
-
-    Args:
-        store: Its models.
-        limits: What is accepted.
-        server_version: Of the software.
-    """
+    """What is served and accepted."""
     models = store.models
     return pb.GetInfoResponse(
         server_version=server_version,

@@ -39,7 +39,6 @@ class FollowedFiles(Generic[Content]):
     """What is in files, read again when one of them changes; what cannot be read leaves the old content in force.
 
     Args:
-        paths: The files.
         read: Reads them all.
 
     Raises:
@@ -78,9 +77,6 @@ class FollowedFiles(Generic[Content]):
 
 class ApiKeys:
     """The keys of one file.
-
-    Args:
-        path: The file.
 
     Raises:
         UnusableCredentials: It cannot be read, or a line of it is wrong.
@@ -123,7 +119,6 @@ def parse_digests(text: str, path: Path) -> dict[str, bytes]:
     """Name → digest of a key.
 
     Args:
-        text: Of the file.
         path: Named where a line is wrong.
 
     Raises:
@@ -159,7 +154,6 @@ class TlsFiles:
 
     Args:
         certificate: The server's chain.
-        key: Its private key.
         client_authority: Who signs clients; None lets any client in.
     """
 

@@ -152,7 +152,6 @@ def refuse(method: str, error: RequestError, metrics: Metrics, arrival_ns: int) 
     """End a call that was never worked on: count it.
 
     Args:
-        method: Its name.
         error: Why it is not.
         metrics: Where it is counted.
         arrival_ns: When it arrived, by `perf_counter_ns`.

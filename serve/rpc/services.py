@@ -41,8 +41,6 @@ class Method:
 
     Args:
         name: Without the service.
-        request: Its request message.
-        response: Its response message.
         handle: Answers, or raises a `RequestError`.
         handle_many: Answers several at once, an error in the place of an answer; None where that gains nothing.
     """
@@ -65,7 +63,6 @@ class StreamMethod:
 
     Args:
         name: Without the service.
-        request: Its request message.
         response: The message of a part.
         stream: Yields parts, and may raise a `RequestError` before any of them.
     """
@@ -83,10 +80,7 @@ class RecommenderService:
     """The methods over a store of models.
 
     Args:
-        store: The models.
-        limits: What is accepted.
         metrics: Where stages and sources are counted.
-        server_version: Of the software.
         shadow: Takes note of what was answered; None for nobody.
         max_streams: Streamed batches in work at a time: each holds a thread for long.
     """

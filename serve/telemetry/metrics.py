@@ -260,8 +260,6 @@ class LatencyHistogram(Collector):
     (https://prometheus.github.io/client_python/collector/custom/).
 
     Args:
-        name: Of the family.
-        documentation: What it says.
         labels: Names of its labels.
         buckets: Upper bounds in seconds, rising; +Inf is added.
         registry: Where it is registered.

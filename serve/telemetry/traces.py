@@ -72,7 +72,6 @@ class OtlpTracing:
     Args:
         endpoint: `http://HOST:PORT` of an OTLP receiver, or with a path.
         share: Of the requests that come without a trace, from 0 to 1.
-        version: Of the software.
     """
 
     def __init__(self, endpoint: str, share: float, version: str) -> None:

@@ -27,7 +27,6 @@ class TransportSettings:
     Args:
         services: Methods by full service name.
         admission: Counts and refuses; `enter` and `leave` surround each admitted request, its waiting included.
-        limits: What is accepted.
         telemetry: Takes note of finished requests.
         threads: Threads that work on requests.
         batch_wait: How long to wait for more before a batch, in seconds; 0 batches what is there.

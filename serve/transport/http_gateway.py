@@ -77,7 +77,6 @@ class Gateway:
     Args:
         methods: Of the service; those that stream are left out.
         admission: Counts and refuses, as for gRPC.
-        limits: What is accepted.
         telemetry: Takes note of finished requests, under the methods' names.
         authorize: Says why a caller may not call; None lets everybody.
         is_serving: Whether the server is ready.
@@ -278,7 +277,6 @@ class HttpServer:
     """A WSGI application on an address.
 
     Args:
-        application: What answers.
         max_body_bytes: Largest request body.
         tls: Certificates; None for plain text. Files that change are used from the next connection.
         shares_port: Whether other processes of ours listen on the address too.

@@ -56,8 +56,6 @@ class Pending:
     """An admitted call.
 
     Args:
-        call_id: Of the front.
-        method: Its number.
         payload: The request as received.
         call: What the services see of it.
     """
@@ -121,10 +119,8 @@ def send_parts(front: Any, call_id: int, parts: Parts[Message], call: Call) -> N
     """Send parts until there are no more, the caller has left, or time is up.
 
     Args:
-        front: Where they go.
         call_id: The call's, at the front.
         parts: Guarded.
-        call: The call.
 
     Raises:
         Refusal: The parts end with one, or the caller did not read in time.
@@ -149,7 +145,6 @@ class NativeHealth:
         first_method: Number of the first of its methods at the front.
 
     Attributes:
-        front: Where answers go.
         methods: Path, and whether it streams.
     """
 

@@ -52,9 +52,6 @@ class ReflectionServer:
     Args:
         services: Full names of what is described.
         authorize: Says of a call's metadata why it may not call; None lets everybody.
-
-    Attributes:
-        path: Of its socket.
     """
 
     def __init__(self, services: Iterable[str], authorize: Authorize | None) -> None:

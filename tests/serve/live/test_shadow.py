@@ -5,12 +5,15 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from scipy.stats import spearmanr
 
 from serve.answers.errors import InvalidRequest, ModelNotServed, UnknownUser, VersionNotServed
 from serve.answers.fake import fake_model
 from serve.answers.types import Answers, Query, Recommendation, Shortfall, Source
-from serve.live.shadow import QUEUED_AT_MOST, Shadow, ShadowRule
+from serve.live.shadow import QUEUED_AT_MOST, Shadow, ShadowRule, overlap, rank_correlation
 from serve.live.store import ModelStore, ServedModel
 from serve.telemetry.metrics import Metrics
 
@@ -129,3 +132,25 @@ def test_a_shadow_that_is_not_there_is_refused(shadow: Shadow) -> None:
         shadow.set_rule("student", ShadowRule("teacher", "canary", 0.5))
     with pytest.raises(InvalidRequest, match="share"):
         ShadowRule("teacher", "", 0.0)
+
+
+LISTS = st.lists(st.integers(0, 12).map(str), unique=True, max_size=10)
+
+
+def test_overlap_ignores_ranks_and_counts_missing_items() -> None:
+    assert overlap(["a", "b", "c", "d"], ["d", "c", "x", "y"]) == 0.5
+    assert overlap(["a", "b"], ["a", "b", "c", "d"]) == 0.5
+    assert overlap([], []) == 1.0
+    assert overlap(["a"], []) == 0.0
+
+
+@given(LISTS, LISTS)
+def test_correlation_is_spearmans_over_what_both_hold(first: list[str], second: list[str]) -> None:
+    found = rank_correlation(first, second)
+    common = [item for item in first if item in second]
+    if len(common) < 2:
+        assert found is None
+        return
+    expected = spearmanr(range(len(common)), [second.index(item) for item in common]).statistic
+    assert found == pytest.approx(expected)
+    assert overlap(first, second) == overlap(second, first)

@@ -5,9 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
-from serve.process.supervisor import FIRST, HEALTHY, LONGEST, Supervisor, WorkerFailed
+from serve.answers.types import Source
+from serve.process.supervisor import (
+    FIRST,
+    HEALTHY,
+    LONGEST,
+    Backoff,
+    MergedSeries,
+    Supervisor,
+    WorkerFailed,
+    WorkerState,
+    merge,
+)
 from serve.process.worker import Ended, Failed, Ready, Report
+from serve.telemetry.metrics import BUCKETS, Metrics
 from tests.serve.process.fakes import FakeWorker
 
 READY = {"models": ["student:1"], "transport": "grpcio"}
@@ -175,3 +188,68 @@ def test_stopping_while_a_worker_waits_to_be_restarted_waits_for_the_others_only
     stage.crash(stage.started[0])
     assert stage.supervisor.end(within=60.0) is True
     assert stage.started[0].told == []
+
+
+def test_the_wait_doubles_up_to_a_bound() -> None:
+    backoff = Backoff(first=0.1, factor=2.0, longest=1.0)
+    assert [backoff.after(0.0) for _ in range(6)] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
+
+
+def test_a_while_of_health_makes_the_ends_before_it_forgotten() -> None:
+    backoff = Backoff(first=0.1, factor=2.0, longest=10.0, healthy=60.0)
+    waits = [backoff.after(served) for served in (0.0, 59.0, 61.0, 1.0)]
+    assert waits == pytest.approx([0.1, 0.2, 0.1, 0.2])
+
+
+def text(answers: int) -> str:
+    metrics = Metrics(CollectorRegistry())
+    for _ in range(answers):
+        metrics.request("Recommend", "m", "1", "OK", 0.002)
+        metrics.answer("m", Source.PERSONAL)
+    return generate_latest(metrics.registry).decode()
+
+
+def merged(states: list[WorkerState]) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(MergedSeries(lambda: states, answer_within=0.0))
+    return registry
+
+
+def worker(said: str | None) -> FakeWorker:
+    return FakeWorker(0, lambda event: None, pid=1, text=said)
+
+
+def test_every_sample_says_whose_it_is_and_nothing_else_changes() -> None:
+    (alone,) = [family for family in merge([text(3)]) if family.name == "lowpass_request_duration_seconds"]
+    assert alone.type == "histogram"
+    assert len(alone.samples) == len(BUCKETS) + 3
+    assert {sample.labels["worker"] for sample in alone.samples} == {"0"}
+    registry = merged([WorkerState(worker(text(3)), 0), WorkerState(worker(text(5)), 2)])
+    value = registry.get_sample_value
+    for number, answers in (("0", 3), ("1", 5)):
+        labels = {"worker": number, "method": "Recommend", "model": "m", "version": "1", "code": "OK"}
+        assert value("lowpass_request_duration_seconds_count", labels) == answers
+        assert value("lowpass_request_duration_seconds_bucket", {**labels, "le": "+Inf"}) == answers
+        assert value("lowpass_answers_total", {"worker": number, "model": "m", "source": "personal"}) == answers
+    assert value("lowpass_worker_restarts_total", {"worker": "1"}) == 2
+
+
+def test_one_family_of_each_name_in_what_is_sent() -> None:
+    sent = generate_latest(merged([WorkerState(worker(text(1)), 0), WorkerState(worker(text(1)), 0)])).decode()
+    types = [line.split()[2] for line in sent.splitlines() if line.startswith("# TYPE")]
+    assert len(types) == len(set(types))
+    assert "lowpass_answers_total" in types
+    assert 'lowpass_answers_total{model="m",source="personal",worker="1"} 1.0' in sent
+
+
+def test_who_is_dead_or_silent_is_left_out_and_not_up() -> None:
+    registry = merged([WorkerState(None, 1), WorkerState(worker(None), 0), WorkerState(worker(text(4)), 0)])
+    up = [registry.get_sample_value("lowpass_worker_up", {"worker": number}) for number in "012"]
+    assert up == [0, 0, 1]
+    answers = {
+        sample.labels["worker"]: sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "lowpass_answers_total"
+    }
+    assert answers == {"2": 4}
