@@ -101,9 +101,9 @@ def rollback(model: str, repository: Path | None, connection: Connection, *, as_
     Example: lowpass models rollback student --repository demo/models
     """
     if repository is not None:
-        from export.bundle.repository import PREVIOUS, STABLE, ModelRepository
+        from export.bundle.repository import ModelRepository
 
-        ModelRepository(repository).set_label(model, STABLE, PREVIOUS)
+        ModelRepository(repository).rollback(model)
         _print_stored(repository, model, as_json)
         return
     with _client(connection) as client:

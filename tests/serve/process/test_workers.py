@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
@@ -106,7 +107,7 @@ def pids(server: ServerProcess) -> dict[int, int]:
 
 
 def open_files(server: ServerProcess) -> int:
-    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+    return psutil.Process(server.process.pid).num_fds()
 
 
 def ask_each_on_a_connection_of_its_own(server: ServerProcess, clients: int) -> Counter[str]:
