@@ -65,7 +65,12 @@ def list_(model: str, repository: Path | None, connection: Connection, *, as_jso
         _print_stored(repository, model, as_json)
         return
     with _client(connection) as client:
-        _print_served([each for each in client.models() if model in ("", each.model)], as_json)
+        versions = [each for each in client.models() if model in ("", each.model)]
+    if model and not versions:
+        raise click.ClickException(
+            f"{model}: no such model on {connection.target}; 'lowpass models list' shows them all"
+        )
+    _print_served(versions, as_json)
 
 
 @click.command()

@@ -161,6 +161,9 @@ def test_the_command_line_changes_a_running_server(server: ServerProcess, capsys
     assert rows["2"]["labels"] == ["stable"]
     assert rows["1"]["labels"] == ["previous"]
     models("rollback", "student")
+    assert {row["model"] for row in json.loads(models("list", "teacher", "--json"))["versions"]} == {"teacher"}
+    assert lowpass.main(["models", "list", "nobody", "--target", server.admin_address]) == 2
+    assert "nobody: no such model" in capsys.readouterr().err
     assert "canary 20.0%" in (models("label", "student", "canary", "2") and models("split", "student", "canary=0.2"))
     assert "no split" in models("split", "student")
     assert "teacher answers 50.0% again" in models("shadow", "student", "teacher", "--share", "0.5")
