@@ -251,7 +251,7 @@ def test_a_bad_bundle_is_told_once_as_by_a_single_server(
     assert [json.loads(line)["event"] for line in lines if line.startswith("{")].count("worker started") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_worker_that_cannot_be_started_again_is_tried_until_it_can(tmp_path: Path, disk: ModelRepository) -> None:
     with workers(tmp_path, disk) as server, asking(server.address, retries=True, clients=2) as counts:
         bundle, aside = disk.resolve("student", "1"), tmp_path / "aside"
@@ -269,7 +269,7 @@ def test_a_worker_that_cannot_be_started_again_is_tried_until_it_can(tmp_path: P
     assert any(event["event"] == "worker cannot start" for event in server.events())
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_worker_that_hangs_does_not_fail_the_scrape(tmp_path: Path, disk: ModelRepository) -> None:
     with workers(tmp_path, disk) as server:
         os.kill(server.workers[0], signal.SIGSTOP)
