@@ -132,7 +132,7 @@ SUMMARIES = {
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="lowpass")
 def cli() -> None:
-    """Lowpass distills a big recommender into a small one with FreqD, exports it and serves it.
+    """Lowpass distills a big recommender into a small one, exports it and serves it.
 
     Example: lowpass data synth demo/data && lowpass train demo/data --out demo/teacher
     """

@@ -18,7 +18,7 @@ from serve.answers.limits import Limits
 if TYPE_CHECKING:
     from serve.live.shadow import ShadowRule
     from serve.rpc.credentials import TlsFiles
-    from serve.transport.base import TransportName
+    from serve.transport.choice import TransportName
 
 MODELS, ADDRESSES, CALLERS = "Models", "Addresses", "Who may call"
 WORK, LIMITS = "Workers and threads", "Limits"

@@ -33,7 +33,8 @@ from serve.telemetry.metrics import Metrics, MetricsEndpoint
 from serve.telemetry.telemetry import Telemetry
 from serve.telemetry.traces import open_tracing
 from serve.transport.address import split_address
-from serve.transport.base import MakeTransport, TransportSettings, choose_transport
+from serve.transport.base import MakeTransport, TransportSettings
+from serve.transport.choice import choose_transport
 from serve.transport.http_gateway import Gateway, HttpServer
 
 LOG = logging.getLogger("lowpass.serve")

@@ -1,21 +1,17 @@
-"""A transport: what each one must do, and which one serves. `tests/kits/transport_kit.py` is the first as tests."""
+"""What every transport must do; `tests/kits/transport_kit.py` is this text as tests."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from serve.answers.admission import Admission
-from serve.answers.errors import ExtraMissing
 from serve.answers.limits import Limits
 from serve.rpc.credentials import Authorize, TlsFiles
 from serve.rpc.services import AnyMethod
 from serve.telemetry.telemetry import Telemetry
 
-TransportName = Literal["grpcio", "native", "auto"]
-NATIVE_PACKAGE = "pygrpc_native"
 UNREADABLE = "the message cannot be read"
 """What is said of bytes that are not the method's request, with INTERNAL, as gRPC's own libraries do."""
 
@@ -83,25 +79,3 @@ class Transport(Protocol):
 
 
 MakeTransport = Callable[[TransportSettings], Transport]
-
-
-def choose_transport(name: TransportName, *, needs_grpcio: bool) -> tuple[str, MakeTransport]:
-    """A transport's name and how to make it.
-
-    Args:
-        name: "auto" takes `native` where it is installed and can do what is asked for, else `grpcio`.
-        needs_grpcio: Whether something is asked for that `native` cannot do: TLS, an age of connections.
-
-    Raises:
-        ExtraMissing: `native` is asked for and not installed.
-    """
-    is_there = importlib.util.find_spec(NATIVE_PACKAGE) is not None
-    if name == "native" and not is_there:
-        raise ExtraMissing("--transport native: needs the package pygrpc-native: pip install 'lowpass[native]'")
-    if name == "grpcio" or not is_there or (name == "auto" and needs_grpcio):
-        from serve.transport.grpcio import GrpcioServer
-
-        return "grpcio", GrpcioServer
-    from serve.transport.native import NativeServer
-
-    return "native", NativeServer

@@ -12,7 +12,7 @@ import pytest
 
 from serve.process.options import ServerOptions
 from serve.process.server import Server
-from serve.transport.base import TransportName
+from serve.transport.choice import TransportName
 from tests.serve.process.test_faults import TRANSPORTS
 from tests.test_laws import ROOT, SOURCES, name_of, read_tree
 

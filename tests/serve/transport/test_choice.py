@@ -10,7 +10,7 @@ from serve.answers.errors import ExtraMissing
 from serve.answers.limits import Limits
 from serve.client.recommender import RecommenderClient
 from serve.process.options import ServerOptions
-from serve.transport.base import choose_transport
+from serve.transport.choice import choose_transport
 from serve.transport.grpcio import GrpcioServer
 from tests.serve.processes import serving
 
