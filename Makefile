@@ -54,8 +54,8 @@ proto-check: $(VENV)/dev
 bench: $(VENV)/test  ## speed, as ratios taken in one run; takes minutes
 	$(BIN)/python -m pytest tests/benchmarks -o addopts= -s
 
-results: $(VENV)/test  ## run the cells of results/plan.toml that are missing (hours, resumable) and write RESULTS.md
-	OMP_NUM_THREADS=1 $(BIN)/lowpass results $(if $(ONLY),--only '$(ONLY)') $(if $(JOBS),--jobs $(JOBS))
+results: $(VENV)/test  ## run the cells of results/plan.toml that are missing (hours, resumable); write RESULTS.md and its studies
+	OMP_NUM_THREADS=1 $(BIN)/python -m results $(if $(ONLY),--only '$(ONLY)') $(if $(JOBS),--jobs $(JOBS))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis demo

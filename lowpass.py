@@ -27,7 +27,6 @@ COMMANDS: dict[str, str | dict[str, str]] = {
     "sweep": "distill.commands.sweep:sweep",
     "report": "export.commands.report:report",
     "frontier": "export.commands.frontier:frontier",
-    "results": "results.cli:results",
     "export": "export.commands.export:export",
     "models": {
         "list": "serve.commands.models:list_",
@@ -110,7 +109,6 @@ SUMMARIES = {
     "analyze": "Show by frequency what students kept of their teacher.",
     "report": "Write one self-contained HTML page on a set of runs.",
     "frontier": "Train, shrink and measure every candidate; recommend one to serve.",
-    "results": "Run the cells of the evidence that are missing; write RESULTS.md.",
     "export": "Turn a run, or a frontier's candidate, into a bundle in a model repository.",
     "models": "Show and change the models of a repository or of a running server.",
     "models list": "Show versions and labels.",
@@ -138,17 +136,19 @@ def cli() -> None:
     """
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, command: click.Command = cli, name: str = "lowpass") -> int:
     """Run the command line and return its exit code.
 
     Args:
         arguments: Words after the program's name; `sys.argv` without it when None.
+        command: What is run: all commands, or one that stands outside of them.
+        name: The program's, for its help.
 
     Returns:
         0 done, 1 our fault, 2 the user's fault.
     """
     try:
-        result: Any = cli.main(args=arguments, prog_name="lowpass", standalone_mode=False)
+        result: Any = command.main(args=arguments, prog_name=name, standalone_mode=False)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.Abort:

@@ -1,113 +1,288 @@
-"""Cells: one JSON file each, written when its numbers are there and never run again.
+"""The table of cells, `cells.csv`: a row a training or a model that is not trained, added when its numbers are there.
 
-    <results>/<data>/<backbone>/<contestant>-d<dim>-t<trial>-s<seed>.json     a training
-    <results>/<data>/<backbone>/<untrained>-d<dim>.json                       a model that is not trained
-    <results>/<data>/<backbone>/teacher.json
+`study`, `contestant`, `dim`, `trial` and `seed` name a row; its other columns, empty where they mean nothing:
 
-A training's file holds `name`, `config` (all settings, without paths), `curve` (a row an evaluated epoch), `metrics`
-(reports and training cost, as in a run) and, where asked for, `int8` (reports of its own items in a byte a number).
+| column | holds |
+|---|---|
+| `settings` | JSON: method, backbone, dimension and what an optimiser is given, else only what is not the default |
+| `data`, `teacher` | the first 12 digits of the fingerprints of the data and of the teacher's embeddings |
+| `bytes_per_item`, `bytes_per_user` | as ranked: of a training float32 |
+| `validation Recall@20`, … | full ranking, train items masked, mean over all users |
+| `int8 test Recall@20` | the same with the training's items in a byte a number |
+| `validation Recall@20 in 10 s`, … | the best that a training reached in its first processor seconds |
+| `best_epoch`, `epochs` | the epoch that was kept, and how many there were |
+| `seconds`, `processor_seconds`, `peak_memory_bytes` | cost of training, evaluation left out of the times |
 """
 
 from __future__ import annotations
 
 import csv
+import fcntl
+import io
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distill.data.interactions import Interactions
+from distill.errors import DataError
 from distill.run import HISTORY_FILE, Run
 from distill.storage import write_file
+from distill.training.job import build_job, describe
 from results.plan import Study
+from results.untrained import Built
 
 TEACHER = "teacher"
-REPORT = "test_all_users"
+TEST, VALIDATION = "test Recall@20", "validation Recall@20"
+"""What is reported, and by what trials are chosen."""
+INT8 = f"int8 {TEST}"
+EQUAL_TIMES = (10, 30, 100)
+"""Processor seconds after which trainings are compared."""
+METRICS = ("Recall@10", "NDCG@10", "Recall@20", "NDCG@20")
+SPLITS = ("validation", "test")
+SHOWN_SETTINGS = {"method", "backbone", "dim", "learning_rate", "weight_decay", "patience"}
+"""Kept although they may be the default: tables show them, whatever the default becomes."""
+NO_SETTINGS = {"format", "seed", "data", "teacher", "teacher_fingerprint"}
+DIGITS = 12
+
+Row = Mapping[str, Any]
+Cells = Mapping[str, Row]
+"""Name of the cell → its row, by column."""
+
+
+def within(seconds: int) -> str:
+    """Name the column of the best validation Recall@20 in a training's first processor seconds."""
+    return f"{VALIDATION} in {seconds} s"
+
+
+KEY: Mapping[str, Callable[[str], Any]] = {"study": str, "contestant": str, "dim": int, "trial": int, "seed": int}
+COLUMNS: Mapping[str, Callable[[str], Any]] = {
+    **KEY,
+    "settings": json.loads,
+    "data": str,
+    "teacher": str,
+    "bytes_per_item": float,
+    "bytes_per_user": float,
+    **{f"{split} {metric}": float for split in SPLITS for metric in METRICS},
+    INT8: float,
+    **{within(seconds): float for seconds in EQUAL_TIMES},
+    "best_epoch": int,
+    "epochs": int,
+    "seconds": float,
+    "processor_seconds": float,
+    "peak_memory_bytes": int,
+}
+"""Column → what makes a value of its text."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What one file is about.
+    """What one row is about.
 
     Attributes:
         study: Its table.
         contestant: A trained contestant, an untrained model, or the teacher.
-        dim: d_s; 0 for the teacher.
+        dim: d_s of the student, or of the students that an untrained model is compared with; None for the teacher.
         trial: Number of the trial; None where nothing is trained.
-        seed: Likewise.
+        seed: None where nothing is trained.
     """
 
     study: Study
     contestant: str
-    dim: int = 0
+    dim: int | None = None
     trial: int | None = None
     seed: int | None = None
 
     @property
+    def key(self) -> dict[str, Any]:
+        """What names its row."""
+        values = (self.study.name, self.contestant, self.dim, self.trial, self.seed)
+        return dict(zip(KEY, values, strict=True))
+
+    @property
     def name(self) -> str:
-        """Path below the results folder, without its ending."""
-        parts = [self.contestant]
-        parts += [f"d{self.dim}"] if self.dim else []
-        parts += [f"t{self.trial}", f"s{self.seed}"] if self.trial is not None else []
-        return f"{self.study.name}/{'-'.join(parts)}"
-
-    def path(self, results: Path) -> Path:
-        """The cell's file."""
-        return results / f"{self.name}.json"
+        """What a pattern picks it by, as in "ml-1m/bprmf/ce-d20-t1-s0"; its run directory below a folder of runs."""
+        return name_of(self.key)
 
 
-def read_cell(cell: Cell, results: Path) -> dict[str, Any] | None:
-    """The cell's content, or None where it has not been run."""
-    path = cell.path(results)
+def name_of(row: Row) -> str:
+    """Name a row as `Cell.name` does."""
+    parts = [f"{letter}{row[column]}" for column, letter in (("dim", "d"), ("trial", "t"), ("seed", "s"))
+             if row[column] is not None]  # fmt: skip
+    return f"{row['study']}/{'-'.join([row['contestant'], *parts])}"
+
+
+def read_cells(path: Path) -> dict[str, Row]:
+    """Read the table; it is empty where there is no file yet.
+
+    Raises:
+        DataError: A column is unknown or missing, a value has the wrong type, or a cell is there twice.
+    """
     if not path.is_file():
-        return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+        return {}
+    cells: dict[str, Row] = {}
+    with path.open(newline="", encoding="utf-8") as stream:
+        lines = csv.reader(stream)
+        header = next(lines, [])
+        for column in header:
+            if column not in COLUMNS:
+                raise DataError(f"{path}:1: unknown column '{column}'; the columns are {', '.join(COLUMNS)}")
+        for column in COLUMNS:
+            if header.count(column) != 1:
+                raise DataError(f"{path}:1: column '{column}' is there {header.count(column)} times, not once")
+        for texts in lines:
+            place = f"{path}:{lines.line_num}"
+            row = _parse_row(place, header, texts)
+            if cells.setdefault(name_of(row), row) is not row:
+                raise DataError(f"{place}: {name_of(row)} is there already; delete one of the two rows")
+    return cells
 
 
-def write_cell(cell: Cell, results: Path, content: Mapping[str, Any]) -> None:
-    """Write the cell's file whole."""
-    text = json.dumps({"name": cell.name, **content}, indent=1, ensure_ascii=False)
-    write_file(cell.path(results), (text + "\n").encode())
+def _parse_row(place: str, header: list[str], texts: list[str]) -> Row:
+    if len(texts) != len(header):
+        raise DataError(f"{place}: {len(texts)} values for {len(header)} columns; write one for each")
+    row = {}
+    for column, text in zip(header, texts, strict=True):
+        try:
+            row[column] = COLUMNS[column](text) if text else None
+        except ValueError as error:
+            raise DataError(f"{place}: column '{column}': '{text}' cannot be read ({error})") from error
+    return row
 
 
-def describe_run(run: Run) -> dict[str, Any]:
-    """What a finished run leaves in its cell."""
-    config = {key: value for key, value in run.config.items() if key not in {"teacher", "format"}}
-    with (run.path / HISTORY_FILE).open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    shown = ("epoch", "loss", "seconds", "processor_seconds", "Recall@20", "NDCG@20")
-    curve = {name: [round(float(row[name]), 5) for row in rows] for name in shown if name in rows[0]}
-    return {"config": config, "curve": curve, "metrics": dict(run.metrics)}
+def write_cells(path: Path, cells: Cells) -> None:
+    """Write the table whole, in an order of its own, so that a new row changes one line of it."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in sorted(cells.values(), key=_rank):
+        writer.writerow([_format(row.get(column)) for column in COLUMNS])
+    write_file(path, text.getvalue().encode())
 
 
-def reported_recall(content: Mapping[str, Any]) -> float:
-    """What is reported: test Recall@20 over all users."""
-    return float(content["metrics"][REPORT]["Recall@20"])
+def _rank(row: Row) -> tuple[Any, ...]:
+    return tuple(row[column] if make is str else -1 if row[column] is None else row[column]
+                 for column, make in KEY.items())  # fmt: skip
 
 
-def validation_recall(content: Mapping[str, Any]) -> float:
-    """By what trials are chosen: validation Recall@20 over all users."""
-    return float(content["metrics"]["validation_all_users"]["Recall@20"])
+def _format(value: Any) -> str:
+    if value is None:
+        return ""
+    return json.dumps(value, separators=(",", ":")) if isinstance(value, dict) else str(value)
+
+
+def add_cell(path: Path, cell: Cell, values: Row) -> None:
+    """Add a finished cell to the table; a row that is there stays.
+
+    The file is replaced whole, one process after the other: who is cut off leaves the rows that were there, and of two
+    that finish at a time both rows are kept.
+
+    Args:
+        path: The table.
+        cell: What is added.
+        values: From `describe_run` or `describe_built`.
+    """
+    with _alone_in(path.parent):
+        write_cells(path, {cell.name: {**values, **cell.key}, **read_cells(path)})
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in here for the folder; the lock ends with its process, however that one ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def describe_run(run: Run, data: Interactions, int8: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Make the columns of a finished run.
+
+    Args:
+        run: As trained.
+        data: On what.
+        int8: Reports of its own items in a byte a number; None where nobody asks, as of the teacher.
+    """
+    training = run.metrics["training"]
+    teacher = run.config["teacher_fingerprint"]
+    return {
+        "settings": settings_of(run.config, data),
+        "data": data.fingerprint[:DIGITS],
+        "teacher": None if teacher is None else teacher[:DIGITS],
+        "bytes_per_item": 4.0 * run.dim,
+        "bytes_per_user": 4.0 * run.dim,
+        **quality_of(run.metrics),
+        INT8: None if int8 is None else quality_of(int8)[TEST],
+        **_progress(run.path / HISTORY_FILE),
+        **{name: training[name] for name in ("best_epoch", "epochs", "seconds", "processor_seconds")},
+        "peak_memory_bytes": training["peak_memory_bytes"],
+    }
+
+
+def describe_built(built: Built, data: Interactions) -> dict[str, Any]:
+    """Make the columns of a model that is not trained."""
+    return {
+        "settings": dict(built.settings),
+        "data": data.fingerprint[:DIGITS],
+        "bytes_per_item": built.bytes_per_item,
+        "bytes_per_user": built.bytes_per_user,
+        **quality_of(built.metrics),
+        "seconds": built.seconds,
+    }
+
+
+def quality_of(reports: Mapping[str, Any]) -> dict[str, float]:
+    """Take from reports, as in a run's `metrics.json`, the means over all users."""
+    return {f"{split} {metric}": reports[f"{split}_all_users"][metric] for split in SPLITS for metric in METRICS}
+
+
+def settings_of(config: Mapping[str, Any], data: Interactions) -> dict[str, Any]:
+    """Take from a run's `config.json` what a reader must know to train it again, flat, as `build_job` is given it."""
+    usual = _flatten(describe(build_job(config["method"], {}, backbone=config["backbone"]), data, None))
+    return {
+        name: value
+        for name, value in _flatten(config).items()
+        if name in SHOWN_SETTINGS or name not in usual or value != usual[name]
+    }
+
+
+def _flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+    flat = {name: value for name, value in config.items() if not isinstance(value, dict) and name not in NO_SETTINGS}
+    flat |= {f"backbone.{name}": value for name, value in config["backbone_settings"].items()} | config["training"]
+    for name, value in config["method_settings"].items():
+        flat |= {f"{name}.{inner}": own for inner, own in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _progress(history: Path) -> dict[str, float]:
+    """Read from a run's `history.csv` the best validation Recall@20 at equal times; 0 before the first evaluation."""
+    with history.open(newline="", encoding="utf-8") as stream:
+        curve = [(float(row["processor_seconds"]), float(row["Recall@20"])) for row in csv.DictReader(stream)]
+    return {
+        within(seconds): max((recall for at, recall in curve if at <= seconds), default=0.0) for seconds in EQUAL_TIMES
+    }
 
 
 def winning_cells(
-    study: Study, contestant: str, dim: int, num_trials: int, results: Path
-) -> tuple[int | None, list[dict[str, Any]]]:
-    """The winning trial, and what it left under each seed that has been run."""
-    winner = winning_trial(study, contestant, dim, num_trials, results)
+    study: Study, contestant: str, dim: int, num_trials: int, cells: Cells
+) -> tuple[int | None, list[Row]]:
+    """Find the winning trial, and its row under each seed that has been run."""
+    winner = winning_trial(study, contestant, dim, num_trials, cells)
     if winner is None:
         return None, []
-    found = (read_cell(Cell(study, contestant, dim, winner, seed), results) for seed in study.seeds)
-    return winner, [content for content in found if content is not None]
+    found = (cells.get(Cell(study, contestant, dim, winner, seed).name) for seed in study.seeds)
+    return winner, [row for row in found if row is not None]
 
 
-def winning_trial(study: Study, contestant: str, dim: int, num_trials: int, results: Path) -> int | None:
-    """The trial with the best validation Recall@20 under the first seed, or None before all are there."""
-    found = []
-    for trial in range(num_trials):
-        content = read_cell(Cell(study, contestant, dim, trial, study.seeds[0]), results)
-        if content is None:
-            return None
-        found.append(validation_recall(content))
-    return max(range(num_trials), key=found.__getitem__)
+def winning_trial(study: Study, contestant: str, dim: int, num_trials: int, cells: Cells) -> int | None:
+    """Find the trial with the best validation Recall@20 under the first seed; None before all are there."""
+    names = [Cell(study, contestant, dim, trial, study.seeds[0]).name for trial in range(num_trials)]
+    if any(name not in cells for name in names):
+        return None
+    return max(range(num_trials), key=lambda trial: float(cells[names[trial]][VALIDATION]))

@@ -1,4 +1,4 @@
-"""The plan of the evidence: a TOML file that says what is compared on what.
+"""The plan of the evidence, `plan.toml`: it says what is compared on what.
 
 Example:
     patience = 60                       # training options of every student; a trial may override them
@@ -43,7 +43,7 @@ class Contestant:
     Attributes:
         method: A method or a composition.
         trials: Settings of the method and training options, one mapping a trial.
-        backbone: Of the student; the study's where empty.
+        backbone: The student's, where it is not the study's.
         start: Where the student starts, as in `distill.training.job.Job`.
         every_trial: Run all its trials where the study lets it: for contestants whose trainings are short.
     """
@@ -61,7 +61,7 @@ class Study:
 
     Attributes:
         data: A key of the plan's `data`.
-        backbone: Of teacher and students.
+        backbone: The teacher's, and that of students that have none of their own.
         teacher: `dim` and training options.
         dim: Students' dimension.
         more_dims: Further dimensions, and who is trained there.
@@ -87,7 +87,7 @@ class Study:
 
     @property
     def name(self) -> str:
-        """Folder of its cells."""
+        """What its cells' names begin with."""
         return f"{self.data}/{self.backbone}"
 
     @property

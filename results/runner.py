@@ -1,4 +1,4 @@
-"""Running a plan: what is missing, in an order in which every cell finds what it needs.
+"""Run what is missing of a plan, in an order in which every cell finds what it needs.
 
 A study has three rounds: the teacher; all trials and untrained models; the winning trials under the other seeds.
 Cells of a round run side by side in processes of their own, so that each one's peak memory is its own.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,17 @@ from distill.errors import RunError
 from distill.run import METRICS_FILE, Run, open_run
 from distill.training.job import Job, build_job
 from distill.training.runner import ensure_run, run_all
-from results.cells import TEACHER, Cell, describe_run, read_cell, winning_trial, write_cell
+from results.cells import (
+    TEACHER,
+    TEST,
+    Cell,
+    add_cell,
+    describe_built,
+    describe_run,
+    quality_of,
+    read_cells,
+    winning_trial,
+)
 from results.plan import Plan, Study, num_trials
 from results.untrained import build_untrained, rank_decoded
 
@@ -34,12 +44,17 @@ class Folders:
     Attributes:
         sources: Public data sets, as downloaded.
         work: Prepared data and runs; may be deleted, at the cost of training the teachers again.
-        results: The cells.
+        results: The plan, the table of cells, and the pages.
     """
 
     sources: Path
     work: Path
     results: Path
+
+    @property
+    def cells(self) -> Path:
+        """The table of cells."""
+        return self.results / "cells.csv"
 
     def data(self, name: str) -> Path:
         """A prepared data directory."""
@@ -60,9 +75,9 @@ def rounds(plan: Plan, study: Study, folders: Folders) -> Iterator[list[Cell]]:
         for dim, name in entries
         if trial < num_trials(plan, study, name)
     ]
+    done = read_cells(folders.cells)
     winners = [
-        (name, dim, winning_trial(study, name, dim, num_trials(plan, study, name), folders.results))
-        for dim, name in entries
+        (name, dim, winning_trial(study, name, dim, num_trials(plan, study, name), done)) for dim, name in entries
     ]
     yield [
         Cell(study, name, dim, winner, seed)
@@ -83,7 +98,8 @@ def run_plan(plan: Plan, folders: Folders, *, only: str = "*", jobs: int = 1) ->
     """
     for study in plan.studies:
         for cells in rounds(plan, study, folders):
-            missing = [cell for cell in cells if fnmatch(cell.name, only) and not cell.path(folders.results).is_file()]
+            done = read_cells(folders.cells)
+            missing = [cell for cell in cells if fnmatch(cell.name, only) and cell.name not in done]
             if missing:
                 prepare_data(plan, study.data, folders)
                 if missing[0].contestant != TEACHER:
@@ -96,16 +112,14 @@ def _restore_teacher(plan: Plan, study: Study, folders: Folders) -> None:
     cell = Cell(study, TEACHER)
     if not (folders.run(cell) / METRICS_FILE).exists():
         _run_side_by_side(plan, [cell], folders, jobs=1)
-    recorded = read_cell(cell, folders.results)
+    recorded = read_cells(folders.cells).get(cell.name)
     if recorded is None:
         return
-    found, wanted = (
-        metrics["test"]["Recall@20"] for metrics in (open_run(folders.run(cell)).metrics, recorded["metrics"])
-    )
+    found, wanted = quality_of(open_run(folders.run(cell)).metrics)[TEST], recorded[TEST]
     if abs(found - wanted) > SAME_TEACHER:
         raise RunError(
-            f"{folders.run(cell)}: its test Recall@20 is {found:.4f}, and that of {cell.path(folders.results)}"
-            f" {wanted:.4f}: give another --work or --results, or delete that study's cells"
+            f"{folders.run(cell)}: its {TEST} is {found:.4f}, and in {folders.cells} that of {cell.name} is"
+            f" {wanted:.4f}: give another --work or --results, or delete the rows of that study"
         )
 
 
@@ -124,20 +138,16 @@ def prepare_data(plan: Plan, name: str, folders: Folders) -> None:
 
 
 def run_cell(plan: Plan, cell: Cell, folders: Folders) -> None:
-    """Train or build one cell and write its file."""
+    """Train or build one cell and add its row."""
     data = load_interactions(folders.data(cell.study.data))
-    if cell.contestant != TEACHER and cell.trial is None:
+    if cell.dim is not None and cell.trial is None:
         teacher = open_run(folders.run(Cell(cell.study, TEACHER)))
         built = build_untrained(cell.contestant, data, teacher, cell.dim)
-        write_cell(cell, folders.results, asdict(built))
+        add_cell(folders.cells, cell, describe_built(built, data))
         return
     run = _train(plan, cell, data, folders)
-    if cell.path(folders.results).is_file():  # a teacher that was trained again
-        return
-    content = describe_run(run)
-    if cell.contestant != TEACHER:
-        content["int8"] = rank_decoded(run, "int8", data)
-    write_cell(cell, folders.results, content)
+    int8 = None if cell.contestant == TEACHER else rank_decoded(run, "int8", data)
+    add_cell(folders.cells, cell, describe_run(run, data, int8))
 
 
 def _train(plan: Plan, cell: Cell, data: Interactions, folders: Folders) -> Run:

@@ -1,34 +1,28 @@
-"""A study's tables from its cells: every contestant with its spread, and the trials behind it."""
+"""The pages made of cells: RESULTS.md with what each contestant keeps of its teacher, and a page a study.
+
+What is written by hand stands in `readings/` and is put between the tables as it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from results.cells import (
-    REPORT,
-    TEACHER,
-    Cell,
-    read_cell,
-    reported_recall,
-    validation_recall,
-    winning_cells,
-)
-from results.plan import Contestant, Plan, Study, num_trials
+from distill.report.tables import Table, mean_and_spread, render_markdown
+from results.cells import EQUAL_TIMES, INT8, TEACHER, TEST, VALIDATION, Cell, Cells, Row, winning_cells, within
+from results.plan import Plan, Study, num_trials
 
-EQUAL_TIMES = (10, 30, 100)
-"""Processor seconds after which students are compared."""
-
-HEADER = (
+QUALITY_HEADER = (
     "contestant",
     "d",
     "B an item",
     "seeds",
-    "validation Recall@20",
-    "test Recall@20",
+    VALIDATION,
+    TEST,
     "test NDCG@20",
     "kept",
     "at a byte a number",
@@ -37,131 +31,178 @@ HEADER = (
     "processor s",
     "peak MiB",
 )
+TRIALS_HEADER = ("contestant", "d", "trial", VALIDATION, TEST, "processor s", "taken")
 MISSING = "–"
 
+Shares = npt.NDArray[np.float64]
 
-def render_study(plan: Plan, study: Study, results: Path) -> str:
-    """The study's tables in Markdown; what has not been run is left out."""
-    teacher = read_cell(Cell(study, TEACHER), results)
-    if teacher is None:
-        return ""
-    rows = [_row(TEACHER, int(teacher["config"]["dim"]), [teacher], teacher)]
-    trials = []
+
+def render_pages(plan: Plan, cells: Cells, folder: Path, out: Path) -> dict[Path, str]:
+    """Write out every page that is made of cells.
+
+    Args:
+        plan: Its studies come in order.
+        cells: What has been run; a study without its teacher has no page.
+        folder: Holds `readings/` (`introduction.md`, `conclusion.md`, and `<data>-<backbone>.md` for each study); its
+            `studies/` gets a page each.
+        out: Where the page over all studies goes: between introduction and conclusion it has the summary and the list
+            of the studies.
+
+    Returns:
+        Path → Markdown.
+    """
+    studies = [study for study in plan.studies if Cell(study, TEACHER).name in cells]
+    paths = {study.name: folder / "studies" / f"{_file_name(study)}.md" for study in studies}
+    pages = {paths[study.name]: render_study(plan, study, cells, folder) for study in studies}
+    links = [f"- [{name}]({_relative(path, out)})" for name, path in paths.items()]
+    parts = ["# Results", _prose(folder, "introduction"), render_summary(plan, cells), "\n".join(links)]
+    return {**pages, out: _join(*parts, _prose(folder, "conclusion"))}
+
+
+def render_study(plan: Plan, study: Study, cells: Cells, folder: Path) -> str:
+    """Write out a study's page; what has not been run is left out."""
+    quality, trials = tabulate_study(plan, study, cells)
+    teacher = cells[Cell(study, TEACHER).name]["settings"]
+    name = _file_name(study)
+    return _join(
+        f"# {study.name}",
+        f"Written by `make results`: the tables from [`cells.csv`](../cells.csv), the text from [`{name}.md`]"
+        f"(../readings/{name}.md), where it is edited. "
+        "What the columns mean: [how it was measured](../notes/protocol.md).",
+        f"    lowpass data prepare {plan.data[study.data]}",
+        f"Teacher: {study.backbone}, d {teacher['dim']}, lr {teacher['learning_rate']:g}, "
+        f"wd {teacher['weight_decay']:g}, patience {teacher['patience']}.",
+        _prose(folder, name),
+        render_markdown(quality),
+        "<details><summary>The trials, first seed; the best by validation was taken</summary>",
+        render_markdown(trials),
+        "</details>",
+    )
+
+
+def tabulate_study(plan: Plan, study: Study, cells: Cells) -> tuple[Table, Table]:
+    """Set a study's contestants side by side: mean ± sample standard deviation over seeds, and the trials behind it."""
+    teacher = cells[Cell(study, TEACHER).name]
+    rows = [_trained(TEACHER, [teacher], teacher)]
+    trials: list[list[str]] = []
     for dim, names in study.contestants_by_dim.items():
         for name in study.untrained_at(dim):
-            cell = read_cell(Cell(study, name, dim), results)
-            rows += [_untrained_row(name, cell, teacher)] if cell is not None else []
+            built = cells.get(Cell(study, name, dim).name)
+            rows += [_untrained(name, built, teacher)] if built is not None else []
         for name in names:
-            count = num_trials(plan, study, name)
-            winner, cells = winning_cells(study, name, dim, count, results)
-            if winner is None:
-                continue
-            rows.append(_row(name, dim, cells, teacher))
-            trials += _trial_rows(study, name, plan.contestants[name], dim, count, winner, results)
-    teacher_training = teacher["config"]["training"]
-    lines = [
-        f"Teacher: {study.backbone}, d {teacher['config']['dim']}, lr {teacher_training['learning_rate']:g}, "
-        f"wd {teacher_training['weight_decay']:g}, patience {teacher_training['patience']}.",
-        "",
-        render_table(HEADER, rows),
-        "",
-        "<details><summary>The trials, first seed; the best by validation was taken</summary>",
-        "",
-        render_table(
-            ("contestant", "d", "trial", "validation Recall@20", "test Recall@20", "processor s", "taken"), trials
-        ),
-        "",
-        "</details>",
-    ]
-    return "\n".join(lines)
+            winner, found = winning_cells(study, name, dim, num_trials(plan, study, name), cells)
+            if winner is not None:
+                rows.append(_trained(name, found, teacher))
+                trials += _trials(plan, study, name, dim, winner, cells)
+    return Table("", QUALITY_HEADER, rows), Table("", TRIALS_HEADER, trials, words=3)
 
 
-def _row(name: str, dim: int, cells: Sequence[Mapping[str, Any]], teacher: Mapping[str, Any]) -> list[str]:
-    metrics = [cell["metrics"] for cell in cells]
-    recall = [reported_recall(cell) for cell in cells]
-    training = [report["training"] for report in metrics]
-    small = [cell["int8"][REPORT]["Recall@20"] for cell in cells if "int8" in cell]
+def render_summary(plan: Plan, cells: Cells) -> str:
+    """Write out what each contestant keeps of its teacher's test Recall@20, a row a study and dimension.
+
+    Where there are several studies, two rows at the end give the mean over them at their first dimension, of test and
+    of validation, for contestants that each study has. Empty where no study has its teacher.
+    """
+    rows: list[list[str]] = []
+    means: list[Shares] = []
+    for study in plan.studies:
+        teacher = cells.get(Cell(study, TEACHER).name)
+        if teacher is None:
+            continue
+        for dim in study.contestants_by_dim:
+            kept = [_shares(plan, study, name, dim, teacher, cells) for name in plan.summary]
+            if any(map(len, kept)):
+                columns = (study.name, str(teacher["settings"]["dim"]), f"{teacher[TEST]:.4f}", str(dim))
+                rows.append([*columns, *(_share_and_spread(shares[:, 0]) for shares in kept)])
+            if dim == study.dim:
+                means.append(np.array([shares.mean(axis=0) if len(shares) else (np.nan, np.nan) for shares in kept]))
+    if len(means) > 1:
+        for title, over_studies in zip(("all, test", "all, validation"), np.mean(means, axis=0).T, strict=True):
+            rows.append([title, "", "", "", *(MISSING if np.isnan(mean) else f"{mean:.1%}" for mean in over_studies)])
+    header = ("study", "d_t", "teacher's test Recall@20", "d", *plan.summary)
+    return render_markdown(Table("", header, rows)) if rows else ""
+
+
+def _trained(name: str, rows: Sequence[Row], teacher: Row) -> list[str]:
+    int8 = [row[INT8] for row in rows if row[INT8] is not None]
     return [
         name,
-        str(dim),
-        f"{4 * dim:,}",
-        str(len(cells)),
-        _spread([validation_recall(cell) for cell in cells]),
-        _spread(recall),
-        _spread([report[REPORT]["NDCG@20"] for report in metrics]),
-        f"{np.mean(recall) / reported_recall(teacher):.1%}",
-        f"{np.mean(small):.4f}" if small else MISSING,
-        *(_within(cells, seconds) for seconds in EQUAL_TIMES),
-        f"{np.mean([entry['best_epoch'] for entry in training]):.0f}",
-        f"{np.mean([_processor_seconds(entry) for entry in training]):.0f}",
-        f"{max(entry['peak_memory_bytes'] for entry in training) / 2**20:.0f}",
+        str(rows[0]["settings"]["dim"]),
+        f"{rows[0]['bytes_per_item']:,.0f}",
+        str(len(rows)),
+        *(mean_and_spread([row[column] for row in rows]) for column in (VALIDATION, TEST, "test NDCG@20")),
+        f"{_mean(rows, TEST) / teacher[TEST]:.1%}",
+        f"{np.mean(int8):.4f}" if int8 else MISSING,
+        *(f"{_mean(rows, within(seconds)):.4f}" for seconds in EQUAL_TIMES),
+        f"{_mean(rows, 'best_epoch'):.0f}",
+        f"{_mean(rows, 'processor_seconds'):.0f}",
+        f"{max(row['peak_memory_bytes'] for row in rows) / 2**20:.0f}",
     ]
 
 
-def _untrained_row(name: str, cell: Mapping[str, Any], teacher: Mapping[str, Any]) -> list[str]:
-    recall = reported_recall(cell)
-    per_item = cell["bytes_per_item"]
+def _mean(rows: Sequence[Row], column: str) -> float:
+    return float(np.mean([row[column] for row in rows]))
+
+
+def _untrained(name: str, row: Row, teacher: Row) -> list[str]:
+    per_item = row["bytes_per_item"]
     return [
         f"*{name}*",
-        str(cell["settings"].get("dim", MISSING)),
+        str(row["settings"].get("dim", MISSING)),
         MISSING if per_item is None else f"{per_item:,.0f}",
         MISSING,
-        f"{validation_recall(cell):.4f}",
-        f"{recall:.4f}",
-        f"{cell['metrics'][REPORT]['NDCG@20']:.4f}",
-        f"{recall / reported_recall(teacher):.1%}",
+        *(f"{row[column]:.4f}" for column in (VALIDATION, TEST, "test NDCG@20")),
+        f"{row[TEST] / teacher[TEST]:.1%}",
         *[MISSING] * (2 + len(EQUAL_TIMES)),
-        f"{cell['seconds']:.0f}",
+        f"{row['seconds']:.0f}",
         MISSING,
     ]
 
 
-def _within(cells: Sequence[Mapping[str, Any]], seconds: float) -> str:
-    """Mean over seeds of the best validation Recall@20 in a curve's first processor seconds."""
-    best = []
-    for cell in cells:
-        curve = cell["curve"]
-        times = curve.get("processor_seconds", curve["seconds"])
-        reached = [recall for recall, at in zip(curve["Recall@20"], times, strict=True) if at <= seconds]
-        best.append(max(reached, default=0.0))
-    return f"{np.mean(best):.4f}"
-
-
-def _processor_seconds(training: Mapping[str, Any]) -> float:
-    """Of a run; one trained before processor time was recorded has its seconds."""
-    return float(training.get("processor_seconds", training["seconds"]))
-
-
-def _trial_rows(
-    study: Study, name: str, contestant: Contestant, dim: int, count: int, winner: int, results: Path
-) -> list[list[str]]:
+def _trials(plan: Plan, study: Study, name: str, dim: int, winner: int, cells: Cells) -> list[list[str]]:
     rows = []
-    for trial in range(count):
-        cell = read_cell(Cell(study, name, dim, trial, study.seeds[0]), results)
-        if cell is None:
-            continue
-        given = ", ".join(f"{key} {value}" for key, value in contestant.trials[trial].items()) or "defaults"
+    for trial in range(num_trials(plan, study, name)):
+        row = cells[Cell(study, name, dim, trial, study.seeds[0]).name]
+        settings = plan.contestants[name].trials[trial]
+        given = ", ".join(f"{key} {value}" for key, value in settings.items()) or "defaults"
+        cost = f"{row['processor_seconds']:.0f}"
         rows.append(
-            [
-                name,
-                str(dim),
-                given,
-                f"{validation_recall(cell):.4f}",
-                f"{reported_recall(cell):.4f}",
-                f"{_processor_seconds(cell['metrics']['training']):.0f}",
-                "✓" if trial == winner else "",
-            ]
+            [name, str(dim), given, f"{row[VALIDATION]:.4f}", f"{row[TEST]:.4f}", cost, "✓" if trial == winner else ""]
         )
     return rows
 
 
-def _spread(values: Sequence[float]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.4f}"
-    return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
+def _shares(plan: Plan, study: Study, name: str, dim: int, teacher: Row, cells: Cells) -> Shares:
+    """What each seed kept of the teacher's Recall@20, test and validation: shape (S, 2), S 0 where nothing ran."""
+    rows: Sequence[Row] = []
+    if name in study.untrained_at(dim):
+        built = cells.get(Cell(study, name, dim).name)
+        rows = [built] if built is not None else []
+    elif name in study.contestants_by_dim[dim]:
+        _, rows = winning_cells(study, name, dim, num_trials(plan, study, name), cells)
+    return np.array([[row[column] / teacher[column] for column in (TEST, VALIDATION)] for row in rows]).reshape(-1, 2)
 
 
-def render_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+def _share_and_spread(shares: Shares) -> str:
+    if not len(shares):
+        return MISSING
+    spread = f" ± {np.std(shares, ddof=1):.1%}" if len(shares) > 1 else ""
+    return f"{np.mean(shares):.1%}{spread}"
+
+
+def _file_name(study: Study) -> str:
+    return study.name.replace("/", "-")
+
+
+def _prose(folder: Path, name: str) -> str:
+    path = folder / "readings" / f"{name}.md"
+    return path.read_text(encoding="utf-8").strip("\n") if path.is_file() else ""
+
+
+def _relative(path: Path, page: Path) -> str:
+    """How a page links a file."""
+    return Path(os.path.relpath(path, page.parent)).as_posix()
+
+
+def _join(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part) + "\n"

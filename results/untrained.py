@@ -1,7 +1,7 @@
-"""What is compared with students and is not trained: baselines, and teachers and students made small.
+"""What is compared with students and is not trained: baselines, and the teacher made small.
 
-All is ranked under the protocol of the students. What is stored is what is measured: rounded or quantised vectors
-are decoded before they score.
+All is ranked under the protocol of the students. Rounded or quantised vectors are decoded before they score, so what is
+stored is what is measured.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Built:
         settings: What was chosen, on validation.
         metrics: As in a run's `metrics.json`.
         bytes_per_item: None for models that are not item vectors.
-        bytes_per_user: Likewise.
-        seconds: To build it, seconds.
+        bytes_per_user: None for models that are not user vectors.
+        seconds: How long it took to build.
     """
 
     settings: Mapping[str, Any]
@@ -47,13 +47,13 @@ class Built:
 
 
 def build_untrained(name: str, data: Interactions, teacher: Run, dim: int) -> Built:
-    """Build one model and rank with it.
+    """Build one model of `UNTRAINED` and rank with it.
 
     Args:
-        name: In `UNTRAINED`.
-        data: The training split is what may be learned from.
-        teacher: Which is made small.
-        dim: d_s of the students it is to match in bytes an item.
+        name: A baseline learns from the training split, the others make the teacher small.
+        data: What is ranked.
+        teacher: The run that is made small.
+        dim: d_s of the students that it is to match in bytes an item.
     """
     started = time.perf_counter()
     if name in BASELINES:

@@ -1,0 +1,169 @@
+"""A small plan run for real on invented data, by the command that runs ours."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import lowpass
+from distill.data.synthetic import SyntheticOptions, synthesize
+from results.__main__ import results
+from results.cells import TEST, Cell, Row, read_cells, winning_trial, write_cells
+from results.plan import load_plan
+from tests.results.toy import write_plan
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plan that has been run."""
+    folder = tmp_path_factory.mktemp("evidence")
+    write_plan(folder / "results")
+    (folder / "results" / "readings").mkdir()
+    for name, text in {"introduction": "How it was done.", "toy-bprmf": "What it says.", "conclusion": "So."}.items():
+        (folder / "results" / "readings" / f"{name}.md").write_text(text)
+    data = synthesize(SyntheticOptions(num_users=60, num_items=50, num_clusters=6, mean_interactions=12))
+    pairs = (data.train + data.validation + data.test).tocoo()
+    lines = [f"{user},{item}" for user, item in zip(pairs.row, pairs.col, strict=True)]
+    (folder / "toy.csv").write_text("\n".join(["user_id,item_id", *lines]))
+    assert run(folder) == 0
+    return folder
+
+
+@pytest.fixture
+def fresh(folder: Path, tmp_path: Path) -> Path:
+    """A copy of it without the runs, as in a clone."""
+    shutil.copy(folder / "toy.csv", tmp_path / "toy.csv")
+    shutil.copytree(folder / "results", tmp_path / "results")
+    return tmp_path
+
+
+def run(folder: Path, *more: str) -> int:
+    places = ["--results", folder / "results", "--work", folder / "work", "--out", folder / "RESULTS.md"]
+    return lowpass.main([*map(str, places), "--sources", str(folder), "--jobs", "2", *more], results)
+
+
+def cells_of(folder: Path) -> dict[str, Row]:
+    return read_cells(folder / "results" / "cells.csv")
+
+
+def change(folder: Path, edit: Callable[[dict[str, Row]], object]) -> None:
+    cells = cells_of(folder)
+    edit(cells)
+    write_cells(folder / "results" / "cells.csv", cells)
+
+
+def test_every_cell_is_there_once_with_its_settings_progress_and_cost(folder: Path) -> None:
+    cells = cells_of(folder)
+    study = load_plan(folder / "results" / "plan.toml").studies[0]
+    winner = winning_trial(study, "best", 4, 2, cells)
+    assert sorted(cells) == sorted(
+        f"toy/bprmf/{name}"
+        for name in (
+            "teacher",
+            "popularity-d4",
+            "svd-d4",
+            "teacher-float16-d4",
+            "teacher-int8-d4",
+            "svd-d3",
+            "scratch-d3-t0-s0",
+            "scratch-d3-t0-s7",
+            "scratch-d4-t0-s0",
+            "scratch-d4-t0-s7",
+            "best-d4-t0-s0",
+            "best-d4-t1-s0",
+            f"best-d4-t{winner}-s7",
+        )
+    )
+    row = cells[Cell(study, "best", 4, 1, 0).name]
+    assert row["settings"]["ce.num_top"] == 9
+    assert (row["settings"]["start"], row["settings"]["weight_decay"]) == ("svd", 1e-4)
+    assert row["settings"]["method"] == "freqd+ce"
+    assert "freqd.variant" not in row["settings"], "a default is not said"
+    assert "teacher" not in row["settings"], "no path of the machine it ran on"
+    assert (row["epochs"], row["best_epoch"] in {2, 4}) == (4, True)
+    best = [row[f"validation Recall@20 in {seconds} s"] for seconds in (10, 30, 100)]
+    assert best[2] == best[1] == best[0] >= row["validation Recall@20"] - 1e-5, "it takes less than a second"
+    assert best[0] > 0
+    assert row["peak_memory_bytes"] > 10**7
+    assert row["int8 test Recall@20"] == pytest.approx(row[TEST], abs=0.05)
+    assert len(row["data"]) == len(row["teacher"]) == 12
+    assert {other["data"] for other in cells.values()} == {row["data"]}
+    assert cells["toy/bprmf/teacher-int8-d4"]["bytes_per_item"] == 12
+
+
+def test_a_cell_that_is_there_is_not_run_again_and_only_picks_cells(folder: Path) -> None:
+    name = "toy/bprmf/scratch-d4-t0-s7"
+    before = cells_of(folder)
+    change(folder, lambda cells: cells.pop(name))
+    assert run(folder, "--only", "toy/*/best*") == 0
+    assert name not in cells_of(folder)
+    assert run(folder, "--only", "toy/*/scratch*") == 0
+    assert cells_of(folder) == before, "the run itself was still there"
+
+
+def test_where_only_the_cells_are_left_the_teacher_is_trained_again(
+    fresh: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher, student = "toy/bprmf/teacher", "toy/bprmf/scratch-d4-t0-s7"
+    recorded, wanted = cells_of(fresh)[teacher], cells_of(fresh)[student]
+    change(fresh, lambda cells: cells.pop(student))
+    assert run(fresh) == 0
+    found = cells_of(fresh)
+    same = ("settings", "data", "teacher")
+    assert [found[student][column] for column in same] == [wanted[column] for column in same], "to the last bit"
+    assert found[teacher] == recorded
+    for by, code in ((1e-4, 0), (1.1e-3, 2)):  # another processor rounds otherwise; another teacher is another one
+
+        def edit(cells: dict[str, Row], by: float = by) -> None:
+            del cells[student]
+            cells[teacher] = {**recorded, TEST: recorded[TEST] + by}
+
+        change(fresh, edit)
+        assert run(fresh) == code
+    assert "teacher: its test Recall@20 is" in capsys.readouterr().err
+    assert student not in cells_of(fresh)
+
+
+def test_missing_cells_are_listed(fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(fresh, "--list") == 0
+    assert capsys.readouterr().out == "13 of 13 cells are there\n"
+    change(fresh, lambda cells: cells.pop("toy/bprmf/svd-d4"))
+    assert run(fresh, "--list", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"cells": 13, "missing": ["toy/bprmf/svd-d4"]}
+
+
+def test_pages_hold_tables_spread_and_readings_and_are_made_again_of_the_table_alone(folder: Path, fresh: Path) -> None:
+    first = (folder / "RESULTS.md").read_text()
+    assert first.startswith("# Results\n\nHow it was done.\n\n| study ")
+    assert "\n\n- [toy/bprmf](results/studies/toy-bprmf.md)\n\n" in first
+    assert first.endswith("\n\nSo.\n")
+    study = (folder / "results" / "studies" / "toy-bprmf.md").read_text()
+    assert study.startswith("# toy/bprmf\n")
+    assert "\n\nWhat it says.\n\n" in study
+    lines = [" ".join(line.split()) for line in study.splitlines()]
+    names = {line.split(" | ")[0].strip("| *") for line in lines if " | " in line}
+    assert {"teacher", "popularity", "svd", "teacher-float16", "teacher-int8", "scratch", "best"} <= names
+    assert " ± " in next(line for line in lines if line.startswith("| scratch | 4 | 16 | 2 |"))
+    shutil.rmtree(fresh / "results" / "studies")
+    assert run(fresh, "--render") == 0
+    assert not (fresh / "work").exists(), "nothing was run"
+    assert (fresh / "RESULTS.md").read_text() == first
+    assert (fresh / "results" / "studies" / "toy-bprmf.md").read_text() == study
+
+
+def test_help_has_an_example_and_a_wrong_table_is_the_users_fault(
+    fresh: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(fresh, "--help") == 0
+    assert "Example: python -m results --only" in capsys.readouterr().out
+    table = fresh / "results" / "cells.csv"
+    table.write_text(table.read_text().replace("trial,seed", "trial,mood"))
+    assert run(fresh, "--render") == 2
+    assert "cells.csv:1: unknown column 'mood'" in capsys.readouterr().err
+    (fresh / "results" / "plan.toml").unlink()
+    assert run(fresh) == 2
+    assert "plan.toml: unreadable plan" in capsys.readouterr().err

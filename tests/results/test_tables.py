@@ -1,0 +1,79 @@
+"""The pages made of cells: each number is where it belongs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from results.cells import Cell, add_cell, read_cells, winning_trial
+from results.plan import load_plan
+from results.tables import render_pages, render_study, render_summary
+from tests.results.toy import PLAN, row, write_plan
+
+
+def squeezed(text: str) -> str:
+    """Tables without the blanks that pad their columns."""
+    return "\n".join(" ".join(line.split()) for line in text.splitlines())
+
+
+def test_a_table_says_what_its_cells_say(tmp_path: Path) -> None:
+    plan, path = write_plan(tmp_path), tmp_path / "cells.csv"
+    study = plan.studies[0]
+
+    add_cell(path, Cell(study, "teacher"), row(0.5, 0.4))
+    for trial, validation in ((0, 0.30), (1, 0.35)):
+        add_cell(path, Cell(study, "best", 4, trial, 0), row(validation, 0.2, dim=4, int8=0.19))
+    assert winning_trial(study, "scratch", 4, 1, read_cells(path)) is None
+    add_cell(path, Cell(study, "best", 4, 1, 7), row(0.37, 0.3, dim=4, int8=0.29))
+    cells = read_cells(path)
+    text = squeezed(render_study(plan, study, cells, tmp_path))
+    assert (
+        "| best | 4 | 16 | 2 | 0.3600 ± 0.0141 | 0.2500 ± 0.0707 | 0.1250 ± 0.0354 | 62.5% | 0.2400 "
+        "| 0.1000 | 0.3600 | 0.3600 | 4 | 20 | 1024 |"
+    ) in text
+    assert "| best | 4 | ce.num_top 9, weight_decay 0.0001 | 0.3500 | 0.2000 | 20 | ✓ |" in text
+    assert "scratch" not in text, "what has not been run is left out"
+    assert "| toy/bprmf | 12 | 0.4000 | 4 | – | – | 62.5% ± 17.7% |" in squeezed(render_summary(plan, cells))
+
+
+def test_the_summary_ends_with_means_over_the_studies_that_all_have(tmp_path: Path) -> None:
+    first = PLAN.index("[[study]]")
+    other = PLAN[first:].replace('data = "toy"', 'data = "other"')
+    text = PLAN + other.replace('"popularity", ', "")
+    plan = write_plan(tmp_path, text.replace("[data]", '[data]\nother = "toy.csv --name other"'))
+    path = tmp_path / "cells.csv"
+
+    for study, share in zip(plan.studies, (0.5, 0.9), strict=True):
+        add_cell(path, Cell(study, "teacher"), row(0.2, 0.4))
+        for trial in (0, 1):
+            add_cell(path, Cell(study, "best", 4, trial, 0), row(0.2, 0.4 * share))
+    add_cell(path, Cell(plan.studies[0], "svd", 4), row(0.1, 0.1))
+    lines = squeezed(render_summary(plan, read_cells(path))).splitlines()
+    assert lines[-2:] == ["| all, test | | | | – | – | 70.0% |", "| all, validation | | | | – | – | 100.0% |"]
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def our_pages() -> dict[Path, str]:
+    """Our own pages, made anew."""
+    folder = ROOT / "results"
+    return render_pages(load_plan(folder / "plan.toml"), read_cells(folder / "cells.csv"), folder, ROOT / "RESULTS.md")
+
+
+def test_our_pages_are_those_of_the_table_and_the_readings(our_pages: dict[Path, str]) -> None:
+    for path, text in our_pages.items():
+        assert path.read_text(encoding="utf-8") == text, f"{path}: run python -m results --render"
+    assert set((ROOT / "results" / "studies").iterdir()) == set(our_pages) - {ROOT / "RESULTS.md"}
+
+
+def test_the_first_page_is_short_and_leads_to_every_other(our_pages: dict[Path, str]) -> None:
+    first = our_pages[ROOT / "RESULTS.md"]
+    assert len(first.splitlines()) <= 150
+    pages = [*our_pages, *(ROOT / "results" / "notes").iterdir()]
+    assert len(pages) > len(our_pages)
+    for path in pages:
+        if path.name != "RESULTS.md":
+            assert f"]({path.relative_to(ROOT).as_posix()})" in first
