@@ -31,6 +31,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from distill.errors import SettingError
 from distill.methods.composition import parse_method
+from distill.training.job import TRAINING_SETTINGS
 from results.untrained import OF_STUDENT_SIZE, UNTRAINED
 
 CLOSED = ConfigDict(extra="forbid")
@@ -145,6 +146,8 @@ def load_plan(path: Path) -> Plan:
             _require(path, name, contestants, "contestants")
         for name in study.untrained:
             _require(path, name, UNTRAINED, "untrained")
+    for name in content:
+        _require(path, name, TRAINING_SETTINGS, "training options")
     for name in summary:
         _require(path, name, (*UNTRAINED, *contestants), "untrained or contestants")
     return Plan(data, contestants, studies, content, summary)

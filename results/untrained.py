@@ -7,7 +7,7 @@ stored is what is measured.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,9 +22,17 @@ from distill.evaluation.protocol import evaluate_scores, report_splits
 from distill.methods.svd import truncated_svd
 from distill.run import Run
 from distill.training.trainer import final_reports
-from export.build.precision import decode_rounded, quantize_items
+from export.build.precision import PRODUCT, decode_rounded, store
 
 Vectors = npt.NDArray[np.float32]
+
+PRECISION_OF = {"teacher-float16": "float16", "teacher-int8": "int8", "teacher-pq": PRODUCT}
+"""Name → precision of the teacher's items."""
+
+UNTRAINED = (*BASELINES, "svd", *PRECISION_OF)
+
+OF_STUDENT_SIZE = frozenset({"svd", "teacher-pq"})
+"""Those that depend on d_s: built for each of a study's dimensions, the others once."""
 
 
 @dataclass(frozen=True)
@@ -60,41 +68,20 @@ def build_untrained(name: str, data: Interactions, teacher: Run, dim: int) -> Bu
         best = tune(name, data)
         metrics = report_splits(partial(evaluate_scores, best.baseline.score_rows, data), data)
         return Built(dict(best.settings), metrics, None, None, round(best.seconds, 2))
-    users, items, bytes_per_item = MADE_SMALL[name](teacher, dim)
+    users, items, bytes_per_item = _make_small(name, teacher, dim)
     seconds = round(time.perf_counter() - started, 2)
     reports = final_reports(torch.from_numpy(users), torch.from_numpy(items), data)
     return Built({"dim": int(items.shape[1])}, reports, bytes_per_item, 4.0 * users.shape[1], seconds)
 
 
-def _svd(teacher: Run, dim: int) -> tuple[Vectors, Vectors, float]:
-    return *truncated_svd(teacher.user_embeddings, teacher.item_embeddings, dim), 4.0 * dim
-
-
-def _float16(teacher: Run, _: int) -> tuple[Vectors, Vectors, float]:
-    return teacher.user_embeddings, decode_rounded(teacher.item_embeddings, "float16"), 2.0 * teacher.dim
-
-
-def _int8(teacher: Run, _: int) -> tuple[Vectors, Vectors, float]:
-    return teacher.user_embeddings, decode_rounded(teacher.item_embeddings, "int8"), 1.0 * teacher.dim
-
-
-def _pq(teacher: Run, dim: int) -> tuple[Vectors, Vectors, float]:
-    decoded = quantize_items(teacher.item_embeddings, 4 * dim)[1]
-    return teacher.user_embeddings, decoded, 4.0 * dim
-
-
-MADE_SMALL: dict[str, Callable[[Run, int], tuple[Vectors, Vectors, float]]] = {
-    "svd": _svd,
-    "teacher-float16": _float16,
-    "teacher-int8": _int8,
-    "teacher-pq": _pq,
-}
-"""Name → user vectors, decoded item vectors and bytes an item."""
-
-UNTRAINED = (*BASELINES, *MADE_SMALL)
-
-OF_STUDENT_SIZE = frozenset({"svd", "teacher-pq"})
-"""Those that depend on d_s: built for each of a study's dimensions, the others once."""
+def _make_small(name: str, teacher: Run, dim: int) -> tuple[Vectors, Vectors, float]:
+    """User vectors, which are never rounded, decoded item vectors, and bytes an item."""
+    users, items = teacher.user_embeddings, teacher.item_embeddings
+    if name == "svd":
+        return *truncated_svd(users, items, dim), 4.0 * dim
+    precision = PRECISION_OF[name]
+    stored = store(users, items, f"{PRODUCT}{4 * dim}" if precision == PRODUCT else precision)
+    return users, stored.items, float(stored.code_bytes)
 
 
 def rank_decoded(run: Run, precision: str, data: Interactions) -> dict[str, Any]:

@@ -48,6 +48,7 @@ def test_every_job_of_our_own_plan_can_be_built_and_budgets_are_equal() -> None:
         ('contestants = ["scratch", "best"]', 'contestants = ["scratch", "worst"]', "'worst' is not in contestants"),
         ('summary = ["svd"', 'summary = ["worst"', "'worst' is not in untrained or contestants"),
         ('"svd", "teacher-float16"', '"magic"', "'magic' is not in untrained"),
+        ("patience = 4\n", "patients = 4\n", "'patients' is not in training options; it has "),
         ('method = "freqd+ce"', 'method = "freqd+magic"', "'magic' is not one of"),
         ("dim = 4", 'dim = "four"', r"0\.dim"),
         ("\ndim = 4", "\nsize = 4", r"0\.size"),

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 import lowpass
+from distill.data.interactions import load_interactions
 from distill.data.synthetic import SyntheticOptions, synthesize
+from distill.run import open_run
 from results.__main__ import results
 from results.cells import TEST, Cell, Row, read_cells, winning_trial, write_cells
 from results.plan import load_plan
+from results.untrained import build_untrained, rank_decoded
 from tests.results.toy import write_plan
 
 
@@ -89,10 +92,34 @@ def test_every_cell_is_there_once_with_its_settings_progress_and_cost(folder: Pa
     assert best[2] == best[1] == best[0] >= row["validation Recall@20"] - 1e-5, "it takes less than a second"
     assert best[0] > 0
     assert row["peak_memory_bytes"] > 10**7
-    assert row["int8 test Recall@20"] == pytest.approx(row[TEST], abs=0.05)
+    student, data = open_run(folder / "work/runs/toy/bprmf/best-d4-t1-s0"), load_interactions(folder / "work/data/toy")
+    in_bytes = rank_decoded(student, "int8", data)
+    assert row["int8 test Recall@20"] == in_bytes["test_all_users"]["Recall@20"]
+    assert in_bytes["test"]["num_users"] == student.metrics["test"]["num_users"]
     assert len(row["data"]) == len(row["teacher"]) == 12
     assert {other["data"] for other in cells.values()} == {row["data"]}
     assert cells["toy/bprmf/teacher-int8-d4"]["bytes_per_item"] == 12
+
+
+def test_a_quantised_teacher_takes_the_bytes_of_its_codes(folder: Path) -> None:
+    teacher, data = open_run(folder / "work/runs/toy/bprmf/teacher"), load_interactions(folder / "work/data/toy")
+    built = build_untrained("teacher-pq", data, teacher, 3)
+    assert built.bytes_per_item == 8, "twelve codes of five bits: 50 items are fewer than 256 centroids"
+    assert (built.bytes_per_user, built.settings) == (48, {"dim": 12})
+    assert built.metrics["test_all_users"]["Recall@20"] > 0.5 * teacher.metrics["test_all_users"]["Recall@20"]
+
+
+def test_a_cell_that_fails_takes_no_other_with_it(
+    folder: Path, fresh: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder / "work", fresh / "work")
+    failing, other = "toy/bprmf/scratch-d4-t0-s0", "toy/bprmf/popularity-d4"
+    shutil.rmtree(fresh / "work/runs" / failing)
+    (fresh / "work/runs" / failing).write_text("in the way")
+    change(fresh, lambda cells: (cells.pop(failing), cells.pop(other)))
+    assert run(fresh) == 2
+    assert "scratch-d4-t0-s0: is a file" in capsys.readouterr().err
+    assert set(cells_of(folder)) - set(cells_of(fresh)) == {failing}
 
 
 def test_a_cell_that_is_there_is_not_run_again_and_only_picks_cells(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,13 @@ def test_the_first_page_is_short_and_leads_to_every_other(our_pages: dict[Path, 
     for path in pages:
         if path.name != "RESULTS.md":
             assert f"]({path.relative_to(ROOT).as_posix()})" in first
+
+
+@pytest.mark.parametrize("page", [ROOT / "RESULTS.md", *sorted((ROOT / "results").rglob("*.md"))], ids=str)
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    in_readings = {"introduction.md": ROOT, "conclusion.md": ROOT}
+    folder = page.parent
+    if folder.name == "readings":
+        folder = in_readings.get(page.name, ROOT / "results" / "studies")
+    for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        assert link.startswith("https://") or (folder / link).exists(), link
