@@ -21,7 +21,7 @@ show train "$out/data" --out "$out/teacher" --dim 320 --backbone lpmf --backbone
 say "3. A student of 32 numbers; the teacher is exported meanwhile"
 lowpass export "$out/teacher" --data "$out/data" --repository "$out/models" --model teacher >"$out/export.log" 2>&1 &
 children+=($!)
-show distill "$out/data" --teacher "$out/teacher" --out "$out/student" --dim 32 --schedule cosine --epochs 40 --eval-every 10
+show distill "$out/data" --teacher "$out/teacher" --out "$out/student" --dim 32 --schedule cosine --epochs 28 --eval-every 7
 
 say "4. Both exported: embeddings, ONNX graphs, FAISS index, one bundle each"
 printf '$ lowpass export %s --data %s --repository %s --model teacher\n' "$out/teacher" "$out/data" "$out/models"

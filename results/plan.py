@@ -3,8 +3,8 @@
 Example:
     patience = 60                       # training options of every student; a trial may override them
     summary = ["svd", "freqd"]          # the columns of the first table
-    [data]                              # what `lowpass data prepare` is given, the folder below the data root first
-    ml-100k = "ml-100k --rating-min 4 --user-min 5 --split temporal"
+    [data]                              # a file or folder below the data root, and how its rows become interactions
+    ml-100k = { source = "ml-100k", options = { user_minimum = 5 } }
     [contestants.freqd]                 # a name in the tables
     method = "freqd"
     trials = [{ distillation_weight = 0.5 }, { distillation_weight = 0.05, weight_decay = 1e-4 }]
@@ -29,8 +29,10 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
+from distill.data.prepare import PrepareOptions
 from distill.errors import SettingError
 from distill.methods.composition import parse_method
+from distill.settings import build_settings
 from distill.training.job import TRAINING_SETTINGS
 from results.untrained import OF_STUDENT_SIZE, UNTRAINED
 
@@ -101,19 +103,40 @@ class Study:
         return tuple(name for name in self.untrained if dim == self.dim or name in OF_STUDENT_SIZE)
 
 
+@checked(frozen=True, config=CLOSED)
+class DataSource:
+    """A public set.
+
+    Attributes:
+        source: File or folder below the data root; its stem names the data set.
+        options: Fields of `PrepareOptions`.
+    """
+
+    source: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return ", ".join([self.source, *(f"{name} = {value}" for name, value in self.options.items())])
+
+    @property
+    def prepare_options(self) -> PrepareOptions:
+        """How its rows become interactions."""
+        return build_settings(PrepareOptions, self.options, self.source)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is compared on what.
 
     Attributes:
-        data: Name → words for `lowpass data prepare`.
+        data: Name → what is prepared.
         contestants: Name → method and trials.
         studies: In the order of the tables.
         training: Training options of every student.
         summary: Contestants and untrained models that the summary over all studies shows.
     """
 
-    data: Mapping[str, str]
+    data: Mapping[str, DataSource]
     contestants: Mapping[str, Contestant]
     studies: tuple[Study, ...]
     training: Mapping[str, Any]
@@ -128,7 +151,7 @@ def load_plan(path: Path) -> Plan:
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        data = TypeAdapter(dict[str, str]).validate_python(content.pop("data", {}))
+        data = TypeAdapter(dict[str, DataSource]).validate_python(content.pop("data", {}))
         contestants = TypeAdapter(dict[str, Contestant]).validate_python(content.pop("contestants", {}))
         studies = TypeAdapter(tuple[Study, ...]).validate_python(content.pop("study", ()))
         summary = TypeAdapter(tuple[str, ...]).validate_python(content.pop("summary", ()))
@@ -138,6 +161,8 @@ def load_plan(path: Path) -> Plan:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise SettingError(f"{path}: {place}: {first['msg']}") from error
+    for source in data.values():
+        _ = source.prepare_options
     for contestant in contestants.values():
         parse_method(contestant.method)
     for study in studies:

@@ -6,15 +6,14 @@ Cells of a round run side by side in processes of their own, so that each one's 
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
-from distill.commands.data import prepare
-from distill.data.interactions import Interactions, load_interactions
+from distill.data.interactions import Interactions, load_interactions, save_interactions
+from distill.data.prepare import prepare_source
 from distill.errors import RunError
 from distill.run import METRICS_FILE, Run, open_run
 from distill.training.job import Job, build_job
@@ -132,9 +131,9 @@ def prepare_data(plan: Plan, name: str, folders: Folders) -> None:
     """Prepare a data directory unless it is there."""
     target = folders.data(name)
     if not target.exists():
-        source, *options = shlex.split(plan.data[name])
-        words = [str(folders.sources / source), "--out", str(target), *options]
-        prepare.main(words, standalone_mode=False)
+        wanted = plan.data[name]
+        source = folders.sources / wanted.source
+        save_interactions(prepare_source(source, wanted.prepare_options, name=source.stem), target)
 
 
 def run_cell(plan: Plan, cell: Cell, folders: Folders) -> None:

@@ -69,7 +69,7 @@ def render_study(plan: Plan, study: Study, cells: Cells, folder: Path) -> str:
         f"Written by `make results`: the tables from [`cells.csv`](../cells.csv), the text from [`{name}.md`]"
         f"(../readings/{name}.md), where it is edited. "
         "What the columns mean: [how it was measured](../notes/protocol.md).",
-        f"    lowpass data prepare {plan.data[study.data]}",
+        f"Data: {plan.data[study.data]}.",
         f"Teacher: {study.backbone}, d {teacher['dim']}, lr {teacher['learning_rate']:g}, "
         f"wd {teacher['weight_decay']:g}, patience {teacher['patience']}.",
         _prose(folder, name),

@@ -42,7 +42,7 @@ def test_the_summary_ends_with_means_over_the_studies_that_all_have(tmp_path: Pa
     first = PLAN.index("[[study]]")
     other = PLAN[first:].replace('data = "toy"', 'data = "other"')
     text = PLAN + other.replace('"popularity", ', "")
-    plan = write_plan(tmp_path, text.replace("[data]", '[data]\nother = "toy.csv --name other"'))
+    plan = write_plan(tmp_path, text.replace("[data]", '[data]\nother = { source = "toy.csv" }'))
     path = tmp_path / "cells.csv"
 
     for study, share in zip(plan.studies, (0.5, 0.9), strict=True):

@@ -15,7 +15,7 @@ patience = 4
 eval_every = 2
 summary = ["svd", "scratch", "best"]
 [data]
-toy = "toy.csv --name toy --split random"
+toy = { source = "toy.csv", options = { split = "random" } }
 [contestants.scratch]
 method = "scratch"
 trials = [{ learning_rate = 1e-2 }]
