@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole road on invented data: teacher -> distilled student -> bundles -> gRPC answers -> gains table.
-# Everything lands in ./demo (or $1) and is made anew each time. About five minutes on two cores.
+# Everything lands in ./demo (or $1) and is made anew each time. It takes some minutes.
 set -euo pipefail
 out=${1:-demo}
 export OMP_NUM_THREADS=1
