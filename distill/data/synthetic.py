@@ -236,7 +236,8 @@ class Shelves:
         point -= np.where(shelf > 0, self._shelf_ends[users, shelf - 1], 0.0)
         along = self._starts[users, shelf] + point / self.weights[users, shelf]
         place = np.searchsorted(self._ends, along, side="right")
-        return self._items[np.clip(place, self._first[users, shelf], self._last[users, shelf])]
+        items: npt.NDArray[np.int64] = self._items[np.clip(place, self._first[users, shelf], self._last[users, shelf])]
+        return items
 
     def draw_rest(
         self, user: int, taken: npt.NDArray[np.int64], count: int, rng: np.random.Generator
