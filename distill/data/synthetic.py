@@ -24,57 +24,11 @@ from distill.data.raw_table import RawTable
 from distill.errors import SettingError
 
 ADJECTIVES = (
-    *(
-        "Amber",
-        "Ancient",
-        "Autumn",
-        "Bitter",
-        "Blue",
-        "Brave",
-        "Bright",
-        "Broken",
-        "Burning",
-        "Calm",
-        "Clever",
-    ),
-    *(
-        "Copper",
-        "Crimson",
-        "Distant",
-        "Electric",
-        "Empty",
-        "Endless",
-        "Fading",
-        "Familiar",
-        "Final",
-        "Floating",
-    ),
-    *(
-        "Forgotten",
-        "Frozen",
-        "Gentle",
-        "Golden",
-        "Hidden",
-        "Hollow",
-        "Humble",
-        "Hungry",
-        "Idle",
-        "Ivory",
-        "Kind",
-    ),
+    *("Amber", "Ancient", "Autumn", "Bitter", "Blue", "Brave", "Bright", "Broken", "Burning", "Calm", "Clever"),
+    *("Copper", "Crimson", "Distant", "Electric", "Empty", "Endless", "Fading", "Familiar", "Final", "Floating"),
+    *("Forgotten", "Frozen", "Gentle", "Golden", "Hidden", "Hollow", "Humble", "Hungry", "Idle", "Ivory", "Kind"),
     *("Last", "Little", "Lonely", "Lucky", "Midnight", "Narrow", "Northern", "Patient", "Quiet", "Restless"),
-    *(
-        "Scarlet",
-        "Secret",
-        "Silent",
-        "Silver",
-        "Sleeping",
-        "Stubborn",
-        "Sudden",
-        "Velvet",
-        "Wandering",
-        "Wild",
-    ),
+    *("Scarlet", "Secret", "Silent", "Silver", "Sleeping", "Stubborn", "Sudden", "Velvet", "Wandering", "Wild"),
 )
 NOUNS = {
     "Sea": ("Harbor", "Lighthouse", "Tide", "Sailor", "Reef", "Anchor", "Island", "Compass"),
@@ -282,8 +236,8 @@ class Shelves:
         point -= np.where(shelf > 0, self._shelf_ends[users, shelf - 1], 0.0)
         along = self._starts[users, shelf] + point / self.weights[users, shelf]
         place = np.searchsorted(self._ends, along, side="right")
-        drawn: npt.NDArray[np.int64] = self._items[np.clip(place, self._first[users, shelf], self._last[users, shelf])]
-        return drawn
+        items: npt.NDArray[np.int64] = self._items[np.clip(place, self._first[users, shelf], self._last[users, shelf])]
+        return items
 
     def draw_rest(
         self, user: int, taken: npt.NDArray[np.int64], count: int, rng: np.random.Generator

@@ -38,18 +38,19 @@ def low_rank_scores(data: Interactions, rank: int) -> npt.NDArray[Any]:
 
 def shape_of(options: SyntheticOptions) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Clusters and popularities, the most popular item first."""
-    rank: npt.NDArray[Any] = np.arange(options.num_items)
-    return rank % options.num_clusters, (rank + 1.0) ** -options.zipf_exponent
+    rank = np.arange(options.num_items, dtype=np.int64)
+    popularity: npt.NDArray[np.float64] = np.arange(1.0, options.num_items + 1) ** -options.zipf_exponent
+    return rank % options.num_clusters, popularity
 
 
 def chances(shelves: Shelves, user: int, cluster: npt.NDArray[Any], popularity: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The module's formula, item by item."""
-    weights = np.full(len(cluster), shelves.weights[user, -1])
+    weights: npt.NDArray[Any] = np.full(len(cluster), shelves.weights[user, -1])
     for taste, share in zip(shelves.tastes[user], shelves.weights[user], strict=False):
         weights[cluster == taste] += share
     weights *= popularity
-    chances: npt.NDArray[Any] = weights / weights.sum()
-    return chances
+    weights /= weights.sum()
+    return weights
 
 
 class CountingGenerator:
