@@ -18,16 +18,18 @@ say "2. A teacher, 320 numbers a user and item"
 show train "$out/data" --out "$out/teacher" --dim 320 --backbone lpmf --backbone-set alpha=0.5 \
     --batch-size 8192 --lr 5e-3 --weight-decay 0.01 --schedule cosine --epochs 5 --eval-every 1
 
-say "3. A student of 32 numbers; the teacher is exported meanwhile"
-lowpass export "$out/teacher" --data "$out/data" --repository "$out/models" --model teacher >"$out/export.log" 2>&1 &
+say "3. A student of 32 numbers; meanwhile the teacher is exported, and made small without training: its rivals"
+{
+    show export "$out/teacher" --data "$out/data" --repository "$out/models" --model teacher
+    show export --rivals 32 --teacher teacher --repository "$out/models"
+} >"$out/export.log" 2>&1 &
 children+=($!)
 show distill "$out/data" --teacher "$out/teacher" --out "$out/student" --dim 32 --schedule cosine --epochs 28 --eval-every 7
 
-say "4. Both exported: embeddings, ONNX graphs, FAISS index, one bundle each"
-printf '$ lowpass export %s --data %s --repository %s --model teacher\n' "$out/teacher" "$out/data" "$out/models"
+say "4. All exported: embeddings, ONNX graphs, FAISS index, one bundle each"
+show export "$out/student" --data "$out/data" --repository "$out/models" --model student --teacher "$out/teacher"
 wait "${children[0]}" || { cat "$out/export.log" >&2; exit 1; }
 cat "$out/export.log"
-show export "$out/student" --data "$out/data" --repository "$out/models" --model student --teacher "$out/teacher"
 show models verify --repository "$out/models" student
 
 say "5. Served over gRPC, and asked"
@@ -54,7 +56,7 @@ kill -TERM "$server"
 wait "$server"
 children=()
 
-say "6. What was won, and what was not: each model served in turn, and the teacher made small without training"
+say "6. What was won, and what was not: each model served in turn"
 show bench --repository "$out/models" --against teacher --model student --seconds 1 --rounds 2 --out "$out/bench"
 
 say "Done. Next:"
