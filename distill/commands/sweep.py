@@ -18,6 +18,7 @@ from distill.evaluation.comparison import label
 from distill.report.figures import draw_sweep, encode_png
 from distill.run import features_fingerprint, open_run
 from distill.storage import write_file
+from distill.training.job import RECOMMENDED_METHOD
 from distill.training.sweep.plan import Plan, needs_teacher, parse_space
 from distill.training.sweep.study import MAX_GRID, OBJECTIVE, Budget, open_study, run_sweep, summarize
 
@@ -29,7 +30,7 @@ SHOWN_TRIALS = 10
 @click.argument("data", type=DIRECTORY)
 @click.option("--teacher", type=DIRECTORY, help="The teacher's run.")
 @click.option("--out", type=DIRECTORY, required=True, help="The sweep's directory; an unfinished sweep there goes on.")
-@click.option("--method", default="freqd", show_default=True, help="A method, or several such as freqd+ce.")
+@click.option("--method", default=RECOMMENDED_METHOD, show_default=True, help="A method, or several such as freqd+ce.")
 @click.option("--range", "ranges", multiple=True, metavar="NAME=LOW:HIGH",
               help="Vary a number; NAME=log:LOW:HIGH on a logarithmic scale. May be repeated.")  # fmt: skip
 @click.option("--choice", "choices", multiple=True, metavar="NAME=A,B,…", help="Vary over a list. May be repeated.")
@@ -59,7 +60,7 @@ def sweep(
     Each trial is a run under OUT/trials that evaluate, report and analyze read; test quality is never looked at.
     Any setting of the method, any training option and the student's dim can be varied; 'lowpass methods' lists them.
 
-    Example: lowpass sweep data/mine --teacher runs/teacher --out sweeps/freqd --range alpha=0:1
+    Example: lowpass sweep data/mine --teacher runs/teacher --out sweeps/freqd --method freqd --range alpha=0:1
     --range distillation_weight=log:0.01:10 --choice dim=8,20 --trials 30
     """
     plan = Plan(

@@ -33,7 +33,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(road: Path, *more: str) -> list[str]:
     words = ["sweep", str(road / "data"), "--teacher", str(road / "teacher"), "--out", str(road / "sweep")]
     words += ["--range", "alpha=0:1", "--range", "learning_rate=log:0.001:0.1", "--choice", "dim=3,4"]
-    words += ["--backbone", "bprmf", "--trials", "2", "--jobs", "2"]
+    words += ["--method", "freqd", "--backbone", "bprmf", "--trials", "2", "--jobs", "2"]
     for pair in QUICK:
         words += ["--set", pair]
     return [*words, *more]
@@ -112,7 +112,7 @@ def test_teachers_and_references_are_checked_before_anything_is_trained(
 ) -> None:
     words = ["sweep", str(road / "other"), "--out", str(tmp_path / "sweep"), "--choice", "dim=3,4"]
     assert lowpass.main(words) == 2
-    assert "teacher: method 'freqd' distills from one; give --teacher RUN" in read_error(capsys)
+    assert "teacher: method 'ce+rcekd' distills from one; give --teacher RUN" in read_error(capsys)
     assert lowpass.main([*words, "--teacher", str(road / "teacher")]) == 2
     assert "data.fingerprint is not that of data set" in read_error(capsys)
     bare = [*words, "--method", "scratch", "--reference", str(road / "teacher")]
