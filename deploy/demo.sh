@@ -24,7 +24,7 @@ say "3. A student of 32 numbers; meanwhile the teacher is exported, and made sma
     show export --rivals 32 --teacher teacher --repository "$out/models"
 } >"$out/export.log" 2>&1 &
 children+=($!)
-show distill "$out/data" --teacher "$out/teacher" --out "$out/student" --dim 32 --schedule cosine --epochs 28 --eval-every 7
+show distill "$out/data" --teacher "$out/teacher" --out "$out/student" --dim 32 --schedule cosine --epochs 40 --eval-every 10
 
 say "4. All exported: embeddings, ONNX graphs, FAISS index, one bundle each"
 show export "$out/student" --data "$out/data" --repository "$out/models" --model student --teacher "$out/teacher"
