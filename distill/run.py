@@ -183,7 +183,7 @@ def write_run(
     write_file(path / METRICS_FILE, (json.dumps(metrics, indent=2) + "\n").encode())
 
 
-def open_run(path: Path, data: Interactions | None = None) -> Run:
+def open_run(path: Path | str, data: Interactions | None = None) -> Run:
     """Read a finished run.
 
     Args:
@@ -193,6 +193,7 @@ def open_run(path: Path, data: Interactions | None = None) -> Run:
     Raises:
         RunError: `path` is not a finished run, a file of it is unreadable, or it was trained on other data.
     """
+    path = Path(path)
     if not (path / METRICS_FILE).is_file():
         raise RunError(
             f"{path}: no finished run there ({METRICS_FILE} is missing); train it, or resume it with --resume"

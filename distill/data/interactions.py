@@ -148,12 +148,13 @@ def save_interactions(data: Interactions, directory: Path) -> None:
         (draft / "dataset.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def load_interactions(directory: Path) -> Interactions:
+def load_interactions(directory: Path | str) -> Interactions:
     """Read a data directory, as `save_interactions` wrote it, and check it against its fingerprint.
 
     Raises:
         DataError: A file is missing, unreadable, or its content is not what `dataset.json` says.
     """
+    directory = Path(directory)
     description_path = directory / "dataset.json"
     if not description_path.is_file():
         raise DataError(f"{directory}: no dataset.json there; make a data directory with 'lowpass data prepare'")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from distill.errors import RunError
 from distill.run import Run
 
 SHOWN = ("Recall@20", "NDCG@20")
@@ -25,7 +26,18 @@ def compare_runs(runs: Sequence[Run], *, average: str = "with-relevant") -> list
     Returns:
         One row a group, in the order of first appearance: its settings, seeds, and for validation and test the
         mean and the sample standard deviation (0 for one seed) of each metric shown.
+
+    Raises:
+        RunError: Two runs were trained on different data, so that their reports say nothing of each other.
     """
+    first = runs[0].config.get("data", {})
+    for run in runs[1:]:
+        data = run.config.get("data", {})
+        if data.get("fingerprint") != first.get("fingerprint"):
+            raise RunError(
+                f"{run.path}: was trained on other data ('{data.get('name')}') than {runs[0].path}"
+                f" ('{first.get('name')}'); compare runs of one data set"
+            )
     return [_row(group, "_all_users" if average == "all" else "") for group in group_runs(runs)]
 
 

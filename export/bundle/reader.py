@@ -59,7 +59,7 @@ def open_manifest(path: Path) -> Manifest:
     return parse_manifest(manifest_path.read_bytes(), str(manifest_path))
 
 
-def open_bundle(path: Path, *, verify: bool = True, copy_up_to: int = 0) -> Bundle:
+def open_bundle(path: Path | str, *, verify: bool = True, copy_up_to: int = 0) -> Bundle:
     """Open a bundle, checking it as FORMAT.md demands.
 
     Args:
@@ -70,6 +70,7 @@ def open_bundle(path: Path, *, verify: bool = True, copy_up_to: int = 0) -> Bund
     Raises:
         BundleError: Its leaf says what is wrong.
     """
+    path = Path(path)
     manifest = open_manifest(path)
     for name, entry in manifest.files.items():
         _check_file(path / name, entry, verify=verify)

@@ -7,6 +7,7 @@ sets the field itself. Nothing heavy is imported here: the command sets what Num
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -229,6 +230,9 @@ def make_options(given: Mapping[str, Any]) -> ServerOptions:
     Raises:
         WrongOptions: Some contradict each other.
     """
+    for name, value in given.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise WrongOptions(f"--{name.replace('_', '-')} {value}: give a finite number")
     bounds = {each.name for each in dataclasses.fields(Limits)}
     limits = Limits(**{name: value for name, value in given.items() if name in bounds})
     return ServerOptions(limits=limits, **{name: value for name, value in given.items() if name not in bounds})

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from distill.errors import RunError
 from distill.evaluation.comparison import compare_runs, label
 from distill.run import Run, open_run, write_run
 
@@ -54,6 +55,14 @@ def test_average_over_all_users_reads_the_other_report() -> None:
     (row,) = compare_runs([build_run(0.5, seed=0)], average="all")
     assert row["test Recall@20"]["mean"] == pytest.approx(0.45)
     assert "validation Recall@20" not in row
+
+
+def test_runs_of_different_data_are_not_compared() -> None:
+    runs = [build_run(0.1, seed=seed) for seed in range(2)]
+    for run, name in zip(runs, ("mine", "other"), strict=True):
+        run.config["data"] = {"name": name, "fingerprint": name}  # type: ignore[index]
+    with pytest.raises(RunError, match=r"trained on other data \('other'\) than unused \('mine'\)"):
+        compare_runs(runs)
 
 
 def test_an_imported_run_has_a_label() -> None:

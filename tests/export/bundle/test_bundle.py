@@ -61,6 +61,7 @@ def replace_array(bundle: Path, name: str, values: Array, **declared: Any) -> No
 
 def test_what_was_written_is_read(toy: Path) -> None:
     bundle = open_bundle(toy)
+    assert open_bundle(str(toy)).manifest == bundle.manifest, "a path may be text"
     wanted = toy_contents()
     assert bundle.user_ids.take(range(3)) == wanted.user_ids
     assert bundle.item_ids.index_many(["i3", "?"]).tolist() == [3, -1]

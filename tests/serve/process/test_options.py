@@ -63,6 +63,12 @@ def test_contradictions_are_named(given: dict[str, Any], said: str) -> None:
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_refused(value: float) -> None:
+    with pytest.raises(WrongOptions, match=r"--max-wait (nan|inf): give a finite number"):
+        make_options({"max_wait": value})
+
+
 def test_splits_and_shadows_are_read() -> None:
     options = ServerOptions(
         repository=HERE,
