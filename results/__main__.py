@@ -10,13 +10,12 @@ from pathlib import Path
 import click
 
 import lowpass
+from distill.commands.options import DIRECTORY
 from distill.storage import write_file
 from results.cells import read_cells
 from results.plan import load_plan
 from results.runner import Folders, rounds, run_plan
 from results.tables import render_pages
-
-DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from distill.commands.options import DIRECTORY, JSON
 from distill.data.interactions import load_interactions
 from distill.graph.adjacency import Graph
 from distill.graph.analysis import Grouping, View, analyze_data
@@ -15,8 +16,6 @@ from distill.report.figures import draw_figures, encode_png
 from distill.report.tables import render_analysis
 from distill.run import open_run
 from distill.storage import write_file
-
-DIRECTORY = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command("analyze")
@@ -31,7 +30,7 @@ DIRECTORY = click.Path(path_type=Path, file_okay=False)
 @click.option("--groups", "grouping", type=click.Choice(["equal-width", "equal-count"]), default="equal-width",
               show_default=True, help="Equal in width, or in number of frequencies (small graphs only).")  # fmt: skip
 @click.option("--out", type=DIRECTORY, help="Write analysis.json and the figures here.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@JSON
 def analyze_runs(
     data: Path, runs: tuple[Path, ...], teacher: Path, graph: Graph, num_neighbors: int, num_groups: int,
     grouping: Grouping, out: Path | None, *, as_json: bool,

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from distill.commands.options import DIRECTORY, JSON
 from distill.data.interactions import Interactions, describe, format_description, load_interactions, save_interactions
 from distill.data.prepare import SPLIT_METHODS, PrepareOptions, prepare_source
 from distill.data.public_sets import CATALOG, CatalogEntry, find_entry, take_local
@@ -17,9 +18,7 @@ from distill.data.readers import READERS, ColumnNames
 from distill.data.synthetic import SyntheticOptions, synthesize
 from distill.errors import SettingError
 
-DIRECTORY = click.Path(path_type=Path, file_okay=False)
 ANY_PATH = click.Path(path_type=Path)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 
 
 @click.group()
@@ -52,7 +51,7 @@ def data() -> None:
 @click.option("--rating-column", help="Default: rating, where there is one.")
 @click.option("--timestamp-column", help="Default: timestamp, where there is one.")
 @click.option("--items", type=ANY_PATH, help="Item titles and categories: .csv, .tsv, .parquet or .item.")
-@json_option
+@JSON
 def prepare(
     source: Path,
     out: Path,
@@ -92,7 +91,7 @@ def prepare(
 @click.option("--prepare", "prepared", type=DIRECTORY, help="Also prepare into this data directory.")
 @click.option("--from-file", type=ANY_PATH, help="Take the set's file (or a folder of its files) from here.")
 @click.option("--mirror", help="Base URL holding NAME/FILE, in place of the catalogue's.")
-@json_option
+@JSON
 def fetch(
     name: str | None,
     out: Path | None,
@@ -138,7 +137,7 @@ def fetch(
     help="Weight of what is outside a user's tastes. Their part of the draws is BREADTH × clusters : 1.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything.")
-@json_option
+@JSON
 def synth(out: Path, as_json: bool, **rest: Any) -> None:
     """Invent a data set into OUT: clustered tastes, Zipf popularity, item titles and categories.
 
@@ -157,7 +156,7 @@ def synth(out: Path, as_json: bool, **rest: Any) -> None:
 
 @data.command()
 @click.argument("directory", type=DIRECTORY)
-@json_option
+@JSON
 def inspect(directory: Path, as_json: bool) -> None:
     """Print counts, density, degrees, settings and sample items of a data DIRECTORY.
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from tabulate import tabulate
 
 from distill.commands.options import DIRECTORY, FILE, JSON, refuse
 from distill.data.interactions import Interactions, load_interactions
@@ -17,7 +16,7 @@ from distill.evaluation.comparison import compare_runs
 from distill.evaluation.leaderboard import evaluate_run, rank_models
 from distill.evaluation.protocol import Protocol
 from distill.report.figures import plot_curves
-from distill.report.tables import render_comparison
+from distill.report.tables import Table, render_comparison, render_markdown
 from distill.run import Run, open_run, write_run
 
 Baselines = Mapping[str, Mapping[str, Any]]
@@ -106,8 +105,7 @@ def _render_models(rows: Sequence[Mapping[str, Any]], protocol: Protocol) -> str
         cells = [row["label"], "–" if row["dim"] is None else str(row["dim"]), str(len(row["seeds"]) or "–")]
         cells += [_mean(row[column], len(row["seeds"])) for column in columns]
         lines.append([*cells, "–" if row["kept"] is None else f"{row['kept']:.1%}"])
-    sides = ["left"] + ["right"] * (len(header) - 1)
-    return tabulate(lines, header, tablefmt="pipe", disable_numparse=True, colalign=sides)
+    return render_markdown(Table("", header, lines))
 
 
 def _mean(value: Mapping[str, float], seeds: int) -> str:

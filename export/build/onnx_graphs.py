@@ -31,7 +31,6 @@ from export.bundle.arrays import read_header
 from export.bundle.errors import WrongAnswer
 from export.bundle.manifest import FOLD_IN_FILE, RECOMMEND_FILE
 
-PRODUCER = "lowpass"
 RELATIVE_RESIDUAL = 1e-9
 """Conjugate gradients stop when the residual is this share of the right-hand side."""
 

@@ -47,8 +47,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tabulate import tabulate
-
+from distill.report.tables import Table, render_markdown
 from export.frontier.candidates import KEPT_STEP, TIME_STEP
 from export.frontier.choice import Limits, Recommendation, Row
 from export.frontier.measuring import CONVENTION, TIMED
@@ -186,8 +185,7 @@ def render_table(rows: Sequence[Mapping[str, Any]], document: Mapping[str, Any])
     ordered = sorted(rows, key=lambda row: (row["bytes_per_item"], -row["kept"]))
     header = _header(_reported_split(document))
     cells = [_cells(row, document["recommended"]) for row in ordered]
-    alignments = ("left", "left", *["right"] * (len(header) - 2))
-    return tabulate(cells, header, "pipe", colalign=alignments, disable_numparse=True)
+    return render_markdown(Table("", header, cells, words=2))
 
 
 def _reported_split(document: Mapping[str, Any]) -> str:
