@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import nn
 
@@ -15,6 +16,7 @@ from distill.backbones.base import Backbone
 from distill.backbones.sampling import Batch
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
+from distill.methods.candidates import Lists, gathered_scores, rank_unseen
 from distill.settings import NoSettings
 
 BatchUnit = Literal["interactions", "users"]
@@ -46,6 +48,24 @@ class Teacher:
     def items(self) -> torch.Tensor:
         """Shape (|I|, d_t)."""
         return self.features[self.num_users :]
+
+    def rank(self, hidden: sp.csr_matrix, length: int) -> Lists:
+        """Rank the catalogue for every user.
+
+        Args:
+            hidden: Items left out, CSR of shape (|U|, |I|); where a user has too few others they fill the list's end.
+            length: K, cut to the catalogue.
+
+        Returns:
+            Item rows, best first, shape (|U|, K).
+        """
+        return rank_unseen(self.users, self.items, hidden, length, progress=True)
+
+    def score(self, items: Lists, device: torch.device | None = None) -> torch.Tensor:
+        """Score items of every user, shape (|U|, K) both, on a device (that of the features when None)."""
+        features = self.features.to(device or self.features.device)
+        rows = torch.from_numpy(items.astype(np.int64)).to(features.device)
+        return gathered_scores(features[: self.num_users], features[self.num_users :], rows)
 
 
 @dataclass(frozen=True)

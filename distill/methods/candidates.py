@@ -15,6 +15,8 @@ from torch import nn
 from distill.evaluation.ranking import rank_items
 
 CHUNK_BYTES = 32 * 2**20
+GATHERED_BYTES = 2**20
+"""A block of gathered rows that a core's own cache holds."""
 Lists = npt.NDArray[np.int32]
 """Candidates of every row, best first, shape (R, C)."""
 
@@ -37,6 +39,29 @@ def rank_unseen(
     everybody = np.arange(len(rows), dtype=np.int64)
     length = min(length, len(candidates))
     return rank_items(rows, candidates, seen, everybody, length, progress=progress).astype(np.int32)
+
+
+def gathered_scores(own: torch.Tensor, table: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Compute inner products ⟨x_b, y_bk⟩, without a (B, K, d) tensor: rows are gathered a cache's block at a time.
+
+    Args:
+        own: x, shape (B, d).
+        table: Shape (N, d).
+        others: Its rows y_bk, int64 of shape (B, K).
+
+    Returns:
+        Shape (B, K), without a gradient.
+    """
+    (rows, width), dim = others.shape, table.shape[1]
+    scores = table.new_empty(rows, 1, width)
+    block = max(1, GATHERED_BYTES // (table.element_size() * width * dim))
+    buffer = table.new_empty(min(block, rows) * width, dim)
+    for start in range(0, rows, block):
+        part = others[start : start + block]
+        gathered = torch.index_select(table, 0, part.reshape(-1), out=buffer[: part.numel()])
+        columns = gathered.view(len(part), width, dim).transpose(1, 2)
+        torch.bmm(own[start : start + block, None], columns, out=scores[start : start + block])
+    return scores.squeeze(1)
 
 
 class StudentRanking(nn.Module):

@@ -24,7 +24,6 @@ from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.base import Method, Step, Teacher, require_teacher
-from distill.methods.candidates import rank_unseen
 from distill.methods.responses import (
     HIDDEN_SCORE,
     TRAINING_DEFAULTS,
@@ -32,11 +31,10 @@ from distill.methods.responses import (
     ResponseSettings,
     TopTarget,
     catalogue_divergence,
+    hidden_items,
     scale_temperature,
     smooth_teacher,
 )
-
-CHUNK_USERS = 256
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class CrossEntropy(Method):
         Raises:
             SettingError: There is no teacher.
         """
-        hidden = data.train if settings.hide_train else sp.csr_matrix(data.train.shape, dtype=np.float32)
+        hidden = hidden_items(data, hide_train=settings.hide_train)
         smoothed = smooth_teacher(require_teacher(teacher, "ce"), data, settings.alpha)
         return cls(scale_temperature(settings, student), smoothed, hidden)
 
@@ -121,12 +119,8 @@ def top_distribution(
     Returns:
         Item rows, best first, int64, and probabilities: each of shape (|U|, K).
     """
-    items = torch.from_numpy(rank_unseen(teacher.users, teacher.items, hidden, num_top, progress=True)).long()
-    chunks = []
-    left = torch.from_numpy(len(teacher.items) - np.diff(hidden.indptr))
-    for start in range(0, len(items), CHUNK_USERS):
-        rows = slice(start, start + CHUNK_USERS)
-        scores = torch.einsum("ud,ukd->uk", teacher.users[rows], teacher.items[items[rows]]) / temperature
-        scores[torch.arange(items.shape[1]) >= left[rows, None]] = HIDDEN_SCORE
-        chunks.append(torch.softmax(scores, dim=1))
-    return items, torch.cat(chunks)
+    items = teacher.rank(hidden, num_top)
+    left = torch.from_numpy(hidden.shape[1] - np.diff(hidden.indptr))
+    scores = teacher.score(items) / temperature
+    scores[torch.arange(items.shape[1]) >= left[:, None]] = HIDDEN_SCORE
+    return torch.from_numpy(items).long(), torch.softmax(scores, dim=1)

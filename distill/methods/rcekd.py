@@ -36,8 +36,8 @@ from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.base import Method, Step, Teacher, require_not_negative, require_teacher
-from distill.methods.candidates import Lists, StudentRanking, find_ranks, gumbel_top_k, rank_unseen
-from distill.methods.responses import scale_temperature, selected_scores
+from distill.methods.candidates import Lists, StudentRanking, find_ranks, gumbel_top_k
+from distill.methods.responses import hidden_items, scale_temperature, selected_scores
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class RCEKDSettings:
         sampling_temperature: T.
         overlap_decay: β.
         rank_every: Epochs between rankings by the student.
+        hide_train: Leave a user's training items out of all lists; the paper's code keeps them.
     """
 
     distillation_weight: float = 100.0
@@ -63,6 +64,7 @@ class RCEKDSettings:
     sampling_temperature: float = 10.0
     overlap_decay: float = 3.0
     rank_every: int = 10
+    hide_train: bool = False
 
     def __post_init__(self) -> None:
         require_not_negative(self, "distillation_weight", "overlap_decay")
@@ -98,19 +100,16 @@ class RejuvenatedCrossEntropy(Method):
 
     Settings = RCEKDSettings
 
-    def __init__(self, settings: RCEKDSettings, teacher: Teacher) -> None:
-        """Let the teacher rank the catalogue for every user, training items included."""
+    def __init__(self, settings: RCEKDSettings, teacher: Teacher, hidden: sp.csr_matrix) -> None:
+        """Let the teacher rank the catalogue for every user; `hidden`, CSR of shape (|U|, |I|), is in nobody's list."""
         super().__init__()
         self.settings = settings
-        self.num_users = teacher.num_users
-        num_items = len(teacher.items)
-        nothing = sp.csr_matrix((self.num_users, num_items), dtype=np.float32)
-        self._ranked = rank_unseen(teacher.users, teacher.items, nothing, settings.num_top, progress=True)
-        self._ranking = StudentRanking(nothing, min(settings.num_candidates, num_items), settings.rank_every)
+        self.num_users, num_items = hidden.shape
+        self._teacher = teacher
+        self._ranked = teacher.rank(hidden, settings.num_top)
+        self._ranking = StudentRanking(hidden, min(settings.num_candidates, num_items), settings.rank_every)
         self._comparison: Comparison | None = None
-        self.register_buffer("_features", teacher.features, persistent=False)
-        self._features: torch.Tensor
-        self._scores = self._score(self._ranked)
+        self._scores = teacher.score(self._ranked).cpu().numpy()
         self._items = torch.empty(0, dtype=torch.int64)
         self._absent = self._probabilities = self._mixing = torch.empty(0)
 
@@ -123,13 +122,15 @@ class RejuvenatedCrossEntropy(Method):
         Raises:
             SettingError: There is no teacher.
         """
-        return cls(scale_temperature(settings, student), require_teacher(teacher, "rcekd"))
+        teacher = require_teacher(teacher, "rcekd")
+        return cls(scale_temperature(settings, student), teacher, hidden_items(data, hide_train=settings.hide_train))
 
     def begin_epoch(self, student: Backbone, rng: np.random.Generator) -> None:
         """Let the student rank if it is time, and draw A for every user."""
-        if self._ranking.begin_epoch(*student.final_embeddings()) or self._comparison is None:
-            self._comparison = self._compare(self._ranking.lists)
-        self._draw(self._ranking.lists, self._comparison, rng)
+        users, items = student.final_embeddings()
+        if self._ranking.begin_epoch(users, items) or self._comparison is None:
+            self._comparison = self._compare(self._ranking.lists, len(items), users.device)
+        self._draw(self._ranking.lists, self._comparison, rng, users.device)
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
         """Sum the weighted loss over the batch's users: a scalar."""
@@ -140,16 +141,9 @@ class RejuvenatedCrossEntropy(Method):
         closure = _divergence(logits[:, num_top:], probabilities[:, num_top:], self._absent[users])
         return self.settings.distillation_weight * ((1 - mixing) * top + mixing * closure).sum()
 
-    def _score(self, items: Lists) -> npt.NDArray[np.float32]:
-        """The teacher's scores of items of every user, shape (|U|, K)."""
-        users = torch.arange(self.num_users, device=self._features.device)
-        rows = torch.from_numpy(items.astype(np.int64) + self.num_users).to(users.device)
-        scores: npt.NDArray[np.float32] = selected_scores(self._features, users, rows).cpu().numpy()
-        return scores
-
-    def _compare(self, lists: Lists) -> Comparison:
+    def _compare(self, lists: Lists, num_items: int, device: torch.device) -> Comparison:
         num_top, length = self._ranked.shape[1], lists.shape[1]
-        positions = find_ranks(lists, self._ranked, len(self._features) - self.num_users)
+        positions = find_ranks(lists, self._ranked, num_items)
         missed = positions >= num_top
         behind = np.zeros((self.num_users, length + 1), dtype=np.float32)
         np.put_along_axis(behind, positions, missed, axis=1)
@@ -157,9 +151,9 @@ class RejuvenatedCrossEntropy(Method):
         behind[:, length] = 0
         counts = behind[:, :0:-1].cumsum(axis=1)[:, ::-1]
         log_weights = (counts / self.settings.sampling_temperature).astype(np.float32)
-        return Comparison(self._score(lists), positions, missed, log_weights)
+        return Comparison(self._teacher.score(lists, device).cpu().numpy(), positions, missed, log_weights)
 
-    def _draw(self, lists: Lists, comparison: Comparison, rng: np.random.Generator) -> None:
+    def _draw(self, lists: Lists, comparison: Comparison, rng: np.random.Generator, device: torch.device) -> None:
         num_top, length = self._ranked.shape[1], lists.shape[1]
         drawn = gumbel_top_k(comparison.log_weights, len(lists), min(self.settings.num_sampled, length), rng)
         is_drawn = np.zeros((len(lists), length + 1), dtype=np.bool_)
@@ -174,7 +168,6 @@ class RejuvenatedCrossEntropy(Method):
             torch.softmax(torch.from_numpy(part / self.settings.temperature), dim=1)
             for part in (comparison.scores[:, :num_top], np.where(absent, -np.inf, scores))
         ]
-        device = self._features.device
         self._items = torch.from_numpy(items + self.num_users).to(device)
         self._absent = torch.from_numpy(absent).to(device)
         self._probabilities = torch.cat(probabilities, dim=1).to(device)

@@ -38,6 +38,7 @@ from distill.errors import SettingError
 from distill.graph.adjacency import build_graph
 from distill.graph.filters import GraphFilter, linear_coefficients
 from distill.methods.base import Teacher, require_not_negative
+from distill.methods.candidates import gathered_scores
 
 AnySettings = TypeVar("AnySettings", bound="HasTemperature")
 TRAINING_DEFAULTS = {"batch_size": 256, "learning_rate": 5e-3, "weight_decay": 0.0}
@@ -45,8 +46,6 @@ BLOCK_USERS = 32
 """Few enough that a block of scores stays in the cache; from 64 rows the thin products are several times slower."""
 BLOCK_BYTES = 64 * 2**20
 """Bound on a block of scores where the catalogue is very large."""
-GATHERED_BYTES = 2**20
-"""A block of gathered rows that a core's own cache holds."""
 HIDDEN_SCORE = -1e9
 """Of items left out: its exponential is 0, and unlike −∞ it may be multiplied by 0."""
 
@@ -91,12 +90,17 @@ def scale_temperature(settings: AnySettings, student: Backbone) -> AnySettings:
     return replace(settings, temperature=settings.temperature * student.score_temperature)
 
 
+def hidden_items(data: Interactions, *, hide_train: bool) -> sp.csr_matrix:
+    """Return what is left out of every list, CSR of shape (|U|, |I|): the training items, or nothing."""
+    return data.train if hide_train else sp.csr_matrix(data.train.shape, dtype=np.float32)
+
+
 def smooth_teacher(teacher: Teacher, data: Interactions, alpha: float) -> Teacher:
     """Give the teacher the features h(L) X_t, h(λ) = 1 − αλ (FreqD, arXiv 2411.10676), over the user–item graph."""
     if alpha == 0:
         return teacher
     features = GraphFilter(build_graph(data), linear_coefficients(alpha)).filter_all(np.asarray(teacher.features))
-    return Teacher(torch.from_numpy(features), teacher.num_users)
+    return replace(teacher, features=torch.from_numpy(features))
 
 
 def catalogue_divergence(
@@ -253,17 +257,7 @@ class _SelectedScores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table: torch.Tensor, owners: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(table, owners, others)
-        own = table[owners]
-        (rows, width), dim = others.shape, table.shape[1]
-        scores = table.new_empty(rows, 1, width)
-        block = max(1, GATHERED_BYTES // (table.element_size() * width * dim))
-        buffer = table.new_empty(min(block, rows) * width, dim)
-        for start in range(0, rows, block):
-            part = others[start : start + block]
-            gathered = torch.index_select(table, 0, part.reshape(-1), out=buffer[: part.numel()])
-            columns = gathered.view(len(part), width, dim).transpose(1, 2)
-            torch.bmm(own[start : start + block, None], columns, out=scores[start : start + block])
-        return scores.squeeze(1)
+        return gathered_scores(table[owners], table, others)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:

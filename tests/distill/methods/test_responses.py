@@ -96,7 +96,7 @@ OTHERS = torch.tensor([[9, 8, 9, 12], [10, 9, 11, 8], [12, 12, 12, 7]])
 
 @pytest.mark.parametrize("block_bytes", [1, 2**20])
 def test_scores_and_gradient_equal_plain_indexing(monkeypatch: pytest.MonkeyPatch, block_bytes: int) -> None:
-    monkeypatch.setattr(distill.methods.responses, "GATHERED_BYTES", block_bytes)
+    monkeypatch.setattr(distill.methods.candidates, "GATHERED_BYTES", block_bytes)
     torch.manual_seed(0)
     table, weights = torch.randn(13, 5, requires_grad=True), torch.randn(3, 4)
     found = selected_scores(table, OWNERS, OTHERS)
