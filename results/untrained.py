@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from distill.baselines import BASELINES, tune
 from distill.data.interactions import Interactions
-from distill.evaluation.baselines import BASELINES, tune
 from distill.evaluation.protocol import evaluate_scores, report_splits
 from distill.methods.svd import truncated_svd
 from distill.run import Run

@@ -1,11 +1,10 @@
-"""How good a model is: full ranking under a stated protocol, metrics, significance, and baselines to compare with.
+"""How good a model is: full ranking under a stated protocol, metrics, and significance.
 
 report = evaluate(run.user_embeddings, run.item_embeddings, data, Protocol(split="test"))
 """
 
 from __future__ import annotations
 
-from distill.evaluation.baselines import BASELINES, Baseline, tune
 from distill.evaluation.comparison import compare_runs
 from distill.evaluation.metrics import METRICS, measure_ranking, overlap
 from distill.evaluation.protocol import EvaluationReport, Protocol, evaluate, evaluate_scores, report_splits
@@ -13,9 +12,7 @@ from distill.evaluation.ranking import rank_items, rank_scores
 from distill.evaluation.significance import PairedTest, average_seeds, compare_pairs
 
 __all__ = [
-    "BASELINES",
     "METRICS",
-    "Baseline",
     "EvaluationReport",
     "PairedTest",
     "Protocol",
@@ -29,5 +26,4 @@ __all__ = [
     "rank_items",
     "rank_scores",
     "report_splits",
-    "tune",
 ]

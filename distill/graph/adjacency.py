@@ -105,10 +105,32 @@ def symmetric_normalization(adjacency: sp.csr_matrix) -> sp.csr_matrix:
     Returns:
         CSR of shape (N, N), float32.
     """
-    degree = np.asarray(adjacency.sum(axis=1), dtype=np.float64).ravel()
+    scale = sp.diags_array(degree_powers(adjacency.sum(axis=1), -0.5))
+    return sp.csr_matrix(scale @ adjacency @ scale, dtype=np.float32)
+
+
+def degree_normalization(user_items: sp.csr_matrix, user_exponent: float, item_exponent: float) -> sp.csr_matrix:
+    """Compute D_U^-a R D_I^-b for the exponents a and b; rows and columns without interactions stay empty.
+
+    Args:
+        user_items: R, CSR of shape (|U|, |I|), non-negative.
+        user_exponent: a.
+        item_exponent: b.
+
+    Returns:
+        CSR of shape (|U|, |I|), float32.
+    """
+    users = sp.diags_array(degree_powers(user_items.sum(axis=1), -user_exponent))
+    items = sp.diags_array(degree_powers(user_items.sum(axis=0), -item_exponent))
+    return sp.csr_matrix(users @ user_items @ items, dtype=np.float32)
+
+
+def degree_powers(degrees: npt.ArrayLike, exponent: float) -> npt.NDArray[np.float64]:
+    """Raise degrees of any shape to a power, 0 where they are 0: float64, one axis."""
+    degree = np.asarray(degrees, dtype=np.float64).ravel()
     scale = np.zeros_like(degree)
-    np.power(degree, -0.5, out=scale, where=degree > 0)
-    return sp.csr_matrix(sp.diags_array(scale) @ adjacency @ sp.diags_array(scale), dtype=np.float32)
+    np.power(degree, exponent, out=scale, where=degree > 0)
+    return scale
 
 
 def laplacian(normalized_adjacency: sp.csr_matrix) -> sp.csr_matrix:

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from distill.baselines import EASE_MAX_BYTES, tune
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.evaluation.baselines import EASE_MAX_BYTES, tune
 from distill.evaluation.metrics import Rows, Values, measure_ranking
 from distill.evaluation.ranking import ScoreRows, rank_items, rank_scores
 from distill.run import Run

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distill.backbones import BACKBONES
+from distill.baselines import BASELINES
 from distill.errors import SettingError
-from distill.evaluation.baselines import BASELINES
 from distill.methods.composition import parse_method
 from distill.training.job import Job, build_job
 from export.build.precision import PRECISIONS

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from distill.evaluation.baselines import BASELINES, tune
 
 import lowpass
 from distill.data.interactions import load_interactions, save_interactions
 from distill.errors import SettingError
-from distill.evaluation.baselines import BASELINES, tune
 from distill.run import Run, open_run
 from tests.distill.commands.words import distill_words, read_error, read_json
 from tests.distill.toy import build_interactions, build_random

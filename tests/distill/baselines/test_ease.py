@@ -7,9 +7,9 @@ import numpy.typing as npt
 import pytest
 import scipy.sparse as sp
 
+from distill.baselines import BASELINES, GRIDS, Baseline, ease, item_knn, popularity, tune
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.evaluation.baselines import BASELINES, GRIDS, Baseline, ease, item_knn, popularity, tune
 from distill.evaluation.protocol import Protocol, evaluate_scores
 from tests.distill.toy import build_interactions, build_random
 
