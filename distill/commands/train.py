@@ -13,9 +13,10 @@ from distill.backbones import BACKBONES
 from distill.commands.options import DIRECTORY, FILE, JSON, SETTING, parse_pairs, refuse, with_options
 from distill.data.interactions import load_interactions
 from distill.methods import METHODS, Method
+from distill.methods.co_teachers import describe_blend
 from distill.methods.projector import PROJECTORS
 from distill.report.figures import plot_curves
-from distill.run import open_run
+from distill.run import Run, open_run
 from distill.training.job import RECOMMENDED_METHOD, build_job, run_job
 from distill.training.teacher_import import import_embeddings
 
@@ -62,6 +63,7 @@ METHOD_SETTINGS = (
                       "PART.NAME=VALUE sets it for one part."),
 )  # fmt: skip
 
+NO_TEACHER = Path("none")
 IMPORTING = {"data", "out", "from_embeddings", "name", "as_json"}
 """Parameters of `train` that mean something where nothing is trained."""
 
@@ -100,7 +102,12 @@ def train(
 
 @click.command()
 @click.argument("data", type=DIRECTORY)
-@click.option("--teacher", type=DIRECTORY, required=True, help="The teacher's run.")
+@click.option(
+    "--teacher",
+    type=DIRECTORY,
+    required=True,
+    help="The teacher's run; 'none' where the co-teachers, who need no training, are to teach alone.",
+)
 @click.option("--out", type=DIRECTORY, required=True, help="The run directory to write.")
 @click.option(
     "--method",
@@ -109,6 +116,13 @@ def train(
     help="One, or several such as freqd+ce: see 'lowpass methods'. The default is what RESULTS.md finds best.",
 )
 @click.option("--dim", type=click.IntRange(1), default=20, show_default=True, help="The student's dimension.")
+@click.option(
+    "--co-teachers",
+    metavar="SPEC",
+    help="Who is blended with the teacher, for methods that learn lists: auto (what is best on validation), "
+    "none, names (turbocf,ease: weights chosen on validation), or names with weights "
+    "(turbocf=0.5,ease=0.25).  [default: auto for ce and rcekd, else none]",
+)
 @click.option("--start", help="random, svd (of the teacher's scores), or a run to go on from.  [default: random]")
 @with_options(METHOD_SETTINGS)
 @with_options(TRAINING)
@@ -120,13 +134,33 @@ def distill(
 
     Example: lowpass distill data/citeulike-t --teacher runs/teacher --out runs/student --dim 20
 
+    Example: lowpass distill data/citeulike-t --teacher none --out runs/student
+
     Example: lowpass distill data/citeulike-t --teacher runs/teacher --out runs/freqd --method freqd --alpha 0.5
     """
     if not METHODS.get(method, Method).needs_teacher:
         raise click.BadParameter(f"'{method}' learns from no teacher; use 'lowpass train'", param_hint="--method")
     job = build_job(method, {**given, **more}, backbone=backbone, backbone_settings=backbone_settings)
-    metrics = run_job(job, load_interactions(data), out, teacher=open_run(teacher), resume=resume)
+    run = None if teacher == NO_TEACHER else open_run(teacher)
+    metrics = run_job(job, load_interactions(data), out, teacher=run, resume=resume)
+    if not as_json:
+        _say_who_taught(metrics, run)
     _finish(out, metrics, as_json=as_json)
+
+
+def _say_who_taught(metrics: Mapping[str, Any], teacher: Run | None) -> None:
+    """A line a model that taught: its quality, to be held against the student's."""
+    taught = [] if teacher is None else [("teacher", teacher.metrics)]
+    if "blend" in metrics:
+        blend = metrics["blend"]
+        click.echo(f"taught by {describe_blend(blend)}")
+        for name, reason in blend["left_out"].items():
+            click.echo(f"without {name}: {reason}")
+        taught.append(("blend", blend))
+    for name, reports in taught:
+        for split in ("validation", "test"):
+            if split in reports:
+                click.echo(f"{f'{name}, {split}':20s} {_quality(reports[split])}")
 
 
 def _finish(out: Path, metrics: Mapping[str, Any], *, as_json: bool) -> None:
@@ -151,5 +185,8 @@ def _report(out: Path, metrics: Mapping[str, Any], words: str, as_json: bool) ->
     for split in ("validation", "test", "test_all_users"):
         if split in metrics:
             report = metrics[split]
-            quality = f"Recall@20 {report['Recall@20']:.4f}  NDCG@20 {report['NDCG@20']:.4f}"
-            click.echo(f"{split:15s} {quality}  ({report['convention']})")
+            click.echo(f"{split:20s} {_quality(report)}  ({report['convention']})")
+
+
+def _quality(report: Mapping[str, Any]) -> str:
+    return f"Recall@20 {report['Recall@20']:.4f}  NDCG@20 {report['NDCG@20']:.4f}"

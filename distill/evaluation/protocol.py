@@ -127,7 +127,7 @@ def evaluate(
         chunk_bytes=chunk_bytes,
         progress=progress,
     )
-    return _evaluate(rank, data, protocol or Protocol())
+    return evaluate_lists(rank, data, protocol or Protocol())
 
 
 def evaluate_scores(
@@ -144,7 +144,7 @@ def evaluate_scores(
         SettingError: As `evaluate`.
     """
     rank = partial(rank_scores, score_rows, chunk_bytes=chunk_bytes, progress=progress)
-    return _evaluate(rank, data, protocol or Protocol())
+    return evaluate_lists(rank, data, protocol or Protocol())
 
 
 def report_splits(evaluate_under: Callable[[Protocol], EvaluationReport], data: Interactions) -> dict[str, Any]:
@@ -166,9 +166,19 @@ def report_splits(evaluate_under: Callable[[Protocol], EvaluationReport], data: 
     return reports
 
 
-def _evaluate(
+def evaluate_lists(
     rank: Callable[[sp.csr_matrix, Rows, int], Rows], data: Interactions, protocol: Protocol
 ) -> EvaluationReport:
+    """Do what `evaluate` does for whatever makes lists.
+
+    Args:
+        rank: Masked items (CSR of shape (|U|, |I|)), users (B,) and length K → item rows, best first, (B, K).
+        data: As of `evaluate`.
+        protocol: Likewise.
+
+    Raises:
+        SettingError: As `evaluate`.
+    """
     relevant = _relevant_items(data, protocol)
     masked = data.train if protocol.mask == "train" else (data.train + data.validation).tocsr()
     users = np.flatnonzero(np.diff(relevant.indptr)).astype(np.int64)

@@ -57,7 +57,7 @@ def rank_items(
         torch.matmul(vectors[torch.from_numpy(rows).to(vectors.device)], columns, out=scores)
 
     blank = vectors.new_empty(0)
-    return _rank(write, _top, blank, masked, users, k, chunk_bytes=chunk_bytes, progress=progress)
+    return _rank(write, _top, blank, masked, users, k, chunk_bytes=chunk_bytes, progress=progress)[0]
 
 
 def rank_scores(
@@ -84,12 +84,35 @@ def rank_scores(
     Returns:
         As `rank_items`.
     """
+    blank = torch.empty(0, device=device)
+    write = _writer(score_rows)
+    return _rank(write, _stable_top, blank, masked, users, k, chunk_bytes=chunk_bytes, progress=progress)[0]
 
+
+def top_scores(
+    score_rows: ScoreRows, masked: sp.csr_matrix, k: int, *, title: str = "ranking"
+) -> tuple[Rows, npt.NDArray[np.float32]]:
+    """Rank the catalogue for every user by any scores, and keep the scores: a chunk of rows is in memory at a time.
+
+    Args:
+        score_rows: The model.
+        masked: Items never to be returned, CSR of shape (|U|, |I|).
+        k: Length of the lists, at most |I|.
+        title: Of the bar.
+
+    Returns:
+        Item rows, best first, and their scores, −∞ of masked ones that fill the end: shape (|U|, k) each; equal scores
+        in any order.
+    """
+    users = np.arange(masked.shape[0], dtype=np.int64)
+    return _rank(_writer(score_rows), _top, torch.empty(0), masked, users, k, progress=True, title=title)
+
+
+def _writer(score_rows: ScoreRows) -> Callable[[Rows, torch.Tensor], None]:
     def write(rows: Rows, scores: torch.Tensor) -> None:
         scores.copy_(torch.as_tensor(score_rows(rows)))
 
-    blank = torch.empty(0, device=device)
-    return _rank(write, _stable_top, blank, masked, users, k, chunk_bytes=chunk_bytes, progress=progress)
+    return write
 
 
 def _rank(
@@ -100,9 +123,11 @@ def _rank(
     users: Rows,
     k: int,
     *,
-    chunk_bytes: int,
+    chunk_bytes: int = CHUNK_BYTES,
     progress: bool,
-) -> Rows:
+    title: str = "ranking",
+) -> tuple[Rows, npt.NDArray[np.float32]]:
+    """Item rows and their scores, (B, k) each."""
     num_items = int(masked.shape[1])
     # Whole groups and one for the rest, which also keeps every row of the chunk aligned for the product.
     width = GROUP * (num_items // GROUP + 1)
@@ -110,8 +135,9 @@ def _rank(
     buffer = blank.new_empty(min(chunk, len(users)), width)
     hidden = masked[users]
     ranked = np.empty((len(users), k), dtype=np.int64)
+    values = np.empty((len(users), k), dtype=np.float32)
     starts = range(0, len(users), chunk)
-    for start in tqdm(starts, desc="ranking", unit="chunk", disable=None if progress else True, leave=False):
+    for start in tqdm(starts, desc=title, unit="chunk", disable=None if progress else True, leave=False):
         rows = users[start : start + chunk]
         scores = buffer[: len(rows)]
         write(rows, scores[:, :num_items])
@@ -119,8 +145,10 @@ def _rank(
         owners = np.repeat(np.arange(0, len(rows) * width, width), np.diff(bounds))
         places = torch.from_numpy(owners + hidden.indices[bounds[0] : bounds[-1]])
         scores.view(-1)[places.to(scores.device)] = -torch.inf
-        ranked[start : start + chunk] = _top_columns(scores, num_items, k, top).cpu().numpy()
-    return ranked
+        found = _top_columns(scores, num_items, k, top)
+        ranked[start : start + chunk] = found.cpu().numpy()
+        values[start : start + chunk] = scores.gather(1, found).cpu().numpy()
+    return ranked, values
 
 
 def _top(values: torch.Tensor, k: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,6 +22,47 @@ from distill.settings import NoSettings
 BatchUnit = Literal["interactions", "users"]
 
 
+class Preferences(Protocol):
+    """What a teacher prefers for every user, some items left out."""
+
+    def top(self, length: int) -> Lists:
+        """Rank the catalogue for every user.
+
+        Args:
+            length: K, cut to the catalogue.
+
+        Returns:
+            Item rows, best first, shape (|U|, K); what is left out fills the end where a user has too few others.
+        """
+
+    def score(self, items: Lists, device: torch.device) -> torch.Tensor:
+        """Score items of every user, shape (|U|, K) both, on a device."""
+
+
+@dataclass(frozen=True)
+class EmbeddingPreferences:
+    """Those of inner products.
+
+    Attributes:
+        users: Shape (|U|, d_t).
+        items: Shape (|I|, d_t).
+        hidden: What is left out, CSR of shape (|U|, |I|).
+    """
+
+    users: torch.Tensor
+    items: torch.Tensor
+    hidden: sp.csr_matrix
+
+    def top(self, length: int) -> Lists:
+        """Rank by inner products, 2 |U| |I| d_t operations."""
+        return rank_unseen(self.users, self.items, self.hidden, length, progress=True)
+
+    def score(self, items: Lists, device: torch.device) -> torch.Tensor:
+        """Compute 2 |U| K d_t operations."""
+        rows = torch.from_numpy(items.astype(np.int64)).to(device)
+        return gathered_scores(self.users.to(device), self.items.to(device), rows)
+
+
 @dataclass(frozen=True)
 class Teacher:
     """The teacher's final features, whose inner product is its score.
@@ -29,10 +70,12 @@ class Teacher:
     Attributes:
         features: float32, users first, shape (N, d_t).
         num_users: |U|.
+        by_lists: Whether it prefers something else than what its features score highest.
     """
 
     features: torch.Tensor
     num_users: int
+    by_lists: ClassVar[bool] = False
 
     @property
     def dim(self) -> int:
@@ -49,23 +92,9 @@ class Teacher:
         """Shape (|I|, d_t)."""
         return self.features[self.num_users :]
 
-    def rank(self, hidden: sp.csr_matrix, length: int) -> Lists:
-        """Rank the catalogue for every user.
-
-        Args:
-            hidden: Items left out, CSR of shape (|U|, |I|); where a user has too few others they fill the list's end.
-            length: K, cut to the catalogue.
-
-        Returns:
-            Item rows, best first, shape (|U|, K).
-        """
-        return rank_unseen(self.users, self.items, hidden, length, progress=True)
-
-    def score(self, items: Lists, device: torch.device | None = None) -> torch.Tensor:
-        """Score items of every user, shape (|U|, K) both, on a device (that of the features when None)."""
-        features = self.features.to(device or self.features.device)
-        rows = torch.from_numpy(items.astype(np.int64)).to(features.device)
-        return gathered_scores(features[: self.num_users], features[self.num_users :], rows)
+    def preferences(self, hidden: sp.csr_matrix) -> Preferences:
+        """Say what it prefers among what is not hidden, CSR of shape (|U|, |I|)."""
+        return EmbeddingPreferences(self.users, self.items, hidden)
 
 
 @dataclass(frozen=True)
@@ -91,6 +120,7 @@ class Method(nn.Module, ABC):
     Attributes:
         Settings: Frozen dataclass of what can be set.
         needs_teacher: Whether it learns from one.
+        learns_lists: Whether the teacher's `preferences` are all that it learns, so that co-teachers can be blended in.
         batches: What an epoch goes through: "interactions", or "users" for losses over the whole catalogue.
         training_defaults: Training options that suit it better than the general ones.
         base_weight: Factor of the backbone's own loss.
@@ -98,6 +128,7 @@ class Method(nn.Module, ABC):
 
     Settings: ClassVar[type[Any]] = NoSettings
     needs_teacher: ClassVar[bool] = True
+    learns_lists: ClassVar[bool] = False
     batches: BatchUnit = "interactions"
     training_defaults: ClassVar[Mapping[str, float]] = {}
     base_weight: float = 1.0
@@ -130,13 +161,18 @@ class Method(nn.Module, ABC):
         """Compute the weighted loss to add for this step, a scalar, or None where there is nothing to add."""
 
 
-def require_teacher(teacher: Teacher | None, method: str) -> Teacher:
+def require_teacher(teacher: Teacher | None, method: str, *, features: bool = True) -> Teacher:
     """Return the teacher.
 
+    Args:
+        teacher: Of the run.
+        method: Who asks.
+        features: Whether its lists are not enough.
+
     Raises:
-        SettingError: There is none.
+        SettingError: There is none, or none with features.
     """
-    if teacher is None:
+    if teacher is None or (features and teacher.dim == 0):
         raise SettingError(f"teacher: method '{method}' distills from one; give --teacher RUN")
     return teacher
 

@@ -77,6 +77,15 @@ def parse_method(name: str) -> tuple[type[Method], ...]:
     return tuple(METHODS[part] for part in parts)
 
 
+def learns_lists(name: str) -> bool:
+    """Say whether a method, or a part of a composition, learns from a teacher's lists.
+
+    Raises:
+        SettingError: As `parse_method`.
+    """
+    return any(method.learns_lists for method in parse_method(name))
+
+
 def build_method_settings(name: str, given: Mapping[str, Any]) -> Settings:
     """Build the settings of each part.
 

@@ -60,6 +60,7 @@ class CrossEntropy(Method):
     """Learns what the teacher puts first."""
 
     Settings = CrossEntropySettings
+    learns_lists = True
     batches = "users"
     training_defaults = TRAINING_DEFAULTS
 
@@ -93,7 +94,7 @@ class CrossEntropy(Method):
             SettingError: There is no teacher.
         """
         hidden = hidden_items(data, hide_train=settings.hide_train)
-        smoothed = smooth_teacher(require_teacher(teacher, "ce"), data, settings.alpha)
+        smoothed = smooth_teacher(require_teacher(teacher, "ce", features=False), data, settings.alpha)
         return cls(scale_temperature(settings, student), smoothed, hidden)
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
@@ -119,8 +120,9 @@ def top_distribution(
     Returns:
         Item rows, best first, int64, and probabilities: each of shape (|U|, K).
     """
-    items = teacher.rank(hidden, num_top)
+    preferences = teacher.preferences(hidden)
+    items = preferences.top(num_top)
     left = torch.from_numpy(hidden.shape[1] - np.diff(hidden.indptr))
-    scores = teacher.score(items) / temperature
+    scores = preferences.score(items, teacher.features.device) / temperature
     scores[torch.arange(items.shape[1]) >= left[:, None]] = HIDDEN_SCORE
     return torch.from_numpy(items).long(), torch.softmax(scores, dim=1)

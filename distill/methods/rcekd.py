@@ -99,17 +99,18 @@ class RejuvenatedCrossEntropy(Method):
     """Learns the teacher's distribution where the student's own list closes the set."""
 
     Settings = RCEKDSettings
+    learns_lists = True
 
     def __init__(self, settings: RCEKDSettings, teacher: Teacher, hidden: sp.csr_matrix) -> None:
         """Let the teacher rank the catalogue for every user; `hidden`, CSR of shape (|U|, |I|), is in nobody's list."""
         super().__init__()
         self.settings = settings
         self.num_users, num_items = hidden.shape
-        self._teacher = teacher
-        self._ranked = teacher.rank(hidden, settings.num_top)
+        self._preferences = teacher.preferences(hidden)
+        self._ranked = self._preferences.top(settings.num_top)
         self._ranking = StudentRanking(hidden, min(settings.num_candidates, num_items), settings.rank_every)
         self._comparison: Comparison | None = None
-        self._scores = teacher.score(self._ranked).cpu().numpy()
+        self._scores = self._preferences.score(self._ranked, teacher.features.device).numpy()
         self._items = torch.empty(0, dtype=torch.int64)
         self._absent = self._probabilities = self._mixing = torch.empty(0)
 
@@ -122,7 +123,7 @@ class RejuvenatedCrossEntropy(Method):
         Raises:
             SettingError: There is no teacher.
         """
-        teacher = require_teacher(teacher, "rcekd")
+        teacher = require_teacher(teacher, "rcekd", features=False)
         return cls(scale_temperature(settings, student), teacher, hidden_items(data, hide_train=settings.hide_train))
 
     def begin_epoch(self, student: Backbone, rng: np.random.Generator) -> None:
@@ -151,7 +152,7 @@ class RejuvenatedCrossEntropy(Method):
         behind[:, length] = 0
         counts = behind[:, :0:-1].cumsum(axis=1)[:, ::-1]
         log_weights = (counts / self.settings.sampling_temperature).astype(np.float32)
-        return Comparison(self._teacher.score(lists, device).cpu().numpy(), positions, missed, log_weights)
+        return Comparison(self._preferences.score(lists, device).cpu().numpy(), positions, missed, log_weights)
 
     def _draw(self, lists: Lists, comparison: Comparison, rng: np.random.Generator, device: torch.device) -> None:
         num_top, length = self._ranked.shape[1], lists.shape[1]

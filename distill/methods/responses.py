@@ -96,9 +96,15 @@ def hidden_items(data: Interactions, *, hide_train: bool) -> sp.csr_matrix:
 
 
 def smooth_teacher(teacher: Teacher, data: Interactions, alpha: float) -> Teacher:
-    """Give the teacher the features h(L) X_t, h(λ) = 1 − αλ (FreqD, arXiv 2411.10676), over the user–item graph."""
+    """Give the teacher the features h(L) X_t, h(λ) = 1 − αλ (FreqD, arXiv 2411.10676), over the user–item graph.
+
+    Raises:
+        SettingError: The teacher's lists are not made of its features.
+    """
     if alpha == 0:
         return teacher
+    if teacher.by_lists:
+        raise SettingError("alpha: it smooths a teacher's embeddings, and co-teachers teach by lists; leave one out")
     features = GraphFilter(build_graph(data), linear_coefficients(alpha)).filter_all(np.asarray(teacher.features))
     return replace(teacher, features=torch.from_numpy(features))
 

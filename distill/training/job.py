@@ -14,13 +14,14 @@ from distill.backbones import BACKBONES, Backbone
 from distill.data.interactions import Interactions
 from distill.errors import RunError, SettingError
 from distill.methods import Teacher
+from distill.methods.co_teachers import AUTO, NONE, BlendedTeacher, blend_teachers, parse_co_teachers
 from distill.methods.composition import (
     Settings,
     build_method,
     build_method_settings,
     describe_method_settings,
+    learns_lists,
     method_defaults,
-    parse_method,
 )
 from distill.methods.svd import truncated_svd
 from distill.run import METRICS_FILE, Run, features_fingerprint, open_run
@@ -47,6 +48,7 @@ class Job:
         start: Where the student starts: "random", "svd" (the best rank-d cut of the teacher's scores), or the
             directory of a run of the same backbone and dimension. A run makes stages: first one method, then another.
         backbone_settings: An instance of the backbone's `Settings`; None takes the defaults.
+        co_teachers: What `parse_co_teachers` reads: who is blended with the teacher, for methods that learn lists.
     """
 
     backbone: str = "bprmf"
@@ -56,13 +58,18 @@ class Job:
     options: TrainingOptions = field(default_factory=TrainingOptions)
     start: str = RANDOM
     backbone_settings: Any = None
+    co_teachers: str = NONE
 
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
             raise SettingError(f"backbone: '{self.backbone}' is not one of {', '.join(BACKBONES)}")
         if self.dim < 1:
             raise SettingError(f"dim: {self.dim} is below 1")
-        parse_method(self.method)
+        if parse_co_teachers(self.co_teachers) and not learns_lists(self.method):
+            raise SettingError(
+                f"co_teachers: '{self.method}' learns from no lists; give a method that does, such as ce or rcekd, "
+                f"or --co-teachers {NONE}"
+            )
         if self.settings is None:
             object.__setattr__(self, "settings", build_method_settings(self.method, {}))
         if self.backbone_settings is None:
@@ -75,6 +82,7 @@ class Student:
 
     dim: int = 64
     start: str = RANDOM
+    co_teachers: str = ""
 
 
 STUDENT_SETTINGS = {field.name: str(field.type) for field in fields(Student)}
@@ -93,9 +101,10 @@ def build_job(
 
     Args:
         method: A method or a composition.
-        given: Name → value, which may be text; None counts as not given. `dim` and `start` are the student's, the
-            fields of `TrainingOptions` the training's, all others the method's ("part.name" in a composition). A
-            training option that is not given has the method's default, else the backbone's, else the general one.
+        given: Name → value, which may be text; None counts as not given. `dim`, `start` and `co_teachers` are the
+            student's, the fields of `TrainingOptions` the training's, all others the method's ("part.name" in a
+            composition). A training option that is not given has the method's default, else the backbone's, else the
+            general one; a method that learns lists has the co-teachers "auto".
         backbone: Name in `BACKBONES`.
         backbone_settings: Name → value, which may be text.
 
@@ -117,6 +126,7 @@ def build_job(
         build_settings(TrainingOptions, {**defaults, **options}, "training"),
         built.start,
         build_settings(BACKBONES[backbone].Settings, backbone_settings or {}, backbone),
+        built.co_teachers or (AUTO if learns_lists(method) else NONE),
     )
 
 
@@ -133,6 +143,8 @@ def command_line(job: Job, data: Path, out: Path, teacher: Path | None = None) -
     words += ["--backbone", job.backbone, "--dim", str(job.dim)]
     if job.start != RANDOM:
         words += ["--start", job.start]
+    if job.co_teachers != usual.co_teachers:
+        words += ["--co-teachers", job.co_teachers]
     for name, value in vars(job.options).items():
         if name in {"seed", "device"} or value != getattr(usual.options, name):
             words += [FLAGS.get(name, f"--{name.replace('_', '-')}"), str(value)]
@@ -171,6 +183,7 @@ def describe(job: Job, data: Interactions, teacher: Run | None) -> dict[str, Any
         "dim": job.dim,
         "seed": job.options.seed,
         "start": job.start,
+        "co_teachers": job.co_teachers,
         "data": {"name": data.name, "fingerprint": data.fingerprint},
         "teacher": None if teacher is None else str(teacher.path),
         "teacher_fingerprint": None if teacher is None else features_fingerprint(teacher),
@@ -204,9 +217,11 @@ def run_job(
     torch.manual_seed(job.options.seed)
     student = BACKBONES[job.backbone].build(job.backbone_settings, data, job.dim)
     _start(student, job, data, teacher)
-    method = build_method(job.method, job.settings or (), data, student, _teacher_features(teacher, data))
+    teaching = _teacher_of(job, data, out, teacher)
+    method = build_method(job.method, job.settings or (), data, student, teaching)
     config = describe(job, data, teacher)
-    trainer = Trainer(data, student, method, job.options, out=out, config=config)
+    report = {"blend": teaching.report} if isinstance(teaching, BlendedTeacher) else {}
+    trainer = Trainer(data, student, method, job.options, out=out, config=config, report=report)
     if resume:
         trainer.resume()
     return trainer.fit()
@@ -239,9 +254,12 @@ def _start(student: Backbone, job: Job, data: Interactions, teacher: Run | None)
         student.features.copy_(torch.cat([torch.from_numpy(users), torch.from_numpy(items)]))
 
 
-def _teacher_features(teacher: Run | None, data: Interactions) -> Teacher | None:
-    if teacher is None:
-        return None
-    teacher.require_same_data(data)
-    users, items = torch.from_numpy(teacher.user_embeddings), torch.from_numpy(teacher.item_embeddings)
-    return Teacher(torch.cat([users, items]), data.num_users)
+def _teacher_of(job: Job, data: Interactions, out: Path, teacher: Run | None) -> Teacher | None:
+    features = None
+    if teacher is not None:
+        teacher.require_same_data(data)
+        features = torch.cat([torch.from_numpy(teacher.user_embeddings), torch.from_numpy(teacher.item_embeddings)])
+    if job.co_teachers != NONE:
+        fingerprint = None if teacher is None else features_fingerprint(teacher)
+        return blend_teachers(job.co_teachers, data, features, out, fingerprint)
+    return None if features is None else Teacher(features, data.num_users)

@@ -182,6 +182,7 @@ class Trainer:
         *,
         out: Path,
         config: Mapping[str, Any],
+        report: Mapping[str, Any] | None = None,
     ) -> None:
         """Put everything on the device and make the optimizer.
 
@@ -192,6 +193,7 @@ class Trainer:
             options: Of the training.
             out: The run directory.
             config: Settings recorded in the run and compared on resume.
+            report: Further entries of `metrics.json`.
         """
         self.device = open_device(options.device)
         self.data = data
@@ -200,6 +202,7 @@ class Trainer:
         self.options = options
         self.out = out
         self.config = config
+        self.report = report or {}
         make_sampler = UserSampler if method.batches == "users" else student.sampler
         self.sampler: Sampler = make_sampler(data.train, options.batch_size)
         parameters = [*self.student.parameters(), *self.method.parameters()]
@@ -308,6 +311,7 @@ class Trainer:
             raise SettingError("eval_every: training ended before the first evaluation; give more epochs")
         metrics = {
             **final_reports(*self.best, self.data),
+            **self.report,
             "training": {
                 "epochs": self.progress.epoch,
                 "best_epoch": self.progress.best_epoch,

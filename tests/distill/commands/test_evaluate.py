@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from distill.evaluation.baselines import BASELINES, tune
 
 import lowpass
+from distill.baselines import BASELINES, tune
 from distill.data.interactions import load_interactions, save_interactions
 from distill.errors import SettingError
 from distill.run import Run, open_run
