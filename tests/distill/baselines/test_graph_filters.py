@@ -36,8 +36,8 @@ def dense_ideal(taken: Dense, chosen: slice | list[int]) -> Dense:
 
 def dense_turbo(taken: Dense, alpha: float, degree: int) -> Dense:
     normalized = dense_normalization(taken, alpha)
-    p = normalized.T @ normalized
-    filters = {1: p, 2: 2 * p - p @ p, 3: p + 0.01 * (-p @ p @ p + 10 * p @ p - 29 * p)}
+    p: Dense = normalized.T @ normalized
+    filters: dict[int, Dense] = {1: p, 2: 2 * p - p @ p, 3: p + 0.01 * (-p @ p @ p + 10 * p @ p - 29 * p)}
     return np.asarray(taken @ filters[degree], dtype=np.float64)
 
 
