@@ -53,7 +53,7 @@ def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def as_dense(train: sp.csr_matrix) -> Dense:
-    return train.toarray().astype(np.float64)
+    return np.asarray(train.toarray(), dtype=np.float64)
 
 
 def test_gf_cf_by_hand() -> None:
