@@ -36,8 +36,10 @@ MAX_EXACT = 6000
 GRAM_MAX_BYTES = 2**30
 CHUNK = 512
 """Histories that are filtered at once."""
-SPARSE_COST = 8
-"""A multiplication within a product of two sparse matrices costs as much as these with dense rows (measured)."""
+SPARSE_COST = 30
+"""A multiplication within a product of two sparse matrices costs as much as these of a sparse and a dense one."""
+GRAM_COST, CUBE_COST = 0.5, 0.08
+"""The same of a sparse with the dense item–item matrix, which needs no transposing, and of two dense ones."""
 TURBO_POLYNOMIALS: dict[int, tuple[float, ...]] = {1: (1.0,), 2: (2.0, -1.0), 3: (0.71, 0.1, -0.01)}
 """Degree → coefficients of P, P², P³ (Turbo-CF's linear, second-order and third-order filter)."""
 
@@ -82,13 +84,13 @@ def singular_basis(train: sp.csr_matrix, rank: int, seed: int = 0) -> SingularBa
     Raises:
         SettingError: `rank` is below 1.
     """
-    if rank < 1:
-        raise SettingError(f"rank: {rank} is below 1")
+    _require_rank(rank)
     normalized = degree_normalization(train, 0.5, 0.5).astype(np.float64)
     if 4 * rank >= min(train.shape):
         whole = _whole_basis(normalized)
         return SingularBasis(whole.values[:rank], whole.items[:, :rank])
-    start = np.random.default_rng(seed).standard_normal(min(train.shape))
+    rng = np.random.default_rng(seed)
+    start = rng.standard_normal(min(train.shape))
     _, values, rows = scipy.sparse.linalg.svds(normalized, k=rank, v0=start, return_singular_vectors="vh")
     order = np.argsort(-values)
     return _above_zero(values[order], rows[order].T)
@@ -158,15 +160,16 @@ def polynomial_filter(train: sp.csr_matrix, alpha: float, coefficients: tuple[fl
 
 
 def _is_dense_cheaper(train: sp.csr_matrix, degree: int) -> bool:
-    """Compare the operations of scoring all training users through users and by a dense item–item matrix."""
+    """Compare what scoring all training users costs through users, and by a dense item–item matrix with its making."""
     num_users, num_items = train.shape
     if 4 * num_items**2 > GRAM_MAX_BYTES:
         return False
     users_of, items_of = np.bincount(train.indices, minlength=num_items), np.diff(train.indptr)
-    reached = float(users_of @ (train.T @ items_of.astype(np.float64)))  # Σ over users of items of users who share one
-    first = min(SPARSE_COST * reached, float(num_users) * train.nnz)
-    through_users = first + 2.0 * (degree - 1) * num_users * train.nnz
-    return bool(train.nnz * float(num_items) < through_users)
+    reached = float(users_of @ (train.T @ items_of.astype(np.float64)))  # items of the users who share one, over users
+    once = float(num_users) * train.nnz
+    through_users = min(SPARSE_COST * reached, once) + 2 * (degree - 1) * once
+    by_items = GRAM_COST * train.nnz * num_items + (degree - 1) * CUBE_COST * num_items**3
+    return bool(by_items < through_users)
 
 
 def _dense_polynomial(normalized: sp.csr_matrix, coefficients: tuple[float, ...]) -> Scores:
@@ -291,18 +294,18 @@ def ideal_filter(train: sp.csr_matrix, rank: int, band: Band = "low") -> Baselin
     """
     if band not in ("low", "high", "all"):
         raise SettingError(f"band: '{band}' is not one of low, high, all")
+    _require_rank(rank)
     if band == "low":
         vectors = singular_basis(train, rank).items
     else:
         whole = _whole_basis(degree_normalization(train, 0.5, 0.5).astype(np.float64)).items
-        count = min(_positive(rank), whole.shape[1])
+        count = min(rank, whole.shape[1])
         chosen = np.linspace(0, whole.shape[1] - 1, count).round().astype(np.int64)
         vectors = np.ascontiguousarray(whole[:, -count:] if band == "high" else whole[:, chosen])
     projection = projection_filter(train, vectors)
     return from_histories(train, projection.apply, projection.num_bytes)
 
 
-def _positive(rank: int) -> int:
+def _require_rank(rank: int) -> None:
     if rank < 1:
         raise SettingError(f"rank: {rank} is below 1")
-    return rank

@@ -33,7 +33,9 @@ NEED_DATA = {"split", "mask", "cutoffs", "baselines", "ease_max_bytes", "save"}
 @click.option("--average", type=click.Choice(["with-relevant", "all"]), default="with-relevant", show_default=True,
               help="Over users with relevant items, or over all users.")  # fmt: skip
 @click.option("-k", "cutoffs", type=click.IntRange(1), multiple=True, default=(10, 20), show_default=True)
-@click.option("--baselines", is_flag=True, help="Tune popularity, ItemKNN, EASE, GF-CF and Turbo-CF and add them.")
+@click.option(
+    "--baselines", is_flag=True, help="Tune popularity, ItemKNN, EASE, GF-CF and Turbo-CF on validation and add them."
+)
 @click.option("--ease-max-bytes", type=click.IntRange(1), default=EASE_MAX_BYTES, show_default=True,
               help="EASE is left out where it would hold more.")  # fmt: skip
 @click.option("--save", is_flag=True, help="Record the report in each run's metrics.json.")

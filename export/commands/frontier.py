@@ -42,7 +42,7 @@ def _split(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Paramet
 )
 @click.option("--dims", callback=_split(int), help="The students' dimensions.  [default: 8,16,32]")
 @click.option("--precisions", callback=_split(str), help="[default: float32,float16,int8]")
-@click.option("--baselines", callback=_split(str), help="'' for none.  [default: popularity,itemknn,ease]")
+@click.option("--baselines", callback=_split(str), help="'' for none.  [default: popularity,itemknn,ease,gfcf,turbocf]")
 @click.option("--run", "runs", multiple=True, type=DIRECTORY, help="A trained student to put beside; may be repeated.")
 @click.option("--backbone", default="bprmf", show_default=True, help="Of the students.")
 @click.option("--epochs", type=click.IntRange(1), help="Most epochs of a student.  [default: 1000]")

@@ -15,7 +15,7 @@ from export.frontier.plan import Plan
         ({"methods": ("scratch+ce",)}, "cannot be composed"),
         ({"dims": ()}, "dims: give at least one"),
         ({"precisions": ("int4",)}, "precisions: 'int4' is not one of float32, float16, int8"),
-        ({"baselines": ("oracle",)}, "baselines: 'oracle' is not one of popularity, itemknn, ease"),
+        ({"baselines": ("oracle",)}, "baselines: 'oracle' is not one of popularity, itemknn, ease, gfcf, turbocf"),
         ({"backbone": "abacus"}, "backbone: 'abacus' is not one of"),
     ],
 )
