@@ -1,46 +1,49 @@
-"""A blend of scorers, each standardised per user, with weights that are chosen on validation by scoring lists alone.
+"""A blend of scorers, each standardised per user, that is chosen on validation by scoring lists alone.
 
     s_u = Σ_k w_k (s_ku − mean s_ku) / std s_ku,    over the whole catalogue of user u
 
 Models that err differently are better together, and what a closed-form scorer knows of the graph a factorisation often
 does not. Whatever the units of a model's scores, a weight means the same.
 
-The weights are searched one after the other over a few values, round after round, until no change brings more
-(coordinate ascent). What is scored is a pool of candidates: the first `POOL` unseen items of each scorer, since what is
-first in the blend is among the first of one of them. So the whole catalogue is scored once for the users of the
-search, at most `SEARCH_USERS` of them, and a trial of weights costs milliseconds.
+The search goes forward: of each family (one scorer under several settings) at most one member is taken, and of all
+members and weights the one that brings most, as long as it brings `SMALLEST_GAIN` and users do not differ about it (a
+paired t). What is scored is a pool of candidates: the first `POOL` unseen items of each scorer, since what is first in
+the blend is among the first of one of them. So the whole catalogue is scored once for the users of the search, at most
+`SEARCH_USERS` of them, and a trial of weights costs milliseconds.
 
 Cost of the search with M scorers: what their rows cost for those users, and 4 M² `POOL` bytes a user.
 
 References:
-    Metzler and Croft, "Linear feature-based models for information retrieval", Information Retrieval 10, 2007, section
-        3.1.3: coordinate ascent on the metric itself.
-    Caruana et al., "Ensemble selection from libraries of models", ICML 2004: few models of a library, chosen on
+    Caruana et al., "Ensemble selection from libraries of models", ICML 2004: forward selection from a library on
         validation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import stats
 from tqdm import tqdm
 
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.evaluation.metrics import Hits, Rows, find_hits, ndcg_at_k
+from distill.evaluation.metrics import Hits, Rows, Values, find_hits, recall_at_k
 from distill.evaluation.ranking import CHUNK_BYTES, ScoreRows
 
-WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
-POOL = 100
-SEARCH_USERS = 3000
+WEIGHTS = (0.25, 0.5, 1.0)
+POOL = 50
+SEARCH_USERS = 2000
 SEARCH_CUTOFF = 20
-SEARCH_METRIC = f"NDCG@{SEARCH_CUTOFF}"
+SEARCH_METRIC = f"Recall@{SEARCH_CUTOFF}"
 SMALLEST_GAIN = 0.005
-"""What a further scorer must bring, relative: less is noise, and costs as much time."""
-MAX_ROUNDS = 5
+"""What a further scorer must bring, relative: each costs time."""
+P_VALUE = 0.05
+
+Families = Mapping[str, Mapping[str, ScoreRows]]
+"""Family → member → scorer."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +74,16 @@ class Choice:
     """What a search found.
 
     Attributes:
-        weights: Name → w, without those of weight 0.
+        weights: Member → w, in the order in which they were taken.
         value: Validation `SEARCH_METRIC` over the users of the search.
-        alone: The same of each scorer by itself.
+        alone: The same of every member by itself.
+        num_users: Users of the search.
     """
 
     weights: Mapping[str, float]
     value: float
     alone: Mapping[str, float]
+    num_users: int
 
 
 def standardise(score_rows: ScoreRows, users: Rows) -> torch.Tensor:
@@ -88,38 +93,51 @@ def standardise(score_rows: ScoreRows, users: Rows) -> torch.Tensor:
     return scores.div_(scores.square().mean(dim=1, keepdim=True).sqrt_().clamp_min_(torch.finfo(torch.float32).tiny))
 
 
-def choose_weights(members: Mapping[str, ScoreRows], data: Interactions, first: str | None = None) -> Choice:
-    """Search the weights of a blend.
+def choose_blend(
+    families: Families, data: Interactions, *, first: str | None = None, given: Mapping[str, float] | None = None
+) -> Choice:
+    """Search a blend.
 
     Args:
-        members: Name → scorer.
+        families: What may be in it; members of different families have different names.
         data: Train to mask, validation to compare.
-        first: Whose weight stays 1, whatever the others bring; the best one alone when None.
+        first: The member that is in it with weight 1, whatever the others bring; the best one alone when None.
+        given: Families that are in it with these weights: only their members are chosen.
 
     Raises:
         SettingError: There are no validation interactions, or no scorer.
     """
-    pool = _Pool(members, data)
-    names = list(members)
-    alone = {name: pool.measure({name: 1.0}) for name in names}
-    fixed = first or max(names, key=alone.__getitem__)
-    weights, value = {fixed: 1.0}, alone[fixed]
-    for _ in range(MAX_ROUNDS):
-        before = value
-        for name in names:
-            if name != fixed:
-                weights, value = _best_weight(pool, weights, name)
-        if value <= before:
-            break
-    return Choice(weights, value, alone)
+    pool = _Pool({name: rows for members in families.values() for name, rows in members.items()}, data)
+    family_of = {name: family for family, members in families.items() for name in members}
+    alone = {name: float(pool.measure({name: 1.0}).mean()) for name in family_of}
+    if given is not None:
+        weights = {} if first is None else {first: 1.0}
+        for family, weight in given.items():
+            weights, _ = _best_addition(pool, weights, list(families[family]), (weight,))
+    else:
+        weights = {first or max(alone, key=alone.__getitem__): 1.0}
+        while True:
+            taken = {family_of[name] for name in weights}
+            others = [name for name in family_of if family_of[name] not in taken]
+            tried, is_better = _best_addition(pool, weights, others, WEIGHTS) if others else (weights, False)
+            if not is_better:
+                break
+            weights = tried
+    return Choice(weights, float(pool.measure(weights).mean()), alone, pool.num_users)
 
 
-def _best_weight(pool: _Pool, weights: Mapping[str, float], name: str) -> tuple[dict[str, float], float]:
-    """Set one weight to its best, or leave the scorer out where that is about as good."""
-    without = {key: weight for key, weight in weights.items() if key != name}
-    left_out = pool.measure(without)
-    value, weight = max((pool.measure({**without, name: weight}), -weight) for weight in WEIGHTS[1:])
-    return (without, left_out) if value < left_out * (1 + SMALLEST_GAIN) else ({**without, name: -weight}, value)
+def _best_addition(
+    pool: _Pool, weights: Mapping[str, float], names: Sequence[str], steps: Sequence[float]
+) -> tuple[dict[str, float], bool]:
+    """Add the member and weight that bring most, and say whether they bring anything."""
+    trials = [{**weights, name: step} for name in names for step in steps]
+    measured = [pool.measure(trial) for trial in trials]
+    best = max(range(len(trials)), key=lambda trial: measured[trial].mean())
+    if not weights:
+        return trials[best], True
+    before, after = pool.measure(weights), measured[best]
+    is_real = after.mean() >= (1 + SMALLEST_GAIN) * before.mean()
+    return trials[best], bool(is_real and stats.ttest_rel(after, before).pvalue < P_VALUE)
 
 
 class _Pool:
@@ -132,23 +150,22 @@ class _Pool:
         if not len(with_relevant):
             raise SettingError(f"data: '{data.name}' has no validation interactions to choose weights on")
         rng = np.random.default_rng(0)
-        count = min(SEARCH_USERS, len(with_relevant))
-        self._users = np.sort(rng.choice(with_relevant, count, replace=False)).astype(np.int64)
-        self._num_relevant = np.diff(data.validation.indptr)[self._users]
+        self.num_users = min(SEARCH_USERS, len(with_relevant))
+        users = np.sort(rng.choice(with_relevant, self.num_users, replace=False)).astype(np.int64)
+        self._num_relevant = np.diff(data.validation.indptr)[users]
         chunk = max(1, CHUNK_BYTES // (4 * len(members) * data.num_items))
-        starts = range(0, count, chunk)
+        starts = range(0, len(users), chunk)
         bar = tqdm(starts, desc="choosing co-teachers", unit="chunk", disable=None, leave=False)
-        parts = [_candidates(members, data, self._users[start : start + chunk]) for start in bar]
+        parts = [_candidates(members, data, users[start : start + chunk]) for start in bar]
         self._relevant = np.concatenate([relevant for relevant, _ in parts])
         scores = torch.cat([scores for _, scores in parts], dim=1)
         self._scores = dict(zip(members, scores, strict=True))
 
-    def measure(self, weights: Mapping[str, float]) -> float:
-        """Mean `SEARCH_METRIC` of a blend."""
+    def measure(self, weights: Mapping[str, float]) -> Values:
+        """`SEARCH_METRIC` of a blend for each user."""
         total = torch.stack([self._scores[name] * weight for name, weight in weights.items()]).sum(dim=0)
-        best = total.topk(min(SEARCH_CUTOFF, total.shape[1]), dim=1).indices.numpy()
-        hits = np.take_along_axis(self._relevant, best, axis=1)
-        return float(ndcg_at_k(hits, self._num_relevant, SEARCH_CUTOFF).mean())
+        best = total.topk(min(SEARCH_CUTOFF, total.shape[1]), dim=1, sorted=False).indices.numpy()
+        return recall_at_k(np.take_along_axis(self._relevant, best, axis=1), self._num_relevant, SEARCH_CUTOFF)
 
 
 def _candidates(members: Mapping[str, ScoreRows], data: Interactions, users: Rows) -> tuple[Hits, torch.Tensor]:

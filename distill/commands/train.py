@@ -153,7 +153,7 @@ def _say_who_taught(metrics: Mapping[str, Any], teacher: Run | None) -> None:
     taught = [] if teacher is None else [("teacher", teacher.metrics)]
     if "blend" in metrics:
         blend = metrics["blend"]
-        click.echo(f"taught by {describe_blend(blend)}")
+        click.echo(f"taught by {describe_blend(blend['weights'])}")
         for name, reason in blend["left_out"].items():
             click.echo(f"without {name}: {reason}")
         taught.append(("blend", blend))

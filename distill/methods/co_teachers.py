@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,10 +19,11 @@ from typing import Any, ClassVar
 import numpy as np
 import scipy.sparse as sp
 import torch
+from tqdm import tqdm
 
-from distill.baselines.blend import SEARCH_METRIC, Blend, choose_weights
+from distill.baselines.blend import SEARCH_METRIC, Blend, Families, choose_blend
 from distill.baselines.graph_filters import Band, ideal_filter
-from distill.baselines.tuning import BASELINES, tune
+from distill.baselines.tuning import BASELINES, SHARED
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.evaluation.protocol import evaluate_lists, report_splits
@@ -31,11 +32,16 @@ from distill.methods.base import Preferences, Teacher
 from distill.methods.top_lists import ListStore, TopLists, list_top
 
 AUTO, NONE = "auto", "none"
-AUTOMATIC = ("turbocf", "gfcf", "ease", "itemknn")
-"""What "auto" chooses from; EASE is left out where it does not fit."""
 TEACHER = "teacher"
+LIBRARY: Mapping[str, tuple[dict[str, Any], ...]] = {
+    "turbocf": tuple({"alpha": alpha, "degree": degree} for alpha, degree in ((0.4, 1), (0.5, 1), (0.6, 1), (0.5, 2))),
+    "gfcf": tuple({"rank": rank, "ideal_weight": weight} for rank, weight in ((64, 0.3), (256, 0.3), (256, 1.0))),
+    "ease": tuple({"regularization": value} for value in (10.0, 100.0, 500.0)),
+    "itemknn": ({"num_neighbors": 20, "shrink": 0.0}, {"num_neighbors": 100, "shrink": 0.0}),
+}
+"""Name → settings among which the search chooses: a few of those that `evaluate --baselines` tries."""
 IDEAL: Mapping[str, Band] = {"ideal-low": "low", "ideal-high": "high", "ideal-all": "all"}
-"""Name → band of `ideal_filter`, for ablations."""
+"""Name → band of `ideal_filter`, for ablations: never chosen by itself."""
 IDEAL_RANK = 128
 
 
@@ -71,12 +77,12 @@ def parse_co_teachers(text: str) -> dict[str, float | None]:
         SettingError: A name is unknown or there twice, a weight is not above 0, or only some have one.
     """
     if text in (AUTO, NONE):
-        return dict.fromkeys(AUTOMATIC if text == AUTO else ())
+        return dict.fromkeys(LIBRARY if text == AUTO else ())
     found: dict[str, float | None] = {}
     for part in text.split(","):
         name, separator, number = part.partition("=")
-        if name not in (*BASELINES, *IDEAL) or name in found:
-            known = ", ".join((*BASELINES, *IDEAL))
+        if name not in (*LIBRARY, *IDEAL) or name in found:
+            known = ", ".join((*LIBRARY, *IDEAL))
             raise SettingError(f"co_teachers: '{name}' is not one of {known}, or there twice; or give {AUTO} or {NONE}")
         found[name] = _parse_weight(part, number) if separator else None
     if len({weight is None for weight in found.values()}) > 1:
@@ -117,13 +123,9 @@ def blend_teachers(
     return BlendedTeacher(table, data.num_users, lists=lists.of, report=lists.description | _quality(unseen, data))
 
 
-def describe_blend(report: Mapping[str, Any]) -> str:
+def describe_blend(weights: Mapping[str, float]) -> str:
     """Put a blend into words: "teacher + 0.5 turbocf (alpha 0.5, degree 1)"."""
-    parts = []
-    for name, weight in report["weights"].items():
-        settings = ", ".join(f"{key} {value:g}" for key, value in report["settings"].get(name, {}).items())
-        parts.append(("" if weight == 1 else f"{weight:g} ") + name + (f" ({settings})" if settings else ""))
-    return " + ".join(parts)
+    return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in weights.items())
 
 
 def _quality(unseen: TopLists, data: Interactions) -> dict[str, Any]:
@@ -159,23 +161,17 @@ class _Lists:
         return lists
 
     def _choose(self) -> tuple[Blend, dict[str, Any]]:
-        members: dict[str, ScoreRows] = {}
-        if self._features is not None:
-            members[TEACHER] = _inner_products(self._features, self._data.num_users)
         wanted = parse_co_teachers(self._text)
-        fitted, settings, refused = _fit(wanted, self._data, may_refuse=self._text == AUTO)
-        members |= fitted
-        if not members:
-            raise SettingError(f"co_teachers: none of {', '.join(wanted)} fits ({refused}); give others")
-        description: dict[str, Any] = {"settings": settings, "left_out": refused}
+        families, refused = _fit(wanted, self._data, may_refuse=self._text == AUTO)
+        first = None
+        if self._features is not None:
+            first = TEACHER
+            families = {TEACHER: {TEACHER: _inner_products(self._features, self._data.num_users)}, **families}
         given = {name: weight for name, weight in wanted.items() if weight is not None}
-        if given:
-            weights: Mapping[str, float] = ({TEACHER: 1.0} if TEACHER in members else {}) | given
-        else:
-            choice = choose_weights(members, self._data, TEACHER if TEACHER in members else None)
-            weights = choice.weights
-            description["search"] = {"metric": f"validation {SEARCH_METRIC}", "best": choice.value, **choice.alone}
-        return Blend(members, weights), {"weights": dict(weights), **description}
+        choice = choose_blend(families, self._data, first=first, given=given or None)
+        members = {name: rows for family in families.values() for name, rows in family.items()}
+        search = {f"validation {SEARCH_METRIC}": choice.value, "users": choice.num_users, "alone": dict(choice.alone)}
+        return Blend(members, choice.weights), {"weights": dict(choice.weights), "search": search, "left_out": refused}
 
 
 def _inner_products(features: torch.Tensor, num_users: int) -> ScoreRows:
@@ -183,24 +179,27 @@ def _inner_products(features: torch.Tensor, num_users: int) -> ScoreRows:
     return lambda rows: users[torch.from_numpy(rows)] @ columns
 
 
-def _fit(
-    names: Mapping[str, float | None], data: Interactions, *, may_refuse: bool
-) -> tuple[dict[str, ScoreRows], dict[str, dict[str, float]], dict[str, str]]:
-    """Scorers and their settings by name, tuned alone on validation, and why some are left out."""
-    fitted: dict[str, ScoreRows] = {}
-    settings: dict[str, dict[str, float]] = {}
+def _fit(names: Iterable[str], data: Interactions, *, may_refuse: bool) -> tuple[Families, dict[str, str]]:
+    """Families of scorers, and why some are left out."""
+    families: dict[str, dict[str, ScoreRows]] = {}
     refused: dict[str, str] = {}
-    for name in names:
-        if name in IDEAL:
-            fitted[name] = ideal_filter(data.train, IDEAL_RANK, IDEAL[name]).score_rows
-            settings[name] = {"rank": IDEAL_RANK}
-            continue
+    for name in tqdm(names, desc="fitting co-teachers", unit="family", disable=None, leave=False):
         try:
-            tuned = tune(name, data, progress=True)
+            families[name] = _fit_family(name, data)
         except SettingError as error:
             if not may_refuse:
                 raise
             refused[name] = str(error)
-            continue
-        fitted[name], settings[name] = tuned.baseline.score_rows, dict(tuned.settings)
-    return fitted, settings, refused
+    return families, refused
+
+
+def _fit_family(name: str, data: Interactions) -> dict[str, ScoreRows]:
+    if name in IDEAL:
+        return {name: ideal_filter(data.train, IDEAL_RANK, IDEAL[name]).score_rows}
+    shared = SHARED[name](data.train) if name in SHARED else {}
+    return {
+        f"{name} ({', '.join(f'{key} {value:g}' for key, value in settings.items())})": BASELINES[name](
+            data.train, **settings, **shared
+        ).score_rows
+        for settings in LIBRARY[name]
+    }
