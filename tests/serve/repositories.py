@@ -13,6 +13,7 @@ from export.build.fold_in import FoldInSettings, fit_fold_in
 from export.build.onnx_graphs import write_fold_in_graph, write_recommend_graph
 from export.bundle import BundleContents, IndexCard, Manifest, ModelCard
 from export.bundle.repository import ModelRepository
+from tests.export.first_schema import write_first_fold_in_graph
 
 USERS, ITEMS, DIM = 60, 400, 8
 SEEN_EACH = 7
@@ -83,6 +84,9 @@ def publish(
         index.add(items)
         write_index(index, directory / "index.faiss")
         write_recommend_graph(directory)
-        write_fold_in_graph(directory)
+        if made.fold_in_embeddings is None:
+            write_first_fold_in_graph(directory, np.eye(DIM))
+        else:
+            write_fold_in_graph(directory)
 
     return ModelRepository(root).publish(manifest(name, version, factory), made, write_graphs)

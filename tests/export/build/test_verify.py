@@ -19,7 +19,8 @@ from export.bundle import (
     open_bundle,
     write_bundle,
 )
-from tests.export.toy import toy_contents, toy_manifest, write_first_fold_in_graph, write_toy
+from tests.export.first_schema import write_first_fold_in_graph
+from tests.export.toy import toy_contents, toy_manifest, write_toy
 
 TABLE = 2 * np.eye(4, dtype=np.float32)
 

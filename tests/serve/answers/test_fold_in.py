@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from export.bundle import open_bundle
+from export.bundle import open_bundle, open_manifest
 from export.bundle.arrays import save_array
 from export.bundle.repository import ModelRepository
 from serve.answers.errors import UnusableBundle
 from serve.answers.fold_in import OnnxFoldIn
-from tests.export.toy import write_first_fold_in_graph
+from serve.answers.types import Query, Recommendation, Source
+from serve.live.loader import load_model
+from tests.export.first_schema import write_first_fold_in_graph
+from tests.serve.repositories import contents, publish
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
@@ -39,6 +43,19 @@ def test_the_solver_of_the_first_schema_answers_as_it_did(tmp_path: Path, *, in_
     rows = items[history].astype(np.float64)
     expected = np.linalg.solve(rows.T @ rows + ridge * np.eye(4), rows.sum(axis=0))
     np.testing.assert_allclose(graph.encode(history), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("copy_up_to", [0, 2**30])
+@pytest.mark.parametrize("version", [1, 2])
+def test_either_schema_is_served_mapped_and_in_memory(tmp_path: Path, version: int, copy_up_to: int) -> None:
+    made = contents() if version == 2 else replace(contents(), fold_in_embeddings=None)
+    path = publish(tmp_path, made=made)
+    assert open_manifest(path).schema_version == version
+    recommender = load_model("student", path, copy_up_to=copy_up_to).recommender
+    (answer,) = recommender.recommend([Query(history=("i3", "i5"), k=4)]).outcomes
+    assert isinstance(answer, Recommendation)
+    assert (answer.source, len(answer.item_ids)) == (Source.FOLD_IN, 4)
+    assert not {"i3", "i5"} & set(answer.item_ids)
 
 
 def test_another_graph_is_refused(repository: ModelRepository) -> None:
