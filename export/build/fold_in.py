@@ -1,74 +1,126 @@
-"""Folding in: a user vector from a history by ridge regression, in NumPy.
+"""Folding in: a user vector for any history, from one table of item vectors that is fitted at export.
 
-The formula is in `export/build/onnx_graphs.py`, which writes it as a graph; `export/build/fold_in_choice.py` chooses
-its two weights.
+Someone with the items h of a history of length H has the vector u = (1/H) Σ_h e_h, linear in the history. The table E
+comes from the users who are known twice, by a history and by the vector x_u that training gave them: a ridge
+regression from the one to the other. With R̄ the training interactions, each user's row divided by its length, and x̄
+the mean user vector,
+
+    E = 1x̄ᵀ + D,    D = argmin ‖R̄D − (X − 1x̄ᵀ)‖² + λ‖D‖² + c Σ_i g_i‖d_i‖²,    g = diag(R̄ᵀR̄).
+
+An item that nobody has leads to x̄, and λ draws items that few have towards it. The last term is what it costs on
+average to leave out items of the histories at random, c of them for each that stays, without drawing any: histories to
+be folded in are shorter than those of training. The solution D = (R̄ᵀR̄ + Λ)⁻¹ R̄ᵀ(X − 1x̄ᵀ), Λ = λI + c diag(g), is a
+rational low-pass filter on the graph of items that share users.
+
+References:
+    Steck, "Autoencoders that don't overfit towards the identity", NeurIPS 2020 (dropout as a weighted ridge).
+    Hestenes and Stiefel, "Methods of conjugate gradients for solving linear systems", 1952.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
-SMALLEST_RIDGE = 1e-30
-"""Keeps the system solvable when every item vector is zero."""
+RELATIVE_RESIDUAL = 1e-3
+"""Of every column; a thousandth of it moves Recall@20 by less than one user's."""
+MAX_STEPS = 100
+_SMALLEST = 1e-30
+
+Table = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class FoldInWeights:
-    """λ and w.
+class FoldInSettings:
+    """λ and c.
 
     Attributes:
-        relative_ridge: λ over the mean squared length of the item vectors.
-        gram_weight: w.
+        shrinkage: λ over the mean of g.
+        dropped: c, items left out for each that stays.
     """
 
-    relative_ridge: float = 3.0
-    gram_weight: float = 1e-2
-
-    def ridge(self, item_embeddings: npt.NDArray[Any]) -> float:
-        """λ for these item vectors, shape (I, d)."""
-        squares = np.einsum("ij,ij->", item_embeddings, item_embeddings, dtype=np.float64)
-        return max(self.relative_ridge * float(squares) / len(item_embeddings), SMALLEST_RIDGE)
+    shrinkage: float = 1.0
+    dropped: float = 3.0
 
 
-def build_whitening(item_embeddings: npt.NDArray[Any], weights: FoldInWeights) -> npt.NDArray[np.float64]:
-    """P with PᵀBP = I, B = wG + λI.
+def average_histories(histories: sp.csr_matrix) -> sp.csr_matrix:
+    """R̄: every row of R, CSR of ones, divided by its length; float32 of the same shape."""
+    lengths = np.diff(histories.indptr)
+    values = np.repeat(1.0 / np.maximum(lengths, 1), lengths).astype(np.float32)
+    return sp.csr_matrix((values, histories.indices, histories.indptr), shape=histories.shape)
+
+
+def fold_in(histories: sp.csr_matrix, table: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """The user vectors of histories; zeros for an empty one.
 
     Args:
-        item_embeddings: Shape (I, d).
-        weights: λ and w.
+        histories: CSR of ones, shape (B, I).
+        table: E, shape (I, d).
 
     Returns:
-        float64, shape (d, d).
+        Shape (B, d).
     """
-    values, vectors = np.linalg.eigh(_gram(item_embeddings))
-    ridge = weights.ridge(item_embeddings)
-    whitening: npt.NDArray[np.float64] = vectors / np.sqrt(weights.gram_weight * np.maximum(values, 0.0) + ridge)
-    return whitening
+    vectors: npt.NDArray[np.float32] = average_histories(histories) @ np.asarray(table, dtype=np.float32)
+    return vectors
 
 
-def _gram(item_embeddings: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    wide = item_embeddings.astype(np.float64)
-    gram: npt.NDArray[np.float64] = wide.T @ wide
-    return gram
+def fit_fold_in(train: sp.csr_matrix, user_embeddings: npt.NDArray[Any], settings: FoldInSettings) -> Table:
+    """Fit the table E.
 
-
-def fold_in(history: npt.NDArray[Any], whitening: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The user vector of one history, solved in the H dimensions of the history.
-
-    u = P Wᵀ (I + W Wᵀ)⁻¹ 1, which equals P (I + WᵀW)⁻¹ Wᵀ 1.
+    Some 10 to 30 steps of conjugate gradients, each of 4 d nnz(R) operations; five arrays of (I, d) at a time.
 
     Args:
-        history: Item vectors, shape (H, d).
-        whitening: P, shape (d, d).
+        train: R, CSR of ones, shape (U, I); users without items teach nothing.
+        user_embeddings: X, shape (U, d).
+        settings: λ and c.
 
     Returns:
-        float64, shape (d,).
+        float32, shape (I, d).
     """
-    W = history.astype(np.float64) @ whitening
-    solved = np.linalg.solve(np.eye(len(W)) + W @ W.T, np.ones(len(W)))
-    user: npt.NDArray[np.float64] = whitening @ (W.T @ solved)
-    return user
+    known = np.flatnonzero(np.diff(train.indptr))
+    vectors = np.asarray(user_embeddings[known] if len(known) else user_embeddings, dtype=np.float32)
+    mean = vectors.mean(axis=0)
+    averaged = average_histories(train[known])
+    by_item = averaged.T.tocsr()
+    g = np.asarray(averaged.multiply(averaged).sum(axis=0), dtype=np.float32).ravel()
+    penalty = np.maximum(settings.shrinkage * g.mean() + settings.dropped * g, _SMALLEST)[:, None]
+    # The diagonal of the system scales it, so that items with many users and with few converge alike.
+    scale = 1 / np.sqrt(g[:, None] + penalty)
+
+    def multiply(columns: Table) -> Table:
+        unscaled = scale * columns
+        product: Table = scale * (by_item @ (averaged @ unscaled) + penalty * unscaled)
+        return product
+
+    if not len(known):
+        return np.tile(mean, (train.shape[1], 1))
+    table: Table = mean + scale * _solve(multiply, scale * (by_item @ (vectors - mean)))
+    return table
+
+
+def _solve(multiply: Callable[[Table], Table], right: Table) -> Table:
+    """Conjugate gradients, every column for itself."""
+    solution, residual, direction = np.zeros_like(right), right.copy(), right.copy()
+    squared = _square(residual)
+    enough = RELATIVE_RESIDUAL**2 * squared
+    for _ in range(MAX_STEPS):
+        if (squared <= enough).all():
+            break
+        product = multiply(direction)
+        curvature = np.einsum("ij,ij->j", direction, product, dtype=np.float64)
+        length = (squared / np.maximum(curvature, _SMALLEST)).astype(np.float32)
+        solution += length * direction
+        residual -= length * product
+        before, squared = squared, _square(residual)
+        direction = residual + (squared / np.maximum(before, _SMALLEST)).astype(np.float32) * direction
+    return solution
+
+
+def _square(columns: Table) -> npt.NDArray[np.float64]:
+    squares: npt.NDArray[np.float64] = np.einsum("ij,ij->j", columns, columns, dtype=np.float64)
+    return squares

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -22,8 +22,8 @@ from distill.data.interactions import Interactions
 from distill.run import Run, open_run
 from export.build.ann import write_index
 from export.build.answer_table import add_answers
-from export.build.fold_in import FoldInWeights, build_whitening
-from export.build.fold_in_choice import choose_weights
+from export.build.fold_in import fit_fold_in
+from export.build.fold_in_choice import choose_settings
 from export.build.index_choice import choose_index
 from export.build.onnx_graphs import write_fold_in_graph, write_recommend_graph
 from export.build.precision import StoredVectors, store
@@ -159,7 +159,10 @@ def publish_vectors(
     contents = build_contents(data, vectors, had)
     users, items = contents.user_embeddings, contents.item_embeddings
     rng = np.random.default_rng(options.seed)
-    fold_in = choose_weights(items, users, data.train, data.validation, rng)
+    settings, measured = choose_settings(items, users, data.train, data.validation, rng)
+    table = fit_fold_in(data.train, users, settings).astype(items.dtype)
+    contents = replace(contents, fold_in_embeddings=table)
+    fold_in = {**asdict(settings), **measured}
     if index is None:
         bound = options.max_index_bytes_per_item
         index = choose_index(items, users, had, options.ann_recall, rng, max_bytes_per_item=bound)
@@ -184,7 +187,7 @@ def publish_version(
     *,
     data: dict[str, str],
     quality: dict[str, Any],
-    fold_in: tuple[FoldInWeights, Mapping[str, Any]],
+    fold_in: dict[str, Any],
     index: ChosenIndex,
     label: str | None = None,
 ) -> Path:
@@ -192,11 +195,11 @@ def publish_version(
 
     Args:
         card: What it is; an empty version means the next free one.
-        contents: Ids and arrays.
+        contents: Ids and arrays, the fold-in table among them.
         repository: Where the model is to be.
         data: {"name", "fingerprint"} of the data set.
         quality: Of the manifest.
-        fold_in: The weights of folding in, and how well they did where that was measured.
+        fold_in: Of the manifest.
         index: Of the stored items, and its card.
         label: Label to point to the new version, or None.
 
@@ -206,14 +209,12 @@ def publish_version(
     Raises:
         BundleError: The bundle does not verify, or cannot be written.
     """
-    weights, measured = fold_in
-    items = contents.item_embeddings
     chosen, index_card = index
 
     def write_graphs(draft: Path) -> None:
         write_index(chosen, draft / INDEX_FILE)
         write_recommend_graph(draft)
-        write_fold_in_graph(draft, build_whitening(items, weights))
+        write_fold_in_graph(draft)
 
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -225,12 +226,7 @@ def publish_version(
         quality=quality,
         data=data,
         index=index_card,
-        fold_in={
-            "ridge": weights.ridge(items),
-            "relative_ridge": weights.relative_ridge,
-            "gram_weight": weights.gram_weight,
-            **measured,
-        },
+        fold_in=fold_in,
         files={},
     )
     return repository.publish(manifest, contents, write_graphs, verify_bundle, label)

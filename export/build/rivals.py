@@ -8,7 +8,7 @@ every other one, so a table can set them beside the student. The teacher's bundl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import scipy.sparse as sp
 from tqdm import tqdm
 
 from distill.methods.svd import truncated_svd
-from export.build.fold_in import FoldInWeights
+from export.build.fold_in import FoldInSettings, fit_fold_in
 from export.build.index_choice import IndexCandidate, choose_index, climb, count_bytes, describe_index
 from export.build.precision import PRODUCT, codebook_size, store
 from export.build.publish import ChosenIndex, publish_version
@@ -106,10 +106,12 @@ def _publish(repository: ModelRepository, teacher: Bundle, rival: _Rival) -> Pat
     quality: dict[str, Any] = dict(measure_bundle(contents))
     quality.update(compare_with_teacher(quality, of_teacher.quality))
     quality.update(convention=of_teacher.quality.get("convention", ""), note=rival.note)
-    weights = FoldInWeights(
-        float(settings.get("relative_ridge", FoldInWeights.relative_ridge)),
-        float(settings.get("gram_weight", FoldInWeights.gram_weight)),
+    fold_in = FoldInSettings(
+        float(settings.get("shrinkage", FoldInSettings.shrinkage)),
+        float(settings.get("dropped", FoldInSettings.dropped)),
     )
+    table = fit_fold_in(_seen(teacher), contents.user_embeddings, fold_in).astype(contents.item_embeddings.dtype)
+    contents = replace(contents, fold_in_embeddings=table)
     card = replace(
         of_teacher.model,
         name=f"{of_teacher.model.name}-{rival.method}",
@@ -125,7 +127,7 @@ def _publish(repository: ModelRepository, teacher: Bundle, rival: _Rival) -> Pat
         repository,
         data=dict(of_teacher.data),
         quality=quality,
-        fold_in=(weights, {}),
+        fold_in=asdict(fold_in),
         index=rival.index,
     )
 

@@ -55,6 +55,8 @@ class Bundle:
         answer_rows: int32, shape (U, N): the best items each user does not have, -1 where none is left; or None,
             together with the next.
         answer_scores: float32, shape (U, N).
+        fold_in_embeddings: float32 or float16, shape (I, d): the vector of a history is the mean of its items' rows; or
+            None, where `fold_in.onnx` works otherwise.
         in_memory: Whether the arrays were read, so that the files are not needed any more.
     """
 
@@ -75,6 +77,7 @@ class Bundle:
     heldout_indices: npt.NDArray[np.int32] | None = None
     answer_rows: npt.NDArray[np.int32] | None = None
     answer_scores: npt.NDArray[np.float32] | None = None
+    fold_in_embeddings: Array | None = None
     in_memory: bool = False
 
     def seen(self, user_index: int) -> npt.NDArray[np.int32]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
 from export.bundle.manifest import QUALITY_NUMBERS, IndexCard, Manifest
 from export.bundle.repository import ModelVersions
 
+RECALL = "validation_recall@20"
+TRAINED = f"trained_vectors_{RECALL}"
 MEASURED = ("ann_recall", "median_us", "bytes_per_item", "build_seconds")
 
 
@@ -30,12 +33,22 @@ def describe_bundle(path: Path, manifest: Manifest) -> list[str]:
     ]
     if manifest.answer_table:
         lines.append(f"  answers  {manifest.answer_table} items ready for every user")
+    if RECALL in manifest.fold_in:
+        lines.append(f"  fold-in  {_describe_fold_in(manifest.fold_in)}")
     known = [(key, manifest.quality.get(key)) for key in QUALITY_NUMBERS]
     numbers = [f"{key} {value:.4f}" for key, value in known if value is not None]
     if numbers:
         lines.append(f"  quality  {', '.join(numbers)}")
         lines.append(f"           {manifest.quality.get('convention', '')}")
     return lines
+
+
+def _describe_fold_in(fold_in: Mapping[str, Any]) -> str:
+    """Say what Recall@20 new users have, by the number of items they come with, and what trained ones have."""
+    names = {f"{RECALL}_of_3": "3 items", f"{RECALL}_of_10": "10 items", RECALL: "all"}
+    measured = [f"{fold_in[key]:.4f} from {name}" for key, name in names.items() if key in fold_in]
+    trained = f"; their trained vectors {fold_in[TRAINED]:.4f}" if TRAINED in fold_in else ""
+    return f"validation recall@20 {', '.join(measured)}{trained}"
 
 
 def describe_indexes(index: IndexCard) -> list[str]:

@@ -15,11 +15,14 @@ from typing import Any, NoReturn, TypeVar
 
 from export.bundle.errors import ChecksumMismatch, MalformedManifest, UnsupportedSchema
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""The newest; a bundle without a fold-in table is of the first."""
+SCHEMA_VERSIONS = (1, SCHEMA_VERSION)
 MANIFEST_FILE = "manifest.json"
 INDEX_FILE, RECOMMEND_FILE, FOLD_IN_FILE = "index.faiss", "recommend.onnx", "fold_in.onnx"
 GRAPH_FILES = (INDEX_FILE, RECOMMEND_FILE, FOLD_IN_FILE)
 ANSWER_ROWS_FILE, ANSWER_SCORES_FILE = "answer_rows.npy", "answer_scores.npy"
+FOLD_IN_TABLE_FILE = "fold_in_embeddings.npy"
 MAXIMUM_MANIFEST_BYTES = 4 * 1024 * 1024
 MAXIMUM_ROWS = 2**31 - 1
 """Row numbers are int32."""
@@ -92,7 +95,7 @@ class Manifest:
     """The whole manifest.
 
     Attributes:
-        schema_version: `SCHEMA_VERSION`.
+        schema_version: One of `SCHEMA_VERSIONS`.
         bundle_id: Content hash of the files (see `compute_bundle_id`).
         producer: Program and version that wrote the bundle.
         created: UTC time, ISO 8601; not part of the content.
@@ -101,7 +104,7 @@ class Manifest:
         quality: Reported test quality and its convention.
         data: {"name", "fingerprint"} of the data set.
         index: The chosen index.
-        fold_in: Settings of `fold_in.onnx` and how they were chosen.
+        fold_in: Settings of folding in, and its Recall@20 on validation users whom the choice of them held out.
         files: Every file but the manifest, by name.
     """
 
@@ -154,9 +157,9 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
     """
     root = _Reader(_decode(content, where), where, "")
     schema_version = root.integer("schema_version", maximum=MAXIMUM_ROWS)
-    if schema_version != SCHEMA_VERSION:
+    if schema_version not in SCHEMA_VERSIONS:
         raise UnsupportedSchema(
-            f"{where}: schema_version {schema_version}, this program reads {SCHEMA_VERSION};"
+            f"{where}: schema_version {schema_version}, this program reads {' and '.join(map(str, SCHEMA_VERSIONS))};"
             " export the bundle again or use the Lowpass that wrote it"
         )
     files = _read_files(root.child("files"))

@@ -27,6 +27,7 @@ from export.bundle.idtable import IdTable, StringColumn
 from export.bundle.manifest import (
     ANSWER_ROWS_FILE,
     ANSWER_SCORES_FILE,
+    FOLD_IN_TABLE_FILE,
     GRAPH_FILES,
     MANIFEST_FILE,
     MAXIMUM_MANIFEST_BYTES,
@@ -95,6 +96,7 @@ def open_bundle(path: Path | str, *, verify: bool = True, copy_up_to: int = 0) -
         heldout_indices=arrays.get("heldout_indices.npy"),
         answer_rows=arrays.get(ANSWER_ROWS_FILE),
         answer_scores=arrays.get(ANSWER_SCORES_FILE),
+        fold_in_embeddings=arrays.get(FOLD_IN_TABLE_FILE),
         in_memory=in_memory,
     )
     if verify:
@@ -149,6 +151,8 @@ def _rules(manifest: Manifest) -> dict[str, _Rule]:
         ANSWER_ROWS_FILE: _Rule(("int32",), (users, answers), "answers"),
         ANSWER_SCORES_FILE: _Rule(("float32",), (users, answers), "answers"),
     }
+    if manifest.schema_version > 1:
+        rules[FOLD_IN_TABLE_FILE] = _Rule(embeddings, (items, manifest.model.dim))
     for name, count in (("user_ids", users), ("item_ids", items)):
         rules[f"{name}.offsets.npy"] = _Rule(("int64",), (count + 1,))
         rules[f"{name}.bytes.npy"] = _Rule(("uint8",), (None,))
@@ -232,7 +236,7 @@ def _verify_values(path: Path, arrays: Mapping[str, Array]) -> None:
     Raises:
         MalformedArray: A value is NaN or infinite, or an answer stands behind a worse one or a gap.
     """
-    for name in ("user_embeddings.npy", "item_embeddings.npy"):
+    for name in {"user_embeddings.npy", "item_embeddings.npy", FOLD_IN_TABLE_FILE} & set(arrays):
         matrix = arrays[name]
         for start in range(0, len(matrix), CHUNK_ROWS):
             if not np.isfinite(matrix[start : start + CHUNK_ROWS]).all():

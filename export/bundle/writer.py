@@ -19,6 +19,7 @@ from export.bundle.idtable import write_id_table, write_string_column
 from export.bundle.manifest import (
     ANSWER_ROWS_FILE,
     ANSWER_SCORES_FILE,
+    FOLD_IN_TABLE_FILE,
     MANIFEST_FILE,
     SCHEMA_VERSION,
     FileEntry,
@@ -61,6 +62,7 @@ class BundleContents:
     heldout_indices: npt.NDArray[np.integer] | None = None
     answer_rows: npt.NDArray[np.integer] | None = None
     answer_scores: npt.NDArray[np.float32] | None = None
+    fold_in_embeddings: Array | None = None
 
 
 def open_unverified(draft: Path) -> None:
@@ -79,7 +81,7 @@ def write_bundle(
 
     Args:
         target: Directory to make; a bundle is immutable, so it MUST NOT exist.
-        manifest: The cards; `files`, `bundle_id` and `counts` are filled in here.
+        manifest: The cards; `schema_version`, `files`, `bundle_id` and `counts` are filled in here.
         contents: Ids and arrays.
         write_graphs: Called with the draft directory once its arrays are written; writes `index.faiss`,
             `recommend.onnx` and `fold_in.onnx` there.
@@ -149,7 +151,7 @@ def _complete(draft: Path, manifest: Manifest, contents: BundleContents) -> Mani
     }
     return replace(
         manifest,
-        schema_version=SCHEMA_VERSION,
+        schema_version=SCHEMA_VERSION if FOLD_IN_TABLE_FILE in files else 1,
         bundle_id=compute_bundle_id(files),
         counts=counts,
         files=files,
@@ -187,6 +189,8 @@ def _write_contents(directory: Path, contents: BundleContents) -> None:
     if contents.answer_rows is not None and contents.answer_scores is not None:
         save_array(directory / ANSWER_ROWS_FILE, contents.answer_rows.astype(np.int32))
         save_array(directory / ANSWER_SCORES_FILE, contents.answer_scores)
+    if contents.fold_in_embeddings is not None:
+        save_array(directory / FOLD_IN_TABLE_FILE, contents.fold_in_embeddings)
 
 
 def _save_csr(directory: Path, name: str, indptr: npt.NDArray[np.integer], indices: npt.NDArray[np.integer]) -> None:

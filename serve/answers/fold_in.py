@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +17,20 @@ class OnnxFoldIn:
     """`fold_in.onnx`: item rows of a history → user vector. Thread-safe: a session may run concurrently.
 
     Args:
-        item_embeddings: Shape (N, d), in memory; None lets ONNX Runtime map the bundle's file.
+        in_memory: The graph's external weights by name, where they are in memory; ONNX Runtime maps the others.
 
     Raises:
         UnusableBundle: The graph cannot be read, or has other inputs or outputs.
     """
 
-    def __init__(self, path: Path, item_embeddings: Matrix | None = None) -> None:
+    def __init__(self, path: Path, in_memory: Mapping[str, Matrix] | None = None) -> None:
         options = onnxruntime.SessionOptions()
-        if item_embeddings is not None:
-            # The session keeps no reference of its own.
-            self._items = onnxruntime.OrtValue.ortvalue_from_numpy(item_embeddings)
-            options.add_external_initializers(["item_embeddings"], [self._items])
+        # The session keeps no reference of its own.
+        self._weights = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(values) for name, values in (in_memory or {}).items()
+        }
+        if self._weights:
+            options.add_external_initializers(list(self._weights), list(self._weights.values()))
         # One thread makes no pool; the arena would keep the largest request's memory for ever.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1

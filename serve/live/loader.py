@@ -179,9 +179,17 @@ def build_recommender(bundle: Bundle, name: str) -> Recommender:
         index=index,
         exact=ExactIndex(items),
         cosine=ExactIndex.by_cosine(items),
-        fold_in=OnnxFoldIn(bundle.fold_in_onnx_path, items if bundle.in_memory else None),
+        fold_in=_fold_in(bundle),
         answers=_answer_table(bundle),
     )
+
+
+def _fold_in(bundle: Bundle) -> OnnxFoldIn:
+    if not bundle.in_memory:
+        return OnnxFoldIn(bundle.fold_in_onnx_path)
+    if bundle.fold_in_embeddings is None:
+        return OnnxFoldIn(bundle.fold_in_onnx_path, {"item_embeddings": np.asarray(bundle.item_embeddings)})
+    return OnnxFoldIn(bundle.fold_in_onnx_path, {"fold_in_embeddings": np.asarray(bundle.fold_in_embeddings)})
 
 
 def _answer_table(bundle: Bundle) -> AnswerTable | None:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import faiss
 import numpy as np
+import scipy.sparse as sp
 
 from export.build.ann import write_index
-from export.build.fold_in import FoldInWeights, build_whitening
+from export.build.fold_in import FoldInSettings, fit_fold_in
 from export.build.onnx_graphs import write_fold_in_graph, write_recommend_graph
 from export.bundle import BundleContents, IndexCard, Manifest, ModelCard
 from export.bundle.repository import ModelRepository
+from tests.export.first_schema import write_first_fold_in_graph
 
 USERS, ITEMS, DIM = 60, 400, 8
 SEEN_EACH = 7
@@ -30,13 +32,16 @@ def contents(seed: int = 0, dtype: str = "float32", users: int = USERS, items: i
     rng = np.random.default_rng(seed)
     seen = np.concatenate([np.sort(rng.choice(items, SEEN_EACH, replace=False)) for _ in range(users)])
     counts = np.bincount(seen, minlength=items)
+    vectors, embeddings = (rng.normal(size=(rows, DIM)).astype(dtype) for rows in (users, items))
+    had = sp.csr_matrix((np.ones(len(seen), np.float32), seen, np.arange(users + 1) * SEEN_EACH), shape=(users, items))
     return BundleContents(
         user_ids=[f"u{row}" for row in range(users)],
         item_ids=[f"i{row}" for row in range(items)],
-        user_embeddings=rng.normal(size=(users, DIM)).astype(dtype),
-        item_embeddings=rng.normal(size=(items, DIM)).astype(dtype),
+        user_embeddings=vectors,
+        item_embeddings=embeddings,
         seen_indptr=np.arange(users + 1) * SEEN_EACH,
         seen_indices=seen,
+        fold_in_embeddings=fit_fold_in(had, vectors, FoldInSettings()).astype(dtype),
         popularity=np.argsort(-counts, kind="stable"),
         item_titles=[f"Title of {row}" for row in range(items)],
         item_categories=[["even"] if row % 2 == 0 else ["odd", "prime"][: 1 + (row == 7)] for row in range(items)],
@@ -79,6 +84,9 @@ def publish(
         index.add(items)
         write_index(index, directory / "index.faiss")
         write_recommend_graph(directory)
-        write_fold_in_graph(directory, build_whitening(items, FoldInWeights()))
+        if made.fold_in_embeddings is None:
+            write_first_fold_in_graph(directory, np.eye(DIM))
+        else:
+            write_fold_in_graph(directory)
 
     return ModelRepository(root).publish(manifest(name, version, factory), made, write_graphs)

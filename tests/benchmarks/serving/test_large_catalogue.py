@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from export.build.fold_in import FoldInWeights
+from export.build.fold_in import FoldInSettings, fit_fold_in
 from export.build.index_choice import choose_index
 from export.build.publish import publish_version
 from export.bundle import BundleContents, ModelCard
@@ -58,6 +58,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         seen_indptr=indptr,
         seen_indices=seen.ravel(),
         popularity=np.argsort(-np.bincount(seen.ravel(), minlength=ITEMS), kind="stable"),
+        fold_in_embeddings=fit_fold_in(part, users[:SAMPLED], FoldInSettings()),
     )
     path = publish_version(
         ModelCard("large", "", "made-up", "scratch", DIM, (USERS + ITEMS) * DIM, None),
@@ -65,7 +66,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ModelRepository(root),
         data={"name": "made-up", "fingerprint": "0" * 64},
         quality={"convention": "none: made up"},
-        fold_in=(FoldInWeights(), {}),
+        fold_in={},
         index=(index, card),
     )
     click.echo(f"bundle of {sum(file.stat().st_size for file in path.iterdir()) / 2**30:.2f} GiB")

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import scipy.sparse as sp
 
@@ -11,6 +12,7 @@ from distill.data.interactions import Interactions
 from distill.errors import RunError
 from distill.evaluation.protocol import Protocol, evaluate
 from distill.run import open_run
+from export.build.fold_in import FoldInSettings, fit_fold_in
 from export.build.onnx_graphs import write_fold_in_graph
 from export.build.publish import ExportOptions, Seen, export_run
 from export.build.verify import verify_bundle
@@ -49,6 +51,16 @@ def test_quality_is_the_evaluations_and_kept_is_the_ratio(workplace: Path, data:
     assert quality["teacher_ndcg@20"] == pytest.approx(reports["teacher"].metrics["NDCG@20"])
     assert quality["kept_recall"] == pytest.approx(quality["recall@20"] / quality["teacher_recall@20"])
     assert quality["convention"] == reports["student"].protocol.convention
+
+
+def test_histories_are_folded_in_by_the_table_that_was_measured(workplace: Path, data: Interactions) -> None:
+    bundle = open_bundle(ModelRepository(workplace / "models").resolve("student"))
+    card = bundle.manifest.fold_in
+    assert bundle.manifest.schema_version == 2
+    table = fit_fold_in(data.train, bundle.user_embeddings, FoldInSettings(card["shrinkage"], card["dropped"]))
+    np.testing.assert_array_equal(bundle.fold_in_embeddings, table)
+    assert card["validation_recall@20"] > 0.8 * card["trained_vectors_validation_recall@20"]
+    assert card["validation_recall@20"] > card["validation_recall@20_of_3"] > 0
 
 
 def test_the_label_points_to_the_new_version(workplace: Path, data: Interactions, tmp_path: Path) -> None:
@@ -109,8 +121,14 @@ def test_embeddings_that_half_precision_cannot_hold(data: Interactions, tmp_path
 def test_what_does_not_verify_leaves_nothing_behind(
     workplace: Path, data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Graphs of other weights than the manifest says: every write succeeds, and only the check can tell.
-    monkeypatch.setattr("export.build.publish.write_fold_in_graph", lambda draft, P: write_fold_in_graph(draft, 2 * P))
+    # A graph of another table than the bundle's: every write succeeds, and only the check can tell.
+    def write(draft: Path) -> None:
+        write_fold_in_graph(draft)
+        graph = onnx.load(draft / "fold_in.onnx", load_external_data=False)
+        graph.graph.initializer[0].external_data[0].value = "item_embeddings.npy"
+        (draft / "fold_in.onnx").write_bytes(graph.SerializeToString())
+
+    monkeypatch.setattr("export.build.publish.write_fold_in_graph", write)
     with pytest.raises(WrongAnswer, match="fold_in"):
         export_run(open_run(workplace / "student"), data, ModelRepository(tmp_path), "x", ExportOptions(label="stable"))
     assert list((tmp_path / "x").iterdir()) == []

@@ -5,24 +5,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from export.build.ann import build_index, write_index
-from export.build.fold_in import FoldInWeights, build_whitening
 from export.build.onnx_graphs import write_fold_in_graph, write_recommend_graph
 from export.build.verify import verify_bundle
 from export.bundle import (
     BundleContents,
     IndexCard,
-    MalformedManifest,
     TruncatedIndex,
     WrongAnswer,
     open_bundle,
     write_bundle,
 )
+from tests.export.first_schema import write_first_fold_in_graph
 from tests.export.toy import toy_contents, toy_manifest, write_toy
 
-WEIGHTS = FoldInWeights(0.5, 0.1)
+TABLE = 2 * np.eye(4, dtype=np.float32)
 
 
 def write_with(
@@ -30,26 +30,27 @@ def write_with(
     *,
     wrong: str = "",
     broken: str = "",
-    fold_in: dict[str, object] | None = None,
     contents: BundleContents | None = None,
 ) -> Path:
     """A toy bundle with real index and graphs, one of them of other embeddings or no graph at all."""
-    contents = contents or toy_contents()
+    contents = contents or replace(toy_contents(), fold_in_embeddings=TABLE)
     items = contents.item_embeddings
 
     def write(draft: Path) -> None:
         write_index(build_index("Flat", items * (2 if wrong == "index" else 1)), draft / "index.faiss")
         write_recommend_graph(draft)
-        weights = FoldInWeights(9.0, 9.0) if wrong == "fold_in" else WEIGHTS
-        write_fold_in_graph(draft, build_whitening(items, weights))
+        write_fold_in_graph(draft)
+        if wrong == "fold_in":
+            model = onnx.load(draft / "fold_in.onnx", load_external_data=False)
+            model.graph.initializer[0].external_data[0].value = "item_embeddings.npy"
+            (draft / "fold_in.onnx").write_bytes(model.SerializeToString())
         if wrong == "recommend":
             graph = (draft / "recommend.onnx").read_bytes()
             (draft / "recommend.onnx").write_bytes(graph.replace(b"user_embeddings.npy", b"item_embeddings.npy"))
         if broken:
             (draft / broken).write_bytes(b"placeholder")
 
-    card = {"relative_ridge": WEIGHTS.relative_ridge, "gram_weight": WEIGHTS.gram_weight}
-    write_bundle(target, replace(toy_manifest(), fold_in=card if fold_in is None else fold_in), contents, write)
+    write_bundle(target, toy_manifest(), contents, write)
     return target
 
 
@@ -60,15 +61,14 @@ def test_a_good_bundle_is_good(tmp_path: Path) -> None:
     assert max(value for name, value in report.items() if name.endswith("difference")) < 1e-5
 
 
-@pytest.mark.parametrize("card", [{}, {"relative_ridge": 0.5}, {"relative_ridge": "0.5", "gram_weight": 0.1}])
-def test_fold_in_weights_that_cannot_be_checked(tmp_path: Path, card: dict[str, object]) -> None:
-    with pytest.raises(MalformedManifest, match="relative_ridge"):
-        verify_bundle(write_with(tmp_path / "1", fold_in=card))
+def test_a_bundle_of_the_first_schema_is_good(tmp_path: Path) -> None:
+    def write(draft: Path) -> None:
+        write_index(build_index("Flat", toy_contents().item_embeddings), draft / "index.faiss")
+        write_recommend_graph(draft)
+        write_first_fold_in_graph(draft, np.eye(4))
 
-
-def test_an_integer_weight_is_compared_like_any_other(tmp_path: Path) -> None:
-    with pytest.raises(WrongAnswer, match="fold_in"):
-        verify_bundle(write_with(tmp_path / "1", fold_in={"relative_ridge": 7, "gram_weight": 0}))
+    assert write_bundle(tmp_path / "1", toy_manifest(), toy_contents(), write).schema_version == 1
+    assert verify_bundle(tmp_path / "1")["fold_in_largest_difference"] == 0
 
 
 @pytest.mark.parametrize("wrong", ["index", "fold_in"])
@@ -110,6 +110,7 @@ def test_an_index_of_other_items_whose_finds_are_scored_anew(tmp_path: Path) -> 
         toy_contents(),
         item_ids=[f"i{row}" for row in range(200)],
         item_embeddings=items,
+        fold_in_embeddings=items,
         popularity=np.arange(200),
         item_titles=None,
         item_categories=None,
@@ -120,10 +121,9 @@ def test_an_index_of_other_items_whose_finds_are_scored_anew(tmp_path: Path) -> 
         def write(draft: Path, sign: int = sign) -> None:
             write_index(build_index("Flat", items * sign), draft / "index.faiss")
             write_recommend_graph(draft)
-            write_fold_in_graph(draft, build_whitening(items, WEIGHTS))
+            write_fold_in_graph(draft)
 
-        fold_in = {"relative_ridge": WEIGHTS.relative_ridge, "gram_weight": WEIGHTS.gram_weight}
-        write_bundle(path, replace(toy_manifest(), index=card, fold_in=fold_in), contents, write)
+        write_bundle(path, replace(toy_manifest(), index=card), contents, write)
     assert verify_bundle(tmp_path / "1")["index_largest_difference"] < 1e-5
     with pytest.raises(WrongAnswer, match=r"finds 0\.0% of the exact top 20"):
         verify_bundle(tmp_path / "2")
@@ -131,7 +131,7 @@ def test_an_index_of_other_items_whose_finds_are_scored_anew(tmp_path: Path) -> 
 
 def test_items_that_all_score_the_same_are_all_the_right_ones(tmp_path: Path) -> None:
     card = IndexCard("Flat", {"k_factor": 1}, 1.0, 2, 16.0, [])
-    contents = replace(toy_contents(), user_embeddings=np.zeros((3, 4), dtype=np.float32))
+    contents = replace(toy_contents(), user_embeddings=np.zeros((3, 4), dtype=np.float32), fold_in_embeddings=TABLE)
     path = write_with(tmp_path / "1", contents=contents)
     again = tmp_path / "2"
 
@@ -147,7 +147,7 @@ ANSWERS = np.array([[0, 2, 3], [1, 0, 3], [2, 0, 1]]), np.array([[1, 0, 0]] * 3,
 
 
 def test_ready_answers_that_are_the_exact_ones(tmp_path: Path) -> None:
-    contents = replace(toy_contents(), answer_rows=ANSWERS[0], answer_scores=ANSWERS[1])
+    contents = replace(toy_contents(), fold_in_embeddings=TABLE, answer_rows=ANSWERS[0], answer_scores=ANSWERS[1])
     report = verify_bundle(write_with(tmp_path / "1", contents=contents))
     assert report["answers_largest_difference"] == 0.0
 
@@ -164,6 +164,6 @@ def test_ready_answers_that_are_the_exact_ones(tmp_path: Path) -> None:
 def test_ready_answers_that_are_not(tmp_path: Path, row: list[int], scores: list[float]) -> None:
     rows, values = ANSWERS[0].copy(), ANSWERS[1].copy()
     rows[0], values[0] = row, scores
-    contents = replace(toy_contents(), answer_rows=rows, answer_scores=values)
+    contents = replace(toy_contents(), fold_in_embeddings=TABLE, answer_rows=rows, answer_scores=values)
     with pytest.raises(WrongAnswer, match="answer_rows"):
         verify_bundle(write_with(tmp_path / "1", contents=contents))

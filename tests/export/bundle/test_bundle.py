@@ -411,3 +411,34 @@ def test_a_small_bundle_may_be_read_into_memory(toy: Path) -> None:
     assert [copied.item_ids.get(row) for row in range(len(copied.item_ids))] == [
         mapped.item_ids.get(row) for row in range(len(mapped.item_ids))
     ]
+
+
+TABLE = np.arange(16, dtype=np.float32).reshape(4, 4)
+
+
+def test_a_fold_in_table_makes_the_second_schema(tmp_path: Path) -> None:
+    assert write_toy(tmp_path / "1").schema_version == 1
+    assert open_bundle(tmp_path / "1").fold_in_embeddings is None
+    assert write_toy(tmp_path / "2", replace(toy_contents(), fold_in_embeddings=TABLE)).schema_version == 2
+    np.testing.assert_array_equal(open_bundle(tmp_path / "2").fold_in_embeddings, TABLE)
+
+
+def test_the_second_schema_needs_its_table(toy: Path) -> None:
+    edit_manifest(toy, schema_version=2)
+    with pytest.raises(MissingFile, match="fold_in_embeddings"):
+        open_bundle(toy)
+
+
+@pytest.mark.parametrize(
+    ("table", "error"),
+    [
+        (TABLE[:3], ShapeMismatch),
+        (TABLE.astype(np.int32), DtypeMismatch),
+        (np.full_like(TABLE, np.nan), MalformedArray),
+    ],
+)
+def test_a_fold_in_table_that_does_not_fit(tmp_path: Path, table: Array, error: type[BundleError]) -> None:
+    write_toy(tmp_path / "1", replace(toy_contents(), fold_in_embeddings=TABLE))
+    replace_array(tmp_path / "1", "fold_in_embeddings.npy", table)
+    with pytest.raises(error, match="fold_in_embeddings"):
+        open_bundle(tmp_path / "1")

@@ -11,7 +11,6 @@ import numpy as np
 import psutil
 import pytest
 
-from export.build.fold_in import FoldInWeights, build_whitening
 from export.build.onnx_graphs import write_fold_in_graph, write_recommend_graph
 from export.bundle import BundleContents
 from export.bundle.repository import ModelRepository
@@ -38,6 +37,7 @@ def publish(root: Path, items: int) -> Path:
         seen_indptr=np.arange(USERS + 1),
         seen_indices=np.arange(USERS),
         popularity=np.arange(items),
+        fold_in_embeddings=embeddings,
     )
 
     def write_graphs(directory: Path) -> None:
@@ -45,7 +45,7 @@ def publish(root: Path, items: int) -> Path:
         index.add(embeddings)
         faiss.write_index(index, str(directory / "index.faiss"))
         write_recommend_graph(directory)
-        write_fold_in_graph(directory, build_whitening(embeddings, FoldInWeights()))
+        write_fold_in_graph(directory)
 
     card = manifest("big", "", "Flat")
     root.mkdir()
