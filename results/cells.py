@@ -8,6 +8,7 @@
 | `data`, `teacher` | the first 12 digits of the fingerprints of the data and of the teacher's embeddings |
 | `bytes_per_item`, `bytes_per_user` | as ranked: of a training float32 |
 | `validation Recall@20`, … | full ranking, train items masked, mean over all users |
+| `blend`, `blend validation Recall@20`, … | what the co-teachers were, and the quality of the lists that taught |
 | `int8 test Recall@20` | the same with the training's items in a byte a number |
 | `validation Recall@20 in 10 s`, … | the best that a training reached in its first processor seconds |
 | `best_epoch`, `epochs` | the epoch that was kept, and how many there were |
@@ -29,6 +30,7 @@ from typing import Any
 
 from distill.data.interactions import Interactions
 from distill.errors import DataError
+from distill.methods.co_teachers import describe_blend
 from distill.run import HISTORY_FILE, Run
 from distill.storage import write_file
 from distill.training.job import build_job, describe
@@ -39,11 +41,12 @@ TEACHER = "teacher"
 TEST, VALIDATION = "test Recall@20", "validation Recall@20"
 """What is reported, and by what trials are chosen."""
 INT8 = f"int8 {TEST}"
+BLEND_VALIDATION, BLEND_TEST = f"blend {VALIDATION}", f"blend {TEST}"
 EQUAL_TIMES = (10, 30, 100)
 """Processor seconds after which trainings are compared."""
 METRICS = ("Recall@10", "NDCG@10", "Recall@20", "NDCG@20")
 SPLITS = ("validation", "test")
-SHOWN_SETTINGS = {"method", "backbone", "dim", "learning_rate", "weight_decay", "patience"}
+SHOWN_SETTINGS = {"method", "backbone", "dim", "learning_rate", "weight_decay", "patience", "co_teachers"}
 """Kept although they may be the default: tables show them, whatever the default becomes."""
 NO_SETTINGS = {"format", "seed", "data", "teacher", "teacher_fingerprint"}
 DIGITS = 12
@@ -67,6 +70,9 @@ COLUMNS: Mapping[str, Callable[[str], Any]] = {
     "bytes_per_item": float,
     "bytes_per_user": float,
     **{f"{split} {metric}": float for split in SPLITS for metric in METRICS},
+    "blend": str,
+    BLEND_VALIDATION: float,
+    BLEND_TEST: float,
     INT8: float,
     **{within(seconds): float for seconds in EQUAL_TIMES},
     "best_epoch": int,
@@ -218,10 +224,22 @@ def describe_run(run: Run, data: Interactions, int8: Mapping[str, Any] | None = 
         "bytes_per_item": 4.0 * run.dim,
         "bytes_per_user": 4.0 * run.dim,
         **quality_of(run.metrics),
+        **_blend_of(run.metrics.get("blend")),
         INT8: None if int8 is None else quality_of(int8)[TEST],
         **_progress(run.path / HISTORY_FILE),
         **{name: training[name] for name in ("best_epoch", "epochs", "seconds", "processor_seconds")},
         "peak_memory_bytes": training["peak_memory_bytes"],
+    }
+
+
+def _blend_of(blend: Mapping[str, Any] | None) -> dict[str, Any]:
+    if blend is None:
+        return {}
+    quality = quality_of(blend)
+    return {
+        "blend": describe_blend(blend["weights"]),
+        BLEND_VALIDATION: quality[VALIDATION],
+        BLEND_TEST: quality[TEST],
     }
 
 

@@ -48,6 +48,8 @@ class Contestant:
         trials: Settings of the method and training options, one mapping a trial.
         backbone: The student's, where it is not the study's.
         start: Where the student starts, as in `distill.training.job.Job`.
+        co_teachers: Who is blended with the teacher, likewise.
+        teacher: Whether the study's teacher teaches; else co-teachers do alone.
         every_trial: Run all its trials where the study lets it: for contestants whose trainings are short.
     """
 
@@ -55,6 +57,8 @@ class Contestant:
     backbone: str = ""
     trials: tuple[dict[str, Any], ...] = ({},)
     start: str = "random"
+    co_teachers: str = "none"
+    teacher: bool = True
     every_trial: bool = False
 
 

@@ -150,7 +150,8 @@ def run_cell(plan: Plan, cell: Cell, folders: Folders) -> None:
 
 
 def _train(plan: Plan, cell: Cell, data: Interactions, folders: Folders) -> Run:
-    teacher = None if cell.contestant == TEACHER else open_run(folders.run(Cell(cell.study, TEACHER)))
+    is_taught = cell.contestant != TEACHER and plan.contestants[cell.contestant].teacher
+    teacher = open_run(folders.run(Cell(cell.study, TEACHER))) if is_taught else None
     ensure_run(job_of(plan, cell), data, folders.run(cell), teacher)
     return open_run(folders.run(cell))
 
@@ -161,5 +162,5 @@ def job_of(plan: Plan, cell: Cell) -> Job:
         return build_job("scratch", cell.study.teacher, backbone=cell.study.backbone)
     contestant = plan.contestants[cell.contestant]
     given = {**plan.training, **cell.study.training, **contestant.trials[cell.trial or 0]}
-    given |= {"dim": cell.dim, "start": contestant.start, "seed": cell.seed}
+    given |= {"dim": cell.dim, "start": contestant.start, "seed": cell.seed, "co_teachers": contestant.co_teachers}
     return build_job(contestant.method, given, backbone=contestant.backbone or cell.study.backbone)

@@ -101,7 +101,7 @@ def _parse_weight(part: str, number: str) -> float:
 
 
 def blend_teachers(
-    text: str, data: Interactions, features: torch.Tensor | None, out: Path, teacher_fingerprint: str | None
+    text: str, data: Interactions, features: torch.Tensor | None, folder: Path, teacher_fingerprint: str | None
 ) -> BlendedTeacher:
     """Make the teacher of a run that has co-teachers.
 
@@ -109,14 +109,14 @@ def blend_teachers(
         text: As `parse_co_teachers` reads it, not "none".
         data: Train to fit, validation to choose and to report, test to report.
         features: The teacher's, users first, shape (N, d_t); None where interactions alone teach.
-        out: The run directory: lists are kept there, and found again when the run is resumed.
+        folder: Where lists are kept, and found again when the run is resumed.
         teacher_fingerprint: Of the teacher's run.
 
     Raises:
         SettingError: As `parse_co_teachers`, or a scorer that was asked for needs more memory than it may have.
     """
     made_of = json.dumps([data.fingerprint, teacher_fingerprint, text])
-    store = ListStore(out, hashlib.sha256(made_of.encode()).hexdigest())
+    store = ListStore(folder, hashlib.sha256(made_of.encode()).hexdigest())
     lists = _Lists(text, data, features, store)
     unseen = lists.of(data.train)
     table = torch.empty(data.num_users + data.num_items, 0) if features is None else features

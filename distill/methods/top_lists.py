@@ -101,32 +101,29 @@ def sharpness(scores: npt.NDArray[np.float32]) -> float:
 
 @dataclass(frozen=True)
 class ListStore:
-    """Lists of a run on disk; those that were made of something else are not found.
+    """Lists on disk.
 
     Attributes:
-        out: The run directory.
-        fingerprint: Of all that lists are made of.
+        folder: Where they are.
+        fingerprint: Of all that they are made of, in hexadecimal: a part of their names.
     """
 
-    out: Path
+    folder: Path
     fingerprint: str
 
     def read(self, name: str, num_items: int) -> tuple[TopLists, dict[str, Any]] | None:
         """Return lists and their description, or None where they must be made."""
         try:
             with safe_open(self._path(name), framework="numpy") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("fingerprint") != self.fingerprint:
-                    return None
                 lists = TopLists(file.get_tensor("items"), file.get_tensor("scores"), num_items)
-                return lists, json.loads(metadata["description"])
-        except (OSError, ValueError, KeyError, SafetensorError):
+                return lists, json.loads(file.metadata()["description"])
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             return None
 
     def write(self, name: str, lists: TopLists, description: Mapping[str, Any]) -> None:
         """Write lists whole or not at all."""
-        metadata = {"fingerprint": self.fingerprint, "description": json.dumps(description)}
+        metadata = {"description": json.dumps(description)}
         write_file(self._path(name), save({"items": lists.items, "scores": lists.scores}, metadata))
 
     def _path(self, name: str) -> Path:
-        return self.out / f"lists-{name}.safetensors"
+        return self.folder / f"lists-{self.fingerprint[:12]}-{name}.safetensors"

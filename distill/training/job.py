@@ -193,7 +193,13 @@ def describe(job: Job, data: Interactions, teacher: Run | None) -> dict[str, Any
 
 
 def run_job(
-    job: Job, data: Interactions, out: Path, *, teacher: Run | None = None, resume: bool = False
+    job: Job,
+    data: Interactions,
+    out: Path,
+    *,
+    teacher: Run | None = None,
+    lists: Path | None = None,
+    resume: bool = False,
 ) -> Mapping[str, Any]:
     """Train and write the run directory.
 
@@ -202,6 +208,8 @@ def run_job(
         data: Interactions with a validation split.
         out: The run directory; must not hold a finished run.
         teacher: A run on the same data, for a method that learns from one.
+        lists: Where lists of co-teachers are found, or else written; `out` when None. Students of one teacher may
+            share the place.
         resume: Continue from the checkpoint in `out`.
 
     Returns:
@@ -217,7 +225,7 @@ def run_job(
     torch.manual_seed(job.options.seed)
     student = BACKBONES[job.backbone].build(job.backbone_settings, data, job.dim)
     _start(student, job, data, teacher)
-    teaching = _teacher_of(job, data, out, teacher)
+    teaching = _teacher_of(job, data, lists or out, teacher)
     method = build_method(job.method, job.settings or (), data, student, teaching)
     config = describe(job, data, teacher)
     report = {"blend": teaching.report} if isinstance(teaching, BlendedTeacher) else {}
@@ -254,12 +262,12 @@ def _start(student: Backbone, job: Job, data: Interactions, teacher: Run | None)
         student.features.copy_(torch.cat([torch.from_numpy(users), torch.from_numpy(items)]))
 
 
-def _teacher_of(job: Job, data: Interactions, out: Path, teacher: Run | None) -> Teacher | None:
+def _teacher_of(job: Job, data: Interactions, lists: Path, teacher: Run | None) -> Teacher | None:
     features = None
     if teacher is not None:
         teacher.require_same_data(data)
         features = torch.cat([torch.from_numpy(teacher.user_embeddings), torch.from_numpy(teacher.item_embeddings)])
     if job.co_teachers != NONE:
         fingerprint = None if teacher is None else features_fingerprint(teacher)
-        return blend_teachers(job.co_teachers, data, features, out, fingerprint)
+        return blend_teachers(job.co_teachers, data, features, lists, fingerprint)
     return None if features is None else Teacher(features, data.num_users)

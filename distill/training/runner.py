@@ -68,7 +68,7 @@ def ensure_run(job: Job, data: Interactions, out: Path, teacher: Run | None = No
         SettingError: As `run_job`.
     """
     if not is_finished(job, data, out, teacher):
-        run_job(job, data, out, teacher=teacher, resume=(out / STATE_FILE).exists())
+        run_job(job, data, out, teacher=teacher, lists=out.parent / "lists", resume=(out / STATE_FILE).exists())
 
 
 def is_finished(job: Job, data: Interactions, out: Path, teacher: Run | None = None) -> bool:
