@@ -253,21 +253,27 @@ class Trainer:
         epoch = self.progress.epoch
         rng = np.random.default_rng([self.options.seed, epoch])
         generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
-        total = torch.zeros((), device=self.device)
         started, on_processor = time.perf_counter(), time.process_time()
         self._set_learning_rate(epoch)
         self.method.begin_epoch(self.student, rng)
+        solved = None if self.method.needs_teacher else self.student.solve_epoch()
+        total = self._take_steps(rng, generator) if solved is None else solved
+        self.progress.epoch = epoch + 1
+        mean = total / int(self.data.train.nnz)
+        self.progress.seconds += time.perf_counter() - started
+        self.progress.processor_seconds += time.process_time() - on_processor
+        return mean
+
+    def _take_steps(self, rng: np.random.Generator, generator: torch.Generator) -> float:
+        """Go through the batches; return the sum of their losses."""
+        total = torch.zeros((), device=self.device)
         for batch in self.sampler.epoch(rng):
             loss = self._loss(batch.to(self.device), generator)
             self.optimizer.zero_grad()
             torch.autograd.backward(loss)
             self.optimizer.step()
             total += loss.detach()
-        self.progress.epoch = epoch + 1
-        mean = float(total) / int(self.data.train.nnz)
-        self.progress.seconds += time.perf_counter() - started
-        self.progress.processor_seconds += time.process_time() - on_processor
-        return mean
+        return float(total)
 
     def _set_learning_rate(self, epoch: int) -> None:
         if self.options.schedule == "cosine":
