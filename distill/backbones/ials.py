@@ -3,10 +3,10 @@
     loss = Σ_taken (1 − s_ui)² + α₀ Σ_all s_ui² + Σ_u λ_u ‖x_u‖² + Σ_i λ_i ‖y_i‖²,
     λ_u = λ (n_u + α₀ |I|)^ν, n_u the items that u has taken; λ_i likewise.
 
-With the items fixed the best x_u solves (α₀ YᵀY + λ_u I + Σ_taken y yᵀ) x = Σ_taken y. The eigenvectors of YᵀY turn all but the
-last sum into a diagonal D_u, so that a user with fewer than d items costs a system of n_u numbers, not of d: with
-the rows Z of the taken items, (D_u + ZᵀZ)⁻¹ Zᵀ1 = D_u⁻¹ Zᵀ (1 + Z D_u⁻¹ Zᵀ)⁻¹ 1. Rows of zeros change neither system, so
-that sets of unlike size stand in one batch.
+With the items fixed the best x_u solves (α₀ YᵀY + λ_u I + Σ_taken y yᵀ) x = Σ_taken y. In the eigenvectors of YᵀY all
+but the last sum is a diagonal D_u, so that a user with fewer than d items costs a system of n_u numbers, not of d: with
+the rows Z of the taken items, (D_u + ZᵀZ)⁻¹ Zᵀ1 = D_u⁻¹ Zᵀ (1 + Z D_u⁻¹ Zᵀ)⁻¹ 1. Rows of zeros change neither system,
+so that sets of unlike size stand in one batch.
 
 Cost of an epoch: Σ over users and items of min(n, d)² (max(n, d) + min(n, d) / 3) operations, and (|U| + |I|) d² more;
 CHUNK_FLOATS bounds what is kept at a time.
@@ -14,14 +14,14 @@ CHUNK_FLOATS bounds what is kept at a time.
 References:
     Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008.
     Rendle, Krichene, Zhang and Koren, "Revisiting the Performance of iALS on Item Recommendation Benchmarks", RecSys
-    2022, arXiv 2110.14037, for λ_u with ν = 1 and the scale of the first draw. `implicit` and ν = 0: its confidence
-    1 + c and its λ are 1 / α₀ and λ / α₀ here, with the targets weighing 1 + c.
+    2022, arXiv 2110.14037, for the loss in this form, λ_u, and the scale of the first draw.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -64,8 +64,8 @@ class IALS(BPRMF):
     """A table like BPRMF's that an epoch solves for: first all users, then all items."""
 
     Settings = IALSSettings
-    training_defaults = {"epochs": 100, "patience": 5, "eval_every": 1}
-    score_temperature = 0.05
+    training_defaults: ClassVar[Mapping[str, float]] = {"epochs": 100, "patience": 5, "eval_every": 1}
+    score_temperature = 0.1
 
     def __init__(self, train: sp.csr_matrix, dim: int, settings: IALSSettings) -> None:
         """Draw the table; `train` is the CSR of shape (|U|, |I|) that is fitted."""
@@ -91,7 +91,8 @@ class IALS(BPRMF):
             (users * embeddings[self.num_users + items]).sum(dim=1) for items in (batch.positives, batch.negatives)
         )
         weight = self.settings.unobserved_weight * self.num_users * self.num_items / self._train.nnz
-        return ((1 - positive) ** 2 + weight * negative**2).sum()
+        loss: torch.Tensor = ((1 - positive) ** 2 + weight * negative**2).sum()
+        return loss
 
     @torch.no_grad()
     def solve_epoch(self) -> float:
@@ -99,8 +100,8 @@ class IALS(BPRMF):
         users, items = self.table[: self.num_users], self.table[self.num_users :]
         solve_rows(users, items, self._train, self.settings)
         fitted = solve_rows(items, users, self._train_transposed, self.settings)
-        held_back = penalties(self._train, self.settings).to(users.device) @ users.square().sum(dim=1)
-        return float(held_back) + self._train.nnz - fitted
+        held_back = float(penalties(self._train, self.settings).to(users.device) @ users.square().sum(dim=1))
+        return held_back + int(self._train.nnz) - fitted
 
 
 def penalties(taken: sp.csr_matrix, settings: IALSSettings) -> torch.Tensor:
