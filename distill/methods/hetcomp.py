@@ -54,7 +54,7 @@ class HetCompSettings:
         distillation_weight: Factor of the loss, a sum over the batch's users.
         base_weight: Factor of the backbone's own loss beside it.
         temperature: τ of the student, in units of its `score_temperature`.
-        num_top: K; at most the catalogue.
+        num_top: K; at most half the catalogue, since a list is learned against the rest.
         rank_every: p, epochs between looks at the student's lists.
         threshold: α.
     """
@@ -136,8 +136,9 @@ class HeterogeneousCompression(Method):
                 "with --keep-checkpoints 3"
             )
         past = [replace(teacher, features=features.float()) for features in teacher.trajectory]
-        stages = [at.rank(data.train, settings.num_top) for at in (*past, teacher)]
-        return cls(scale_temperature(settings, student), data, stages, _best_observed(teacher, data, len(stages[0][0])))
+        length = min(settings.num_top, max(1, data.num_items // 2))
+        stages = [at.rank(data.train, length) for at in (*past, teacher)]
+        return cls(scale_temperature(settings, student), data, stages, _best_observed(teacher, data, length))
 
     @property
     def is_fine(self) -> bool:
