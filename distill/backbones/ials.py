@@ -157,7 +157,7 @@ def _batches(taken: sp.csr_matrix, dim: int) -> list[tuple[npt.NDArray[np.int64]
     start = 0
     while start < len(order):
         width = max(1, int(counts[order[start]]))
-        chosen = order[start : start + max(1, CHUNK_FLOATS // (width * max(width, dim)))]
+        chosen = order[start : start + max(1, CHUNK_FLOATS // (width * dim + min(width, dim) ** 2))]
         lengths = counts[chosen]
         places = np.full((len(chosen), width), taken.shape[1], dtype=np.int64)
         ranks = np.arange(width)

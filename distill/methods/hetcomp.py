@@ -26,7 +26,7 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -135,10 +135,10 @@ class HeterogeneousCompression(Method):
                 "teacher: method 'hetcomp' learns from the teacher's training, of which it kept nothing; train it "
                 "with --keep-checkpoints 3"
             )
-        past = [replace(teacher, features=features.float()) for features in teacher.trajectory]
         length = min(settings.num_top, max(1, data.num_items // 2))
-        stages = [at.rank(data.train, length) for at in (*past, teacher)]
-        return cls(scale_temperature(settings, student), data, stages, _best_observed(teacher, data, length))
+        states = [Teacher(features.float(), data.num_users) for features in (*teacher.trajectory, teacher.features)]
+        stages = [state.preferences(data.train).top(length) for state in states]
+        return cls(scale_temperature(settings, student), data, stages, _best_observed(states[-1], data, length))
 
     @property
     def is_fine(self) -> bool:
@@ -255,7 +255,7 @@ def _best_observed(teacher: Teacher, data: Interactions, num_top: int) -> Lists:
     taken = np.zeros((data.num_users, width), dtype=np.int32)
     present = np.arange(width) < degrees[:, None]
     taken[present] = data.train.indices
-    scores = np.where(present, teacher.score(taken).cpu().numpy(), -np.inf)
+    scores = np.where(present, teacher.preferences(data.train).score(taken, torch.device("cpu")).numpy(), -np.inf)
     first = np.argsort(-scores, axis=1, kind="stable")[:, : max(1, num_top // 10)]
     return np.take_along_axis(taken, first, axis=1)
 

@@ -76,9 +76,7 @@ def test_solving_ranks_the_held_out_diagonal_first(checkerboard: Interactions) -
     assert evaluate(*model.final_embeddings(), checkerboard, protocol).metrics["Recall@1"] == 1.0
 
 
-def test_sets_are_solved_alike_however_they_are_cut(
-    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sets_are_solved_alike_however_they_are_cut(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     data = build_random(rng)
     tables = []
     for floats in (1, 2**24):
@@ -90,9 +88,7 @@ def test_sets_are_solved_alike_however_they_are_cut(
     torch.testing.assert_close(*tables)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"unobserved_weight": 0.0}, {"regularization": -1.0}, {"frequency_exponent": -0.5}]
-)
+@pytest.mark.parametrize("wrong", [{"unobserved_weight": 0.0}, {"regularization": -1.0}, {"frequency_exponent": -0.5}])
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(SettingError, match=next(iter(wrong))):
         IALSSettings(**wrong)

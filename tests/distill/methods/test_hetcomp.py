@@ -29,9 +29,7 @@ class TestMoreItemsThanThereAre(MethodKit):
     learning_rate = 0.1
 
 
-def build(
-    data: Interactions, settings: HetCompSettings = SMALL
-) -> tuple[HeterogeneousCompression, BPRMF, Teacher]:
+def build(data: Interactions, settings: HetCompSettings = SMALL) -> tuple[HeterogeneousCompression, BPRMF, Teacher]:
     torch.manual_seed(0)
     student = BPRMF(data.num_users, data.num_items, 4)
     with torch.no_grad():
@@ -44,7 +42,7 @@ def build(
 def public_losses(
     scores: torch.Tensor, observed: torch.Tensor, top: torch.Tensor, mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The public code's coarse and fine losses (woriazzc/KDs, class HetComp, read 2026-11-28), in its own terms: sums of
+    """The coarse and the fine loss of the public code (woriazzc/KDs, class HetComp), in its own terms: sums of
     exponentials over unseen items less those of the list, denominators from the back."""
     unseen = (scores.exp() * (1 - mask)).sum(1, keepdim=True)
     chosen = torch.cat([scores.gather(1, observed), scores.gather(1, top)], dim=1)

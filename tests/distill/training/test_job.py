@@ -21,7 +21,7 @@ from distill.data.synthetic import SyntheticOptions, synthesize
 from distill.errors import RunError, SettingError
 from distill.evaluation.protocol import Protocol, evaluate
 from distill.methods.freqd import FreqDSettings
-from distill.run import open_trajectory, Run, open_run
+from distill.run import Run, open_run, open_trajectory
 from distill.storage import write_file
 from distill.training.job import FLAGS, Job, build_job, command_line, describe, run_job
 from distill.training.sweep.plan import sweepable

@@ -70,9 +70,10 @@ def test_the_temperature_of_ours_is_the_backbones_and_of_others_is_measured(rng:
     for name, backbone in BACKBONES.items():
         run = Run(Path(), {"backbone": name, "method": "scratch"}, users, items, {})
         assert score_temperature(run) == backbone.score_temperature
-    best = np.sort(users @ items.T, axis=1)[:, -100:]
     measured = score_temperature(imported(users, items))
-    assert measured == pytest.approx(np.median(best.std(axis=1)), rel=0.05)
+    best = np.sort(users @ items.T, axis=1)[:, -100:] / measured
+    probabilities = np.exp(best) / np.exp(best).sum(axis=1, keepdims=True)
+    assert np.exp(-(probabilities * np.log(probabilities)).sum(axis=1)).mean() == pytest.approx(60, rel=1e-3)
     assert score_temperature(imported(users, items, "simplex")) == measured, "a name is no proof of its scores"
     assert score_temperature(imported(10 * users, items)) == pytest.approx(10 * measured, rel=1e-5)
     assert score_temperature(imported(0 * users, items)) == 1.0
