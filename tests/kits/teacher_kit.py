@@ -56,7 +56,7 @@ class TeacherKit:
 
     def test_its_order_stays(self, data: Interactions, teacher: Run) -> None:
         taught = open_teacher(teacher, data, BACKBONES["simplex"].build(BACKBONES["simplex"].Settings(), data, 4))
-        ranked = taught.rank(data.train, 5)
+        ranked = taught.preferences(data.train).top(5)
         scores = np.where(data.train.toarray() > 0, -np.inf, teacher.user_embeddings @ teacher.item_embeddings.T)
         np.testing.assert_array_equal(ranked[:, 0], scores.argmax(axis=1))
 
