@@ -6,6 +6,7 @@ A run directory holds
 - `embeddings.safetensors`: `user_embeddings` (|U|, d) and `item_embeddings` (|I|, d), float32, final features
   whose inner product is the score;
 - `metrics.json`: validation and test reports with their convention, seconds and peak memory;
+- `trajectory/EPOCH.safetensors`, where training was asked to keep some: the embeddings at earlier epochs, in float16;
 - `history.csv`: a line an evaluated epoch: epoch, losses, validation metrics, seconds;
 - `checkpoint.*`: what a resumed run continues from.
 """
@@ -33,6 +34,7 @@ CONFIG_FILE = "config.json"
 EMBEDDINGS_FILE = "embeddings.safetensors"
 METRICS_FILE = "metrics.json"
 HISTORY_FILE = "history.csv"
+TRAJECTORY = "trajectory"
 
 Vectors = npt.NDArray[np.float32]
 Seen = Literal["train+validation", "all"]
@@ -181,6 +183,28 @@ def write_run(
     write_file(path / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())
     write_file(path / EMBEDDINGS_FILE, save(tensors))
     write_file(path / METRICS_FILE, (json.dumps(metrics, indent=2) + "\n").encode())
+
+
+def write_trajectory(path: Path, trajectory: Mapping[int, tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> None:
+    """Write a run's embeddings at earlier epochs, shapes (|U|, d) and (|I|, d), a file each."""
+    for epoch, (users, items) in trajectory.items():
+        content = save({"user_embeddings": np.ascontiguousarray(users), "item_embeddings": np.ascontiguousarray(items)})
+        (path / TRAJECTORY).mkdir(exist_ok=True)
+        write_file(path / TRAJECTORY / f"{epoch}.safetensors", content)
+
+
+def open_trajectory(path: Path) -> list[tuple[npt.NDArray[np.float16], npt.NDArray[np.float16]]]:
+    """Read a run's user and item embeddings at earlier epochs, earliest first; empty where none were kept.
+
+    Raises:
+        RunError: A file is unreadable.
+    """
+    try:
+        files = sorted((path / TRAJECTORY).glob("*.safetensors"), key=lambda file: int(file.stem))
+        past = [load_file(file) for file in files]
+        return [(tensors["user_embeddings"], tensors["item_embeddings"]) for tensors in past]
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise RunError(f"{path / TRAJECTORY}: unreadable checkpoints ({error}); train the run again") from error
 
 
 def open_run(path: Path | str, data: Interactions | None = None) -> Run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distill.backbones.base import Backbone
 from distill.backbones.bprmf import BPRMF
+from distill.backbones.ials import IALS
 from distill.backbones.lightgcn import LightGCN
 from distill.backbones.lpmf import LPMF
 from distill.backbones.sampling import Batch, Sampler
@@ -14,6 +15,7 @@ BACKBONES: dict[str, type[Backbone]] = {
     "lpmf": LPMF,
     "lightgcn": LightGCN,
     "simplex": SimpleX,
+    "ials": IALS,
 }
 
 __all__ = ["BACKBONES", "Backbone", "Batch", "Sampler"]

@@ -21,8 +21,8 @@ class Backbone(nn.Module, ABC):
     Attributes:
         Settings: Frozen dataclass of its settings.
         training_defaults: Training options that suit it better than the general ones.
-        score_temperature: τ of a softmax over its scores, 1 for inner products. Cosines end at 1, so their softmax over
-            a catalogue stays flat without a small one.
+        score_temperature: τ of a softmax over its scores, 1 for inner products that a pairwise loss has trained. Scores
+            that end at 1, such as cosines, give a flat softmax over a catalogue without a small one.
         num_users: |U|.
         num_items: |I|.
         dim: d.
@@ -73,6 +73,13 @@ class Backbone(nn.Module, ABC):
         with torch.no_grad():
             table = self.embeddings().detach()
         return table[: self.num_users], table[self.num_users :]
+
+    def solve_epoch(self) -> float | None:
+        """Do a whole epoch in closed form and return the loss, where a backbone can; None: it is trained by steps.
+
+        It is asked where nothing but its own loss is to be learned.
+        """
+        return None
 
     def sampler(self, train: sp.csr_matrix, batch_size: int) -> Sampler:
         """Make what draws the batches of its own loss from `train`, CSR of shape (|U|, |I|)."""

@@ -40,6 +40,8 @@ TRAINING = (
     click.option("--threads", type=click.IntRange(1), default=1, show_default=True,
                  help="CPU threads; on one, the same seed gives the same result."),
     click.option("--tensorboard", type=DIRECTORY, help="Write TensorBoard events here."),
+    click.option("--keep-checkpoints", type=click.IntRange(0),
+                 help="Earlier states to keep in the run, for students that learn by hetcomp.  [default: 0]"),
     click.option("--resume", is_flag=True, help="Continue the unfinished run in --out."),
     JSON,
 )  # fmt: skip

@@ -11,6 +11,7 @@ from distill.methods.dcd import DualCorrection
 from distill.methods.de import DistillationExperts
 from distill.methods.fd import FeatureDistillation
 from distill.methods.freqd import FreqD
+from distill.methods.hetcomp import HeterogeneousCompression
 from distill.methods.htd import TopologyDistillation
 from distill.methods.kl import KullbackLeibler
 from distill.methods.rcekd import RejuvenatedCrossEntropy
@@ -32,6 +33,7 @@ METHODS: dict[str, type[Method]] = {
     "rrd": RelaxedRankingDistillation,
     "dcd": DualCorrection,
     "unkd": UnbiasedDistillation,
+    "hetcomp": HeterogeneousCompression,
     "rcekd": RejuvenatedCrossEntropy,
 }
 

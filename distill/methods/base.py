@@ -70,11 +70,13 @@ class Teacher:
     Attributes:
         features: float32, users first, shape (N, d_t).
         num_users: |U|.
+        trajectory: Its features at earlier epochs, earliest first, float16 of shape (N, d_t) each; often none.
         by_lists: Whether it prefers something else than what its features score highest.
     """
 
     features: torch.Tensor
     num_users: int
+    trajectory: tuple[torch.Tensor, ...] = ()
     by_lists: ClassVar[bool] = False
 
     @property

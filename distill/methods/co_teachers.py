@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -51,16 +51,19 @@ class BlendedTeacher(Teacher):
 
     Attributes:
         lists: Makes or reads the lists of what is not hidden, CSR of shape (|U|, |I|).
+        temperature: τ of the student's scores, whose unit those of the lists are brought to.
         report: What the blend is made of, and its quality.
     """
 
     by_lists: ClassVar[bool] = True
     lists: Callable[[sp.csr_matrix], TopLists] = field(kw_only=True)
+    temperature: float = field(kw_only=True)
     report: Mapping[str, Any] = field(kw_only=True)
 
     def preferences(self, hidden: sp.csr_matrix) -> Preferences:
         """Return the blend's lists."""
-        return self.lists(hidden)
+        lists = self.lists(hidden)
+        return replace(lists, scores=lists.scores * np.float32(self.temperature))
 
 
 def parse_co_teachers(text: str) -> dict[str, float | None]:
@@ -101,26 +104,28 @@ def _parse_weight(part: str, number: str) -> float:
 
 
 def blend_teachers(
-    text: str, data: Interactions, features: torch.Tensor | None, folder: Path, teacher_fingerprint: str | None
+    text: str, data: Interactions, teacher: Teacher | None, folder: Path, teacher_fingerprint: str | None, tau: float
 ) -> BlendedTeacher:
     """Make the teacher of a run that has co-teachers.
 
     Args:
         text: As `parse_co_teachers` reads it, not "none".
         data: Train to fit, validation to choose and to report, test to report.
-        features: The teacher's, users first, shape (N, d_t); None where interactions alone teach.
+        teacher: What is blended; None where interactions alone teach.
         folder: Where lists are kept, and found again when the run is resumed.
         teacher_fingerprint: Of the teacher's run.
+        tau: The student's `score_temperature`.
 
     Raises:
         SettingError: As `parse_co_teachers`, or a scorer that was asked for needs more memory than it may have.
     """
     made_of = json.dumps([data.fingerprint, teacher_fingerprint, text])
     store = ListStore(folder, hashlib.sha256(made_of.encode()).hexdigest())
-    lists = _Lists(text, data, features, store)
+    lists = _Lists(text, data, None if teacher is None else teacher.features, store)
     unseen = lists.of(data.train)
-    table = torch.empty(data.num_users + data.num_items, 0) if features is None else features
-    return BlendedTeacher(table, data.num_users, lists=lists.of, report=lists.description | _quality(unseen, data))
+    own = teacher or Teacher(torch.empty(data.num_users + data.num_items, 0), data.num_users)
+    report = lists.description | _quality(unseen, data)
+    return BlendedTeacher(**vars(own), lists=lists.of, temperature=tau, report=report)
 
 
 def describe_blend(weights: Mapping[str, float]) -> str:

@@ -3,7 +3,8 @@
 The filter of FreqD applies to scores too: the scores of h(L) X_t are the teacher's, smoothed over the graph. With α = 0
 they are the teacher's own.
 
-`catalogue_divergence` is the softmax over the whole catalogue, forward and backward in one pass over blocks of scores.
+`catalogue_loss` takes a loss of the whole catalogue's scores forward and backward in one pass over blocks of scores.
+`catalogue_divergence` is that of the softmax.
 For a user with score row s and a target distribution q over items, the loss is the divergence of softmax(s / τ) from q,
 Σ_j q_j (ln q_j − ln softmax(s / τ)_j): the cross-entropy less the entropy of q, so that 0 is perfect. Its gradient with
 respect to s is (softmax(s / τ) − q) / τ. Both are taken while the block is in the cache, so no score outlives its
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
@@ -128,8 +130,43 @@ def catalogue_divergence(
     Returns:
         A scalar.
     """
-    apply: Callable[..., torch.Tensor] = _CatalogueDivergence.apply
-    return apply(embeddings, users, num_users, target, temperature)
+    return catalogue_loss(embeddings, users, num_users, temperature, partial(_divergence, target))
+
+
+BlockLoss = Callable[[slice, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""Takes rows of a batch and their scores, shape (b, |I|), which it may overwrite; returns the loss and its gradient."""
+
+
+def catalogue_loss(
+    embeddings: torch.Tensor, users: torch.Tensor, num_users: int, temperature: float, block_loss: BlockLoss
+) -> torch.Tensor:
+    """Sum a loss of the scores of the whole catalogue over the batch, a block of users at a time.
+
+    Args:
+        embeddings: Users first, shape (N, d); differentiable.
+        users: User rows of the batch, each once, int64 of shape (B,).
+        num_users: |U|.
+        temperature: τ; the block is of scores / τ.
+        block_loss: Called once a block.
+
+    Returns:
+        A scalar.
+    """
+    apply: Callable[..., torch.Tensor] = _CatalogueLoss.apply
+    return apply(embeddings, users, num_users, temperature, block_loss)
+
+
+def _divergence(
+    target: TopTarget | TeacherTarget, rows: slice, scores: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if target.hidden is not None:
+        target.hidden.hide(rows, scores)
+    residual = torch.softmax(scores, dim=1)
+    # ln Σ exp s, from the largest score and its probability, which cannot vanish.
+    normalizer = scores.amax(dim=1) - residual.amax(dim=1).log()
+    loss = normalizer.sum() - target.mean_score(rows, scores)
+    target.subtract_from(rows, residual)
+    return loss, residual
 
 
 class TopTarget:
@@ -222,15 +259,15 @@ def selected_scores(table: torch.Tensor, owners: torch.Tensor, others: torch.Ten
     return apply(table, owners, others)
 
 
-class _CatalogueDivergence(torch.autograd.Function):
+class _CatalogueLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
         embeddings: torch.Tensor,
         users: torch.Tensor,
         num_users: int,
-        target: TopTarget | TeacherTarget,
         temperature: float,
+        block_loss: BlockLoss,
     ) -> torch.Tensor:
         items = embeddings[num_users:]
         columns = items.T.contiguous()
@@ -240,14 +277,8 @@ class _CatalogueDivergence(torch.autograd.Function):
         block = max(1, min(BLOCK_USERS, BLOCK_BYTES // (4 * len(items))))
         for start in range(0, len(users), block):
             rows = slice(start, start + block)
-            scores = own[rows] @ columns
-            if target.hidden is not None:
-                target.hidden.hide(rows, scores)
-            residual = torch.softmax(scores, dim=1)
-            # ln Σ exp s, from the largest score and its probability, which cannot vanish.
-            normalizer = scores.amax(dim=1) - residual.amax(dim=1).log()
-            loss += normalizer.sum() - target.mean_score(rows, scores)
-            target.subtract_from(rows, residual)
+            added, residual = block_loss(rows, own[rows] @ columns)
+            loss += added
             gradient[users[rows]] = (columns @ residual.T).T / temperature
             gradient[num_users:].addmm_(residual.T, own[rows])
         ctx.save_for_backward(gradient)

@@ -53,6 +53,7 @@ def save_checkpoint(
     modules: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer,
     best: Embeddings | None,
+    trajectory: Mapping[int, Embeddings],
 ) -> None:
     """Write a checkpoint; the tensor file's name is in the JSON, which is renamed into place last.
 
@@ -63,12 +64,14 @@ def save_checkpoint(
         modules: Name → module; `load_checkpoint` is given the same names.
         optimizer: Of the modules' parameters.
         best: The best user and item embeddings so far, shapes (|U|, d) and (|I|, d).
+        trajectory: Epoch → what was best then, as far as it is kept.
     """
     tensors = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors.update({f"optimizer.{index}.{key}": value for key, value in state.items()})
-    if best is not None:
-        tensors.update({"best.user_embeddings": best[0], "best.item_embeddings": best[1]})
+    kept = {f"past-{epoch}": embeddings for epoch, embeddings in trajectory.items()}
+    for name, (users, items) in (kept if best is None else {**kept, "best": best}).items():
+        tensors.update({f"{name}.user_embeddings": users, f"{name}.item_embeddings": items})
     tensors_file = f"checkpoint-{progress.epoch}.safetensors"
     write_file(
         directory / tensors_file,
@@ -86,11 +89,11 @@ def load_checkpoint(
     config: Mapping[str, Any],
     modules: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer,
-) -> tuple[Progress, Embeddings | None]:
+) -> tuple[Progress, Embeddings | None, dict[int, Embeddings]]:
     """Restore modules and optimizer in place.
 
     Returns:
-        Progress and the best embeddings so far.
+        Progress, the best embeddings so far, and the trajectory as it was saved.
 
     Raises:
         RunError: No checkpoint there, unreadable, or of a run with other settings.
@@ -109,8 +112,10 @@ def load_checkpoint(
         progress = Progress(**state["progress"])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise RunError(f"{path}: unreadable checkpoint ({error}); start again without --resume") from error
-    best = _with_prefix(tensors, "best.")
-    return progress, (best["user_embeddings"], best["item_embeddings"]) if best else None
+    best = _embeddings(tensors, "best") if "best.user_embeddings" in tensors else None
+    names = [key.removesuffix(".user_embeddings") for key in tensors if key.startswith("past-") and "user" in key]
+    epochs = {int(name.removeprefix("past-")): _embeddings(tensors, name) for name in names}
+    return progress, best, dict(sorted(epochs.items()))
 
 
 def require_same_settings(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any], remedy: str) -> None:
@@ -137,6 +142,10 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         leaves.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
     return leaves
+
+
+def _embeddings(tensors: Mapping[str, torch.Tensor], name: str) -> Embeddings:
+    return tensors[f"{name}.user_embeddings"], tensors[f"{name}.item_embeddings"]
 
 
 def _with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

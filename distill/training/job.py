@@ -27,6 +27,7 @@ from distill.methods.svd import truncated_svd
 from distill.run import METRICS_FILE, Run, features_fingerprint, open_run
 from distill.settings import build_settings
 from distill.training.checkpoint import STATE_FILE
+from distill.training.teacher import open_teacher
 from distill.training.trainer import Trainer, TrainingOptions
 
 RANDOM, SVD = "random", "svd"
@@ -173,7 +174,7 @@ def _flat_settings(job: Job) -> dict[str, Any]:
 def describe(job: Job, data: Interactions, teacher: Run | None) -> dict[str, Any]:
     """The run's `config.json`: every setting that changes the result."""
     options = asdict(job.options)
-    for name in ("seed", "device", "threads", "tensorboard"):
+    for name in ("seed", "device", "threads", "tensorboard", "keep_checkpoints"):
         options.pop(name)
     return {
         "format": 1,
@@ -224,8 +225,13 @@ def run_job(
         raise SettingError(f"data: '{data.name}' has no validation interactions to stop on; prepare it with a split")
     torch.manual_seed(job.options.seed)
     student = BACKBONES[job.backbone].build(job.backbone_settings, data, job.dim)
-    _start(student, job, data, teacher)
-    teaching = _teacher_of(job, data, lists or out, teacher)
+    own = None if teacher is None else open_teacher(teacher, data, student)
+    _start(student, job, data, own)
+    teaching = own
+    if job.co_teachers != NONE:
+        fingerprint = None if teacher is None else features_fingerprint(teacher)
+        tau = student.score_temperature
+        teaching = blend_teachers(job.co_teachers, data, own, lists or out, fingerprint, tau)
     method = build_method(job.method, job.settings or (), data, student, teaching)
     config = describe(job, data, teacher)
     report = {"blend": teaching.report} if isinstance(teaching, BlendedTeacher) else {}
@@ -244,13 +250,13 @@ def _require_free(out: Path, *, resume: bool) -> None:
         raise RunError(f"{out}: is a file; give a directory for --out")
 
 
-def _start(student: Backbone, job: Job, data: Interactions, teacher: Run | None) -> None:
+def _start(student: Backbone, job: Job, data: Interactions, teacher: Teacher | None) -> None:
     if job.start == RANDOM:
         return
     if job.start == SVD:
         if teacher is None:
             raise SettingError("start: 'svd' cuts the teacher's scores; give --teacher RUN, or start at random")
-        users, items = truncated_svd(teacher.user_embeddings, teacher.item_embeddings, job.dim)
+        users, items = truncated_svd(teacher.users.numpy(), teacher.items.numpy(), job.dim)
     else:
         run = open_run(Path(job.start), data)
         if run.dim != job.dim:
@@ -260,14 +266,3 @@ def _start(student: Backbone, job: Job, data: Interactions, teacher: Run | None)
         users, items = run.user_embeddings, run.item_embeddings
     with torch.no_grad():
         student.features.copy_(torch.cat([torch.from_numpy(users), torch.from_numpy(items)]))
-
-
-def _teacher_of(job: Job, data: Interactions, lists: Path, teacher: Run | None) -> Teacher | None:
-    features = None
-    if teacher is not None:
-        teacher.require_same_data(data)
-        features = torch.cat([torch.from_numpy(teacher.user_embeddings), torch.from_numpy(teacher.item_embeddings)])
-    if job.co_teachers != NONE:
-        fingerprint = None if teacher is None else features_fingerprint(teacher)
-        return blend_teachers(job.co_teachers, data, features, lists, fingerprint)
-    return None if features is None else Teacher(features, data.num_users)

@@ -26,7 +26,7 @@ from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.evaluation.protocol import Protocol, evaluate, report_splits
 from distill.methods.base import Method, Step
-from distill.run import HISTORY_FILE, write_run
+from distill.run import HISTORY_FILE, write_run, write_trajectory
 from distill.storage import write_file
 from distill.training.checkpoint import STATE_FILE, Embeddings, Progress, load_checkpoint, save_checkpoint
 
@@ -106,7 +106,7 @@ VALIDATION = Protocol(split="validation", mask="train", average="all", cutoffs=(
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How to train; all but `device`, `threads` and `tensorboard` change the result.
+    """How to train; all but `device`, `threads`, `tensorboard` and `keep_checkpoints` change the result.
 
     Attributes:
         epochs: Most epochs.
@@ -123,6 +123,8 @@ class TrainingOptions:
         device: "cpu", "cuda", "cuda:1", …
         threads: CPU threads of torch; the result is the same twice on one.
         tensorboard: Directory of event files, or None.
+        keep_checkpoints: How many earlier states of the best embeddings so far to keep in the run, for methods that
+            learn from a teacher's training; 4 N d bytes each in memory, twice as many of them until the end.
     """
 
     epochs: int = 1000
@@ -137,6 +139,7 @@ class TrainingOptions:
     device: str = "cpu"
     threads: int = 1
     tensorboard: Path | None = None
+    keep_checkpoints: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "patience", "eval_every", "threads"):
@@ -147,6 +150,8 @@ class TrainingOptions:
                 f"patience: {self.patience} epochs end before the first evaluation; give eval_every "
                 f"({self.eval_every}) or more"
             )
+        if self.keep_checkpoints < 0:
+            raise SettingError(f"keep_checkpoints: {self.keep_checkpoints} is negative; give 0 or more")
         if self.max_seconds is not None and self.max_seconds <= 0:
             raise SettingError(f"max_seconds: {self.max_seconds} is not above 0")
         if self.schedule not in get_args(Schedule):
@@ -211,6 +216,7 @@ class Trainer:
         )
         self.progress = Progress()
         self.best: Embeddings | None = None
+        self.trajectory: dict[int, Embeddings] = {}
 
     def resume(self) -> None:
         """Continue from the checkpoint in the run directory.
@@ -219,7 +225,7 @@ class Trainer:
             RunError: There is none, or it belongs to other settings.
         """
         modules = {"student": self.student, "method": self.method}
-        self.progress, self.best = load_checkpoint(self.out, self.config, modules, self.optimizer)
+        self.progress, self.best, self.trajectory = load_checkpoint(self.out, self.config, modules, self.optimizer)
 
     def fit(self) -> Mapping[str, Any]:
         """Train until the epochs or the patience run out, evaluate, write the run.
@@ -253,21 +259,27 @@ class Trainer:
         epoch = self.progress.epoch
         rng = np.random.default_rng([self.options.seed, epoch])
         generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
-        total = torch.zeros((), device=self.device)
         started, on_processor = time.perf_counter(), time.process_time()
         self._set_learning_rate(epoch)
         self.method.begin_epoch(self.student, rng)
+        solved = None if self.method.needs_teacher else self.student.solve_epoch()
+        total = self._take_steps(rng, generator) if solved is None else solved
+        self.progress.epoch = epoch + 1
+        mean = total / int(self.data.train.nnz)
+        self.progress.seconds += time.perf_counter() - started
+        self.progress.processor_seconds += time.process_time() - on_processor
+        return mean
+
+    def _take_steps(self, rng: np.random.Generator, generator: torch.Generator) -> float:
+        """Go through the batches; return the sum of their losses."""
+        total = torch.zeros((), device=self.device)
         for batch in self.sampler.epoch(rng):
             loss = self._loss(batch.to(self.device), generator)
             self.optimizer.zero_grad()
             torch.autograd.backward(loss)
             self.optimizer.step()
             total += loss.detach()
-        self.progress.epoch = epoch + 1
-        mean = float(total) / int(self.data.train.nnz)
-        self.progress.seconds += time.perf_counter() - started
-        self.progress.processor_seconds += time.process_time() - on_processor
-        return mean
+        return float(total)
 
     def _set_learning_rate(self, epoch: int) -> None:
         if self.options.schedule == "cosine":
@@ -296,19 +308,27 @@ class Trainer:
         }
         self.progress.history.append(row)
         if report.metrics[STOP_METRIC] > self.progress.best_value:
+            self._keep_best()
             self.progress.best_value = report.metrics[STOP_METRIC]
             self.progress.best_epoch = self.progress.epoch
             self.best = (embeddings[0].clone(), embeddings[1].clone())
         return row
 
+    def _keep_best(self) -> None:
+        """Move what was best so far to the trajectory, and thin that."""
+        if self.best is not None and self.options.keep_checkpoints:
+            self.trajectory[self.progress.best_epoch] = (self.best[0].half().cpu(), self.best[1].half().cpu())
+            thin_trajectory(self.trajectory, self.progress.epoch, 2 * self.options.keep_checkpoints)
+
     def save(self) -> None:
         """Write a checkpoint into the run directory."""
         modules = {"student": self.student, "method": self.method}
-        save_checkpoint(self.out, self.config, self.progress, modules, self.optimizer, self.best)
+        save_checkpoint(self.out, self.config, self.progress, modules, self.optimizer, self.best, self.trajectory)
 
     def _finish(self) -> Mapping[str, Any]:
         if self.best is None:
             raise SettingError("eval_every: training ended before the first evaluation; give more epochs")
+        thin_trajectory(self.trajectory, self.progress.best_epoch, self.options.keep_checkpoints)
         metrics = {
             **final_reports(*self.best, self.data),
             **self.report,
@@ -319,9 +339,11 @@ class Trainer:
                 "processor_seconds": round(self.progress.processor_seconds, 2),
                 "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 "stopping_rule": self._stopping_rule(),
+                "checkpoints": list(self.trajectory),
             },
         }
         write_file(self.out / HISTORY_FILE, _as_csv(self.progress.history))
+        write_trajectory(self.out, {epoch: (u.numpy(), i.numpy()) for epoch, (u, i) in self.trajectory.items()})
         user, item = (part.cpu().numpy() for part in self.best)
         write_run(self.out, self.config, user, item, metrics)
         for leftover in [self.out / STATE_FILE, *self.out.glob("checkpoint-*.safetensors")]:
@@ -332,6 +354,14 @@ class Trainer:
         options = self.options
         rule = f"no better validation {STOP_METRIC} for {options.patience} epochs, evaluated every {options.eval_every}"
         return rule if options.max_seconds is None else f"{rule}; at most {options.max_seconds:g} s of training"
+
+
+def thin_trajectory(trajectory: dict[int, Any], last: int, length: int) -> None:
+    """Drop epochs in place until `length` are left, each time the one that leaves the least gap up to epoch `last`."""
+    while len(trajectory) > length:
+        epochs = [0, *trajectory, last]
+        gaps = {epoch: after - before for before, epoch, after in zip(epochs, epochs[1:], epochs[2:], strict=False)}
+        del trajectory[min(gaps, key=gaps.__getitem__)]
 
 
 def final_reports(user_embeddings: torch.Tensor, item_embeddings: torch.Tensor, data: Interactions) -> dict[str, Any]:

@@ -47,7 +47,8 @@ class MethodKit:
 
     def build(self, data: Interactions, student: BPRMF, settings: Any = None) -> Method:
         torch.manual_seed(2)
-        teacher = Teacher(torch.randn(data.num_users + data.num_items, TEACHER_DIM), data.num_users)
+        first, *past = (torch.randn(data.num_users + data.num_items, TEACHER_DIM) for _ in range(3))
+        teacher = Teacher(first, data.num_users, tuple(features.half() for features in past))
         method = METHODS[self.name].build(settings or self.own_settings(), data, student, teacher)
         method.begin_epoch(student, np.random.default_rng(4))
         return method

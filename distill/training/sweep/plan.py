@@ -23,7 +23,7 @@ from distill.training.job import STUDENT_SETTINGS, TRAINING_SETTINGS, Job, build
 
 Value = str | int | float
 
-FIXED_OPTIONS = ("max_seconds", "seed", "device", "threads", "tensorboard")
+FIXED_OPTIONS = ("max_seconds", "seed", "device", "threads", "tensorboard", "keep_checkpoints")
 """Training options that are the same in every trial, or no business of the result."""
 DIGITS = 4
 """Significant digits of a number that is tried: what is printed is what was trained, to the last bit."""

@@ -21,11 +21,11 @@ from distill.data.synthetic import SyntheticOptions, synthesize
 from distill.errors import RunError, SettingError
 from distill.evaluation.protocol import Protocol, evaluate
 from distill.methods.freqd import FreqDSettings
-from distill.run import Run, open_run
+from distill.run import Run, open_run, open_trajectory
 from distill.storage import write_file
 from distill.training.job import FLAGS, Job, build_job, command_line, describe, run_job
 from distill.training.sweep.plan import sweepable
-from distill.training.trainer import Tracker, TrainingOptions, open_device
+from distill.training.trainer import Tracker, TrainingOptions, open_device, thin_trajectory
 
 OPTIONS = TrainingOptions(epochs=6, batch_size=128, learning_rate=0.01, eval_every=2, patience=6)
 FREQD = FreqDSettings(variant="cooccurrence", projector="mlp", keep_prob=0.5)
@@ -39,7 +39,7 @@ def data() -> Interactions:
 @pytest.fixture(scope="module")
 def teacher(data: Interactions, tmp_path_factory: pytest.TempPathFactory) -> Run:
     path = tmp_path_factory.mktemp("runs") / "teacher"
-    run_job(Job("bprmf", "scratch", 12, options=OPTIONS), data, path)
+    run_job(Job("bprmf", "scratch", 12, options=replace(OPTIONS, keep_checkpoints=2)), data, path)
     return open_run(path)
 
 
@@ -83,7 +83,7 @@ def test_a_seed_gives_the_same_embeddings_twice(data: Interactions, teacher: Run
     assert not np.array_equal(open_run(tmp_path / "one").item_embeddings, open_run(tmp_path / "other").item_embeddings)
 
 
-@pytest.mark.parametrize("method", ["scratch", "freqd", "de", "rrd", "dcd", "rcekd"])
+@pytest.mark.parametrize("method", ["scratch", "freqd", "de", "rrd", "dcd", "rcekd", "hetcomp"])
 def test_a_resumed_run_ends_where_a_straight_one_does(
     data: Interactions, teacher: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -383,3 +383,44 @@ def test_cuda_trains_what_the_cpu_does(data: Interactions, teacher: Run, tmp_pat
         run_job(job, data, tmp_path / device, teacher=given)
         results.append(open_run(tmp_path / device).item_embeddings)
     np.testing.assert_allclose(results[0], results[1], atol=5e-3)
+
+
+def test_kept_checkpoints_are_earlier_bests_also_of_a_resumed_run(
+    data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = quick_job("scratch", eval_every=1, keep_checkpoints=2)
+    metrics = run_job(job, data, tmp_path / "straight")
+    interrupt(monkeypatch, job, data, tmp_path / "resumed", None)
+    run_job(job, data, tmp_path / "resumed", resume=True)
+    kept = metrics["training"]["checkpoints"]
+    assert len(kept) == 2
+    assert kept == sorted(kept)
+    assert kept[-1] < metrics["training"]["best_epoch"]
+    straight, resumed = open_trajectory(tmp_path / "straight"), open_trajectory(tmp_path / "resumed")
+    for one, two, epoch in zip(straight, resumed, kept, strict=True):
+        np.testing.assert_array_equal(one[0], two[0])
+        np.testing.assert_array_equal(one[1], two[1])
+        assert one[0].dtype == np.float16
+        short = tmp_path / f"to-{epoch}"
+        run_job(quick_job("scratch", eval_every=1, epochs=epoch), data, short)
+        np.testing.assert_array_equal(one[1], open_run(short).item_embeddings.astype(np.float16))
+    assert not (tmp_path / f"to-{kept[0]}" / "trajectory").exists(), "nothing is kept unless asked"
+
+
+def test_thinning_spreads_epochs_up_to_the_last() -> None:
+    trajectory = dict.fromkeys(range(10, 101, 10))
+    thin_trajectory(trajectory, 110, 4)
+    assert len(trajectory) == 4
+    gaps = np.diff([0, *trajectory, 110])
+    assert gaps.max() <= 2 * 110 / 5
+    thin_trajectory(trajectory, 110, 0)
+    assert not trajectory
+
+
+def test_ials_is_solved_and_resumes(data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = build_job("scratch", {"dim": 6, "epochs": 6}, backbone="ials")
+    metrics = run_job(job, data, tmp_path / "straight")
+    interrupt(monkeypatch, job, data, tmp_path / "resumed", None)
+    run_job(job, data, tmp_path / "resumed", resume=True)
+    assert_same_run(tmp_path / "straight", tmp_path / "resumed")
+    assert metrics["training"]["epochs"] == 6

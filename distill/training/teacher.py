@@ -1,0 +1,52 @@
+"""A run as a teacher: its features, in the scale of the student's scores, and what it kept on its way."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from distill.backbones import BACKBONES, Backbone
+from distill.data.interactions import Interactions
+from distill.methods import Teacher
+from distill.methods.top_lists import HEAD, sharpness
+from distill.run import Run, open_trajectory
+
+MEASURED_USERS = 1000
+
+
+def open_teacher(run: Run, data: Interactions, student: Backbone) -> Teacher:
+    """Make a teacher of a run.
+
+    The scores of unlike backbones have unlike scales: a cosine ends at 1, where BPRMF's go to 10. The features are
+    scaled so that τ means as sharp a softmax of the teacher's scores as of the student's; the order stays, and so does
+    everything between equal backbones.
+
+    Args:
+        run: Of any backbone and dimension, or imported.
+        data: What the student learns.
+        student: Whose `score_temperature` is the unit.
+
+    Raises:
+        RunError: The run belongs to other data.
+    """
+    run.require_same_data(data)
+    users, items = torch.from_numpy(run.user_embeddings), torch.from_numpy(run.item_embeddings)
+    scale = (student.score_temperature / score_temperature(run)) ** 0.5
+    past = [torch.from_numpy(np.concatenate(pair)) for pair in open_trajectory(run.path)]
+    return Teacher(torch.cat([users, items]) * scale, data.num_users, tuple(past))
+
+
+def score_temperature(run: Run) -> float:
+    """Say at which τ a softmax over a run's scores is neither flat nor a single item.
+
+    A backbone of ours says so itself. Of embeddings from elsewhere it is measured, as of a blend of co-teachers: by
+    `sharpness` of the scores of at most 1,000 users, evenly apart.
+
+    Cost: 2,000 |I| d operations at most.
+    """
+    backbone = BACKBONES.get(run.config["backbone"])
+    if backbone is not None and run.config["method"] != "imported":
+        return backbone.score_temperature
+    users = run.user_embeddings[:: -(-len(run.user_embeddings) // MEASURED_USERS)]
+    scores = torch.from_numpy(users) @ torch.from_numpy(run.item_embeddings).T
+    return 1 / sharpness(scores.topk(min(HEAD, scores.shape[1]), dim=1).values.numpy())
