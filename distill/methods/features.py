@@ -100,7 +100,8 @@ def reduce_rank(rows: torch.Tensor, rank: int, kind: FeatureLoss) -> torch.Tenso
     """
     counted = F.normalize(rows) if kind == "cosine" else rows
     directions = torch.linalg.eigh((counted.T @ counted).double()).eigenvectors[:, -rank:]
-    return rows @ directions.to(rows.dtype)
+    coordinates: torch.Tensor = rows @ directions.to(rows.dtype)
+    return coordinates
 
 
 def linear_feature_loss(
