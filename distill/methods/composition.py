@@ -4,8 +4,8 @@ The parts carry different knowledge: a feature loss says where an entity lies in
 loss what the teacher would recommend. A composition goes through an epoch by users if any part does, and its base
 loss has the smallest factor of its parts'.
 
-In an epoch by users a part that compares features gets all interactions of the batch's users, with a uniform item each:
-it sees every item about as often as alone, not one pair a user. A user comes once an epoch, as to the other part.
+In an epoch by users `freqd` and `fd` get all interactions of the batch's users, with a uniform item each, unless told
+otherwise: they see every item about as often as alone. A user comes once an epoch, as to the other part.
 """
 
 from __future__ import annotations
@@ -25,15 +25,12 @@ from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods import METHODS
 from distill.methods.base import Method, Step, Teacher
-from distill.methods.de import DistillationExperts
 from distill.methods.freqd import FreqD
-from distill.methods.htd import TopologyDistillation
 from distill.settings import build_settings, describe_settings
 
 Settings = tuple[Any, ...]
 """One settings object a part."""
 
-FEATURE_METHODS = (FreqD, DistillationExperts, TopologyDistillation)
 COMPOSITION_DEFAULTS: Mapping[frozenset[str], Mapping[str, Mapping[str, Any]]] = {
     frozenset({"ce", "rcekd"}): {"rcekd": {"distillation_weight": 1.0}},
 }
@@ -65,15 +62,13 @@ class Composition(Method):
         """Sum the parts' weighted losses: a scalar."""
         losses = []
         for part in self._methods():
-            own = self._with_interactions(step) if isinstance(part, FEATURE_METHODS) else step
-            loss = part.distillation_loss(own)
+            takes_all = self.batches == "users" and isinstance(part, FreqD) and part.settings.whole_histories
+            loss = part.distillation_loss(self._with_histories(step) if takes_all else step)
             if loss is not None:
                 losses.append(loss)
         return torch.stack(losses).sum() if losses else None
 
-    def _with_interactions(self, step: Step) -> Step:
-        if self.batches == "interactions":
-            return step
+    def _with_histories(self, step: Step) -> Step:
         return replace(step, batch=interactions_of(self._train, torch.unique(step.batch.users), step.generator))
 
     def _methods(self) -> list[Method]:

@@ -63,6 +63,8 @@ class FeatureSettings(PreferenceSettings):
         teacher_rank: r, directions of the teacher's rows that a projector may reach, those with the most of their
             energy; a step then reads r numbers a row, and the loss is exactly that of a projector which ends in their
             span (with edge dropout, of their share of the rows). None for all d_t.
+        whole_histories: In a composition that goes by users (with `ce`, say): whether all their training items are
+            compared, and as many uniform ones, or one pair a user.
         teacher_precision: Of the teacher's filtered rows: "float32", or "bfloat16", which halves what a step reads
             and, where the processor multiplies it, more than halves the products; edge dropout keeps float32.
         step_share: Share of the steps, drawn at random, in which features are compared; they weigh its inverse, so
@@ -77,6 +79,7 @@ class FeatureSettings(PreferenceSettings):
     sides: Sides = "both"
     student_features: StudentFeatures = "final"
     teacher_rank: int | None = None
+    whole_histories: bool = True
     teacher_precision: Precision = "float32"
     step_share: float = 1.0
 
@@ -143,7 +146,7 @@ class FreqDSettings(FeatureSettings):
                     object.__setattr__(self, name, value)
         if self.alpha is not None and not 0 <= self.alpha <= 1:
             raise SettingError(
-                f"alpha: {self.alpha} is outside [0, 1], where frequency 2 weighs no more than 0; give coefficients instead"
+                f"alpha: {self.alpha} is outside [0, 1]; beyond, high frequencies weigh most: give coefficients"
             )
         if self.keep_prob is not None and not 0 < self.keep_prob <= 1:
             raise SettingError(f"keep_prob: {self.keep_prob} is outside (0, 1]")

@@ -73,9 +73,9 @@ def test_in_an_epoch_by_users_a_feature_loss_sees_all_their_items(
     assert pairs == [(user, item) for user in (4, 7) for item in data.train[[user]].indices.tolist()]
     assert own.negatives.shape == own.positives.shape
 
-    by_interactions = build_method("fd+rcekd", build_method_settings("fd+rcekd", {}), data, student, teacher)
-    by_interactions.distillation_loss(step)
-    assert seen[FeatureDistillation] is batch
+    for name, given in (("fd+rcekd", {}), ("fd+ce", {"whole_histories": False})):
+        build_method(name, build_method_settings(name, given), data, student, teacher).distillation_loss(step)
+        assert seen[FeatureDistillation] is batch
 
 
 def test_a_composition_goes_by_users_if_a_part_does_and_takes_the_smallest_base_weight(
