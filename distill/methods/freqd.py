@@ -63,8 +63,9 @@ class FeatureSettings(PreferenceSettings):
         teacher_rank: r, directions of the teacher's rows that a projector may reach, those with the most of their
             energy; a step then reads r numbers a row, and the loss is exactly that of a projector which ends in their
             span (with edge dropout, of their share of the rows). None for all d_t.
-        whole_histories: In a composition that goes by users (with `ce`, say): whether all their training items are
-            compared, and as many uniform ones, or one pair a user.
+        whole_histories: In a composition that goes by users (with `ce`, say): compare all their training items, and as
+            many uniform ones, as an epoch of `freqd` alone does, not one pair a user. The loss, a sum over the
+            entities, then weighs about ten times as much: give a tenth of the weight.
         teacher_precision: Of the teacher's filtered rows: "float32", or "bfloat16", which halves what a step reads
             and, where the processor multiplies it, more than halves the products; edge dropout keeps float32.
         step_share: Share of the steps, drawn at random, in which features are compared; they weigh its inverse, so
@@ -79,7 +80,7 @@ class FeatureSettings(PreferenceSettings):
     sides: Sides = "both"
     student_features: StudentFeatures = "final"
     teacher_rank: int | None = None
-    whole_histories: bool = True
+    whole_histories: bool = False
     teacher_precision: Precision = "float32"
     step_share: float = 1.0
 
