@@ -4,8 +4,8 @@ The parts carry different knowledge: a feature loss says where an entity lies in
 loss what the teacher would recommend. A composition goes through an epoch by users if any part does, and its base
 loss has the smallest factor of its parts'.
 
-In an epoch by users `freqd` and `fd` compare the pair that each user brings, or, with `whole_histories`, all interactions
-of those users with a uniform item each: every item about as often as alone. A user comes once an epoch either way.
+In an epoch by users `freqd` and `fd` compare the pair that each user brings, or, with `whole_histories`, all their
+interactions with a uniform item each: every item about as often as alone. A user comes once an epoch either way.
 """
 
 from __future__ import annotations
