@@ -1,7 +1,7 @@
 """LightGCN: embeddings averaged over the layers of a linear graph convolution, trained with the BPR loss.
 
-The table is what is learned, and what a feature loss acts on in a student; scores, exports and a teacher's features
-are made of the propagated embeddings, so serving needs no graph.
+The table is what is learned; scores, exports and what a feature loss compares are made of the propagated embeddings, so
+serving needs no graph.
 
 References:
     He et al., "LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation", SIGIR 2020. The

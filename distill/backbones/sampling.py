@@ -162,8 +162,9 @@ class SharedNegativesSampler:
 class UserSampler:
     """Every user with training items once an epoch, with one positive of theirs and one uniform item.
 
-    The pairs let a feature loss, which acts on a batch's entities, go along with a response loss, which acts on
-    its users. The uniform item is not checked against the positives: it stands for the catalogue.
+    The pairs let the backbone's own loss go along with a response loss, which acts on the batch's users; what a feature
+    loss needs beside them draws `interactions_of`. The uniform item is not checked against the positives: it stands
+    for the catalogue.
 
     Attributes:
         num_batches: Batches an epoch.
@@ -195,6 +196,21 @@ class UserSampler:
         columns = [torch.from_numpy(column) for column in (users, positives, others)]
         for start in range(0, len(users), self._batch_size):
             yield Batch(*(column[start : start + self._batch_size] for column in columns))
+
+
+def interactions_of(train: sp.csr_matrix, users: torch.Tensor, generator: torch.Generator) -> Batch:
+    """Collect all training interactions of some users, each with a uniform item, not checked against the positives.
+
+    Args:
+        train: CSR of shape (|U|, |I|).
+        users: User rows, each once, int64 of shape (B,).
+        generator: Randomness of the uniform items, on the device of `users`.
+    """
+    histories = train[users.numpy(force=True)]
+    positives = torch.from_numpy(histories.indices).long().to(users.device)
+    owners = torch.repeat_interleave(users, torch.from_numpy(np.diff(histories.indptr)).to(users.device))
+    others = torch.randint(train.shape[1], positives.shape, generator=generator, device=users.device)
+    return Batch(owners, positives, others)
 
 
 def taken_pairs(

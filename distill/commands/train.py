@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -14,7 +14,7 @@ from distill.commands.options import DIRECTORY, FILE, JSON, SETTING, parse_pairs
 from distill.data.interactions import load_interactions
 from distill.methods import METHODS, Method
 from distill.methods.co_teachers import describe_blend
-from distill.methods.projector import PROJECTORS
+from distill.methods.projector import ProjectorKind
 from distill.report.figures import plot_curves
 from distill.run import Run, open_run
 from distill.training.job import RECOMMENDED_METHOD, build_job, run_job
@@ -48,7 +48,8 @@ TRAINING = (
 
 METHOD_SETTINGS = (
     click.option("--weight", "distillation_weight", type=float, help="Factor of the distillation loss."),
-    click.option("--projector", type=click.Choice(list(PROJECTORS)), help="Of feature methods.  [default: linear]"),
+    click.option("--projector", type=click.Choice(get_args(ProjectorKind)),
+                 help="Of feature methods.  [default: linear]"),
     click.option("--loss", type=click.Choice(["cosine", "l2"]), help="Of feature methods.  [default: cosine]"),
     click.option("--variant", type=click.Choice(["bipartite", "cooccurrence"]),
                  help="FreqD's graph.  [default: bipartite]"),

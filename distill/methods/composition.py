@@ -3,40 +3,48 @@
 The parts carry different knowledge: a feature loss says where an entity lies in the teacher's space, a response
 loss what the teacher would recommend. A composition goes through an epoch by users if any part does, and its base
 loss has the smallest factor of its parts'.
+
+In an epoch by users `freqd` and `fd` compare the pair that each user brings, or, with `whole_histories`, all their
+interactions with a uniform item each: every item about as often as alone. A user comes once an epoch either way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import nn
 
 from distill.backbones.base import Backbone
+from distill.backbones.sampling import interactions_of
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods import METHODS
 from distill.methods.base import Method, Step, Teacher
+from distill.methods.freqd import FreqD
 from distill.settings import build_settings, describe_settings
 
 Settings = tuple[Any, ...]
 """One settings object a part."""
 
 COMPOSITION_DEFAULTS: Mapping[frozenset[str], Mapping[str, Mapping[str, Any]]] = {
-    frozenset({"ce", "rcekd"}): {"rcekd": {"distillation_weight": 1.0}},
+    frozenset({"ce", "rcekd"}): {"rcekd": {"distillation_weight": 1.0, "hide_train": True}},
 }
-"""Parts → part → defaults other than its own: alone it weighs against the backbone's loss, here against a response."""
+"""Parts → part → defaults other than its own: alone it weighs against the backbone's loss, here against a response that
+leaves the training items out."""
 
 
 class Composition(Method):
     """The sum of several methods' losses."""
 
-    def __init__(self, parts: Sequence[Method]) -> None:
-        """Hold two or more methods, built for the same student."""
+    def __init__(self, parts: Sequence[Method], train: sp.csr_matrix) -> None:
+        """Hold two or more methods, built for the same student; `train` is CSR of shape (|U|, |I|)."""
         super().__init__()
+        self._train = train
         self.parts = nn.ModuleList(parts)
         self.base_weight = min(part.base_weight for part in parts)
         self.batches = "users" if any(part.batches == "users" for part in parts) else "interactions"
@@ -44,7 +52,7 @@ class Composition(Method):
     @classmethod
     def build(cls, settings: Any, data: Interactions, student: Backbone, teacher: Teacher | None) -> Composition:
         """Build every part; `settings` are pairs of a method class and its settings."""
-        return cls([method.build(own, data, student, teacher) for method, own in settings])
+        return cls([method.build(own, data, student, teacher) for method, own in settings], data.train)
 
     def begin_epoch(self, student: Backbone, rng: np.random.Generator) -> None:
         """Let each part draw in turn."""
@@ -53,8 +61,16 @@ class Composition(Method):
 
     def distillation_loss(self, step: Step) -> torch.Tensor | None:
         """Sum the parts' weighted losses: a scalar."""
-        losses = [loss for part in self._methods() if (loss := part.distillation_loss(step)) is not None]
+        losses = []
+        for part in self._methods():
+            takes_all = self.batches == "users" and isinstance(part, FreqD) and part.settings.whole_histories
+            loss = part.distillation_loss(self._with_histories(step) if takes_all else step)
+            if loss is not None:
+                losses.append(loss)
         return torch.stack(losses).sum() if losses else None
+
+    def _with_histories(self, step: Step) -> Step:
+        return replace(step, batch=interactions_of(self._train, torch.unique(step.batch.users), step.generator))
 
     def _methods(self) -> list[Method]:
         return [part for part in self.parts if isinstance(part, Method)]

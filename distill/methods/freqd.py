@@ -9,6 +9,10 @@ Cost of a step. The teacher's side h(L) X_t is computed once, before training. T
 embedding bag of width d_s over the batch's neighbours when the filter comes first, or when a linear projector
 commutes with it; only the teacher's filtered rows are d_t wide, and they are read once forward and once backward.
 With edge dropout the teacher's rows are filtered anew from their neighbours, by the same dropped graph.
+
+What a projector may reach decides more than the filter. A linear one of d_s numbers holds d_s directions of the
+teacher; an MLP bends them further, and costs 6 h (d_s + d_t) operations a row. `teacher_rank` makes either cheaper, in
+the loss's own terms: with the 64 directions that hold most of 400, the gather and the products shrink by six.
 """
 
 from __future__ import annotations
@@ -27,12 +31,13 @@ from distill.graph.adjacency import Graph, build_graph
 from distill.graph.filters import FilterRows, GraphFilter, linear_coefficients, quadratic_coefficients
 from distill.methods.base import Method, Step, Teacher, require_teacher
 from distill.methods.cpd import PreferenceConsistency, PreferenceSettings
-from distill.methods.features import FeatureLoss, Sides, batch_entities, feature_loss
-from distill.methods.projector import ProjectorKind, build_projector, project_pair, row_moments
+from distill.methods.features import FeatureLoss, Sides, batch_entities, feature_loss, reduce_rank
+from distill.methods.projector import ProjectorKind, build_projector, project_pair, published_hidden_dim, row_moments
 
 FilterKind = Literal["linear", "quadratic"]
 Order = Literal["filter-first", "projector-first"]
 Precision = Literal["float32", "bfloat16"]
+StudentFeatures = Literal["final", "raw"]
 
 PUBLISHED_ALPHA = {"bipartite": 0.2, "cooccurrence": 0.5}
 PUBLISHED_ORDER: dict[str, Order] = {"bipartite": "filter-first", "cooccurrence": "projector-first"}
@@ -47,10 +52,20 @@ class FeatureSettings(PreferenceSettings):
     Attributes:
         distillation_weight: β, the factor of the distillation loss beside the base loss (both are sums).
         projector: "linear", "mlp" or "experts" (the mean of several MLPs).
+        hidden_dim: Hidden width of "mlp" and of each expert; None takes the public code's, d_t / 2 and d_t.
         num_experts: MLPs of "experts".
         dropout: Probability of dropping an input of a layer of "experts".
         loss: "cosine" or "l2".
         sides: Whose features are distilled: "both", "users" or "items".
+        student_features: What is compared of a student whose backbone makes its final embeddings of a table (LightGCN,
+            LPMF, SimpleX): "final", what scores, as of the teacher; or "raw", the table, as in the public code, which
+            the backbone then smooths once more.
+        teacher_rank: r, directions of the teacher's rows that a projector may reach, those with the most of their
+            energy; a step then reads r numbers a row, and the loss is exactly that of a projector which ends in their
+            span (with edge dropout, of their share of the rows). None for all d_t.
+        whole_histories: In a composition that goes by users (with `ce`, say): compare all their training items, and as
+            many uniform ones, as an epoch of `freqd` alone does, not one pair a user. The loss, a sum over the
+            entities, then weighs about ten times as much: give a tenth of the weight.
         teacher_precision: Of the teacher's filtered rows: "float32", or "bfloat16", which halves what a step reads
             and, where the processor multiplies it, more than halves the products; edge dropout keeps float32.
         step_share: Share of the steps, drawn at random, in which features are compared; they weigh its inverse, so
@@ -58,17 +73,23 @@ class FeatureSettings(PreferenceSettings):
     """
 
     projector: ProjectorKind = "linear"
+    hidden_dim: int | None = None
     num_experts: int = 5
     dropout: float = 0.2
     loss: FeatureLoss = "cosine"
     sides: Sides = "both"
+    student_features: StudentFeatures = "final"
+    teacher_rank: int | None = None
+    whole_histories: bool = False
     teacher_precision: Precision = "float32"
     step_share: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_experts < 1:
-            raise SettingError(f"num_experts: {self.num_experts} is below 1")
+        for name in ("num_experts", "hidden_dim", "teacher_rank"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingError(f"{name}: {value} is below 1")
         if not 0 <= self.dropout < 1:
             raise SettingError(f"dropout: {self.dropout} is outside [0, 1)")
         if not 0 < self.step_share <= 1:
@@ -99,6 +120,7 @@ class FreqDSettings(FeatureSettings):
         - α = 0.5, so h(λ) = 1 − λ / 2: half of a filtered row is its neighbours', and frequency 2 is silenced.
         - Projector before filter, the mean of 5 MLPs with dropout 0.2: it does not commute with the filter, so that
           all neighbours of a batch are projected; `reference` makes it the default, "linear" is far cheaper.
+          (The class of 2024, our "bipartite", has the filter first and one MLP: `projector="mlp"`.)
         - Half of the edges dropped in each step, student and teacher alike, the kept ones doubled: the filter is right
           on average only, and the teacher is filtered anew, d_t wide, in each step.
         - Cosine: row norms do not count, and Theorem 1 holds no longer to the letter ("l2" restores it).
@@ -124,7 +146,9 @@ class FreqDSettings(FeatureSettings):
                 if getattr(self, name) == getattr(FreqDSettings, name):
                     object.__setattr__(self, name, value)
         if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise SettingError(f"alpha: {self.alpha} is outside [0, 1]")
+            raise SettingError(
+                f"alpha: {self.alpha} is outside [0, 1]; beyond, high frequencies weigh most: give coefficients"
+            )
         if self.keep_prob is not None and not 0 < self.keep_prob <= 1:
             raise SettingError(f"keep_prob: {self.keep_prob} is outside (0, 1]")
         if self.num_neighbors < 1:
@@ -179,7 +203,9 @@ class FreqD(Method):
         self.settings = settings
         self.preference = preference
         self.num_users = student.num_users
-        sizes = (student.dim, teacher.dim, settings.num_experts, settings.dropout)
+        hidden_dim = settings.hidden_dim or published_hidden_dim(settings.projector, teacher.dim)
+        width = min(settings.teacher_rank or teacher.dim, teacher.dim)
+        sizes = (student.dim, width, hidden_dim, settings.num_experts, settings.dropout)
         self.user_projector = build_projector(settings.projector, *sizes)
         self.item_projector = build_projector(settings.projector, *sizes)
         self._filter = graph_filter
@@ -190,6 +216,8 @@ class FreqD(Method):
         if not self._drops_edges:
             targets = torch.from_numpy(graph_filter.filter_all(np.asarray(targets)))
         self.register_buffer("_target_norms", targets.square().sum(dim=1), persistent=False)
+        if width < teacher.dim:
+            targets = reduce_rank(targets, width, settings.loss)
         if settings.teacher_precision == "bfloat16" and not self._drops_edges:
             targets = targets.bfloat16()
         self.register_buffer("_targets", targets, persistent=False)
@@ -221,6 +249,8 @@ class FreqD(Method):
         share = self.settings.step_share
         if share < 1.0 and torch.rand((), generator=step.generator, device=step.features.device).item() >= share:
             return step.features.new_zeros(())
+        if self.settings.student_features == "final":
+            step = replace(step, features=step.embeddings)
         loss = self._feature_loss(step)
         if self.preference is not None:
             loss = loss + self.preference.loss(step, partial(self._project_pair, step.generator))

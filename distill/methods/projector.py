@@ -94,12 +94,12 @@ class LinearProjector(Projector):
 
 
 class MLPProjector(Projector):
-    """P(a) = W₂ relu(W₁ a + b₁) + b₂ with a hidden width of d_t, as in the public code's expert."""
+    """P(a) = W₂ relu(W₁ a + b₁) + b₂: the projector of the public class FreqD of 2024."""
 
-    def __init__(self, student_dim: int, teacher_dim: int) -> None:
+    def __init__(self, student_dim: int, hidden_dim: int, teacher_dim: int) -> None:
         """Draw the weights as `nn.Linear` does."""
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(student_dim, teacher_dim), nn.ReLU(), nn.Linear(teacher_dim, teacher_dim))
+        self.layers = nn.Sequential(nn.Linear(student_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, teacher_dim))
 
     def forward(self, rows: torch.Tensor, _: torch.Generator | None = None) -> torch.Tensor:
         """Project rows of shape (B, d_s) to (B, d_t)."""
@@ -108,33 +108,47 @@ class MLPProjector(Projector):
 
 
 class ExpertsProjector(Projector):
-    """The mean of MLPs with a hidden width of d_t and dropout before either layer: the public code's projector."""
+    """The mean of MLPs with dropout before either layer: the projector of the public class FreqD of 2025."""
 
-    def __init__(self, student_dim: int, teacher_dim: int, num_experts: int, dropout: float) -> None:
-        """Draw the weights; `dropout` is the probability of dropping an input of a layer."""
+    def __init__(self, dims: tuple[int, int, int], num_experts: int, dropout: float) -> None:
+        """Draw the weights of experts d_s → h → d_t; `dropout` is the probability of dropping an input of a layer."""
         super().__init__()
-        self.experts = Experts((student_dim, teacher_dim, teacher_dim), num_experts, dropout)
+        self.experts = Experts(dims, num_experts, dropout)
 
     def forward(self, rows: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
         """Project rows of shape (B, d_s) to (B, d_t)."""
         return self.experts.mean(rows, generator)
 
 
-PROJECTORS: dict[ProjectorKind, type[Projector]] = {
-    "linear": LinearProjector,
-    "mlp": MLPProjector,
-    "experts": ExpertsProjector,
-}
+def published_hidden_dim(kind: ProjectorKind, teacher_dim: int) -> int:
+    """Return the hidden width in the public code: d_t / 2 of "mlp" (2024-10), d_t of "experts" (2025-04)."""
+    return -(-teacher_dim // 2) if kind == "mlp" else teacher_dim
 
 
 def build_projector(
-    kind: ProjectorKind, student_dim: int, teacher_dim: int, num_experts: int = 5, dropout: float = 0.2
+    kind: ProjectorKind,
+    student_dim: int,
+    teacher_dim: int,
+    hidden_dim: int | None = None,
+    num_experts: int = 5,
+    dropout: float = 0.2,
 ) -> Projector:
-    """Build a projector by name; `num_experts` and `dropout` are of "experts" alone."""
+    """Build a projector by name.
+
+    Args:
+        kind: "linear", "mlp" or "experts".
+        student_dim: d_s.
+        teacher_dim: d_t.
+        hidden_dim: Hidden width of "mlp" and of an expert; None takes the public code's.
+        num_experts: Of "experts".
+        dropout: Of "experts": the probability of dropping an input of a layer.
+    """
+    hidden_dim = hidden_dim or published_hidden_dim(kind, teacher_dim)
     if kind == "experts":
-        return ExpertsProjector(student_dim, teacher_dim, num_experts, dropout)
-    factory = PROJECTORS[kind]
-    return factory(student_dim, teacher_dim)
+        return ExpertsProjector((student_dim, hidden_dim, teacher_dim), num_experts, dropout)
+    if kind == "mlp":
+        return MLPProjector(student_dim, hidden_dim, teacher_dim)
+    return LinearProjector(student_dim, teacher_dim)
 
 
 def project_pair(

@@ -22,6 +22,7 @@ from distill.methods.composition import (
     describe_method_settings,
     learns_lists,
     method_defaults,
+    parse_method,
 )
 from distill.methods.svd import truncated_svd
 from distill.run import METRICS_FILE, Run, features_fingerprint, open_run
@@ -66,6 +67,7 @@ class Job:
             raise SettingError(f"backbone: '{self.backbone}' is not one of {', '.join(BACKBONES)}")
         if self.dim < 1:
             raise SettingError(f"dim: {self.dim} is below 1")
+        parse_method(self.method)
         if parse_co_teachers(self.co_teachers) and not learns_lists(self.method):
             raise SettingError(
                 f"co_teachers: '{self.method}' learns from no lists; give a method that does, such as ce or rcekd, "

@@ -9,7 +9,8 @@ import math
 import platform
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,21 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD) and mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD))
+
+
+@contextmanager
+def flush_denormals() -> Iterator[None]:
+    """Let the processor take numbers below 1e-38 for 0.
+
+    Weight decay shrinks what no gradient holds any longer (the weights of a projector's dead unit, their moments) by a
+    factor a step; once they are denormal, each product with them costs tens of times another. Only meanwhile: NumPy and
+    others test at their start that denormals are there.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 class Tracker:
@@ -254,6 +270,7 @@ class Trainer:
         out_of_time = limit is not None and self.progress.seconds >= limit and self.best is not None
         return self.progress.epoch >= self.options.epochs or waited >= self.options.patience or out_of_time
 
+    @flush_denormals()
     def train_epoch(self) -> float:
         """Run one epoch and return the mean loss per interaction."""
         epoch = self.progress.epoch

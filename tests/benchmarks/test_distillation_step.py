@@ -48,10 +48,12 @@ CASES: dict[str, tuple[str, Any]] = {
     "scratch": ("scratch", None),
     "fd linear": ("fd", FeatureSettings()),
     "freqd bipartite linear": ("freqd", FREQD),
+    "freqd bipartite linear rank 64": ("freqd", replace(FREQD, teacher_rank=64)),
     "freqd bipartite linear bfloat16": ("freqd", BFLOAT16),
     SHARED_STEPS: ("freqd", replace(BFLOAT16, step_share=0.2)),
     "freqd bipartite quadratic": ("freqd", replace(FREQD, filter="quadratic")),
     "freqd bipartite mlp": ("freqd", replace(FREQD, projector="mlp")),
+    "freqd bipartite mlp rank 64": ("freqd", replace(FREQD, projector="mlp", teacher_rank=64)),
     "freqd cooccurrence linear": ("freqd", replace(FREQD, variant="cooccurrence")),
     "freqd cooccurrence linear bfloat16": ("freqd", replace(BFLOAT16, variant="cooccurrence")),
     "freqd cooccurrence mlp": ("freqd", replace(FREQD, variant="cooccurrence", projector="mlp")),
@@ -162,3 +164,4 @@ def test_a_step_costs_little_more_than_the_bare_student(data: Interactions) -> N
     assert whole < 5 * MOST_SCRATCH_STEPS * found["scratch"], "the aim is missed (DESIGN.md says why); this is far off"
     assert found["freqd bipartite linear"] < 2 * found["fd linear"], "the filter must cost less than the teacher's rows"
     assert found["freqd bipartite linear"] < found["freqd bipartite mlp"]
+    assert found["freqd bipartite mlp rank 64"] < 0.7 * found["freqd bipartite mlp"]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from distill.errors import SettingError
-from distill.methods.composition import parse_method
+from distill.methods.composition import learns_lists, parse_method
 from distill.training.job import STUDENT_SETTINGS, TRAINING_SETTINGS, Job, build_job, command_line
 
 Value = str | int | float
@@ -80,7 +80,8 @@ def sweepable(method: str) -> dict[str, str]:
 
     In a composition a setting can also be named "part.setting".
     """
-    known = {name: kind for name, kind in STUDENT_SETTINGS.items() if name != "start" or needs_teacher(method)}
+    taught = {"start": needs_teacher(method), "co_teachers": learns_lists(method)}
+    known = {name: kind for name, kind in STUDENT_SETTINGS.items() if taught.get(name, True)}
     known |= {name: kind for name, kind in TRAINING_SETTINGS.items() if name not in FIXED_OPTIONS}
     parts = method.split("+")
     for part, kind in zip(parts, parse_method(method), strict=True):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.backbones.sampling import PairwiseSampler, SharedNegativesSampler, taken_pairs
+from distill.backbones.sampling import PairwiseSampler, SharedNegativesSampler, interactions_of, taken_pairs
 from distill.data.interactions import Interactions
 from distill.errors import DataError
 from tests.distill.toy import build_interactions, build_random
@@ -116,6 +116,19 @@ def test_negatives_are_distinct_and_uniform_over_the_catalogue(checkerboard: Int
 def test_more_negatives_than_items_are_the_whole_catalogue(checkerboard: Interactions) -> None:
     batch = next(SharedNegativesSampler(checkerboard.train, 5, 1000).epoch(np.random.default_rng(0)))
     assert sorted(batch.negatives.tolist()) == list(range(checkerboard.num_items))
+
+
+def test_interactions_of_users_come_with_uniform_items(checkerboard: Interactions) -> None:
+    users = torch.tensor([5, 2])
+    batch = interactions_of(checkerboard.train, users, torch.Generator().manual_seed(0))
+    dense = checkerboard.train.toarray()
+    assert list(zip(batch.users.tolist(), batch.positives.tolist(), strict=True)) == [
+        (user, item) for user in (5, 2) for item in np.flatnonzero(dense[user]).tolist()
+    ]
+    assert len(batch.negatives) == len(batch.positives)
+    many = interactions_of(checkerboard.train, torch.arange(24).repeat(50), torch.Generator().manual_seed(0)).negatives
+    counts = np.bincount(many.numpy(), minlength=24)
+    assert abs(counts - len(many) / 24).max() < 5 * (len(many) / 24) ** 0.5
 
 
 @given(st.integers(0, 2**31))

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 import torch
 
 import distill.methods.co_teachers
+from distill.baselines import BASELINES
 from distill.baselines.ease import ease
 from distill.baselines.graph_filters import turbo_cf
 from distill.data.interactions import Interactions
@@ -139,7 +140,7 @@ def test_ease_is_left_out_where_it_does_not_fit_unless_it_was_asked_for(
     def too_big(*_: object, **__: object) -> None:
         raise SettingError("ease: too big")
 
-    monkeypatch.setitem(distill.methods.co_teachers.BASELINES, "ease", too_big)
+    monkeypatch.setitem(BASELINES, "ease", too_big)
     assert blend("auto", data, teacher, tmp_path).report["left_out"] == {"ease": "ease: too big"}
     with pytest.raises(SettingError, match="too big"):
         blend("turbocf,ease", data, teacher, tmp_path)

@@ -8,8 +8,9 @@ import torch
 
 import tests.distill.methods
 from distill.backbones.bprmf import BPRMF
+from distill.backbones.sampling import Batch
 from distill.errors import SettingError
-from distill.methods import METHODS, Teacher
+from distill.methods import METHODS, Method, Teacher
 from distill.methods.composition import (
     Composition,
     build_method,
@@ -18,9 +19,10 @@ from distill.methods.composition import (
     method_defaults,
     parse_method,
 )
-from distill.methods.cross_entropy import CrossEntropySettings
+from distill.methods.cross_entropy import CrossEntropy, CrossEntropySettings
+from distill.methods.fd import FeatureDistillation
 from distill.methods.freqd import FreqDSettings
-from distill.methods.rcekd import RCEKDSettings
+from distill.methods.rcekd import RCEKDSettings, RejuvenatedCrossEntropy
 from tests.distill.toy import build_random, build_step, whole_batch
 from tests.kits.method_kit import MethodKit
 from tests.kits.registry import subclasses_in
@@ -45,6 +47,30 @@ def test_a_composition_is_the_sum_of_its_parts(rng: np.random.Generator, name: s
         return found.item()
 
     assert loss(name) == pytest.approx(sum(loss(part) for part in name.split("+")), rel=1e-6)
+
+
+def test_in_an_epoch_by_users_a_feature_loss_sees_all_their_items(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = build_random(rng)
+    student = BPRMF(data.num_users, data.num_items, 4)
+    teacher = Teacher(torch.randn(data.num_users + data.num_items, 9), data.num_users)
+    seen: dict[type[Method], Batch] = {}
+    for part in (FeatureDistillation, CrossEntropy, RejuvenatedCrossEntropy):
+        monkeypatch.setattr(part, "distillation_loss", lambda self, step: seen.update({type(self): step.batch}))
+    batch = Batch(torch.tensor([4, 7]), torch.tensor([0, 1]), torch.tensor([2, 3]))
+    step = build_step(batch, student)
+    settings = build_method_settings("fd+ce+rcekd", {"whole_histories": True})
+    build_method("fd+ce+rcekd", settings, data, student, teacher).distillation_loss(step)
+    assert seen[CrossEntropy] is seen[RejuvenatedCrossEntropy] is batch
+    own = seen[FeatureDistillation]
+    pairs = list(zip(own.users.tolist(), own.positives.tolist(), strict=True))
+    assert pairs == [(user, item) for user in (4, 7) for item in data.train[[user]].indices.tolist()]
+    assert own.negatives.shape == own.positives.shape
+
+    for name, given in (("fd+rcekd", {"whole_histories": True}), ("fd+ce", {})):
+        build_method(name, build_method_settings(name, given), data, student, teacher).distillation_loss(step)
+        assert seen[FeatureDistillation] is batch
 
 
 def test_a_composition_goes_by_users_if_a_part_does_and_takes_the_smallest_base_weight(

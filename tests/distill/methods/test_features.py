@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distill.methods.features import feature_loss
+from distill.methods.features import feature_loss, reduce_rank
 from distill.methods.projector import row_moments
 
 
@@ -29,3 +29,20 @@ def test_a_zero_row_has_cosine_0_and_a_finite_gradient() -> None:
     assert loss.item() == 1.0
     (gradient,) = torch.autograd.grad(loss, projected)
     assert bool(torch.isfinite(gradient).all())
+
+
+def test_reduced_rows_are_those_of_the_truncated_svd() -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(40, 9).double() @ torch.diag(torch.linspace(0.1, 3, 9).double())
+    left, values, _ = torch.linalg.svd(rows, full_matrices=False)
+    found = reduce_rank(rows, 4, "l2")
+    expected = (left[:, :4] * values[:4]).flip(1)
+    torch.testing.assert_close(found * torch.sign(found[:1]), expected * torch.sign(expected[:1]))
+
+
+def test_directions_for_the_cosine_do_not_depend_on_the_lengths_of_rows() -> None:
+    torch.manual_seed(0)
+    rows, lengths = torch.randn(40, 9).double(), 10 * torch.rand(40, 1).double() + 0.1
+    one, two = (reduce_rank(lengths * rows, 4, "cosine"), lengths * reduce_rank(rows, 4, "cosine"))
+    torch.testing.assert_close(one.abs(), two.abs())
+    assert not torch.allclose(reduce_rank(lengths * rows, 4, "l2").abs(), one.abs())

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from distill.backbones.bprmf import BPRMF
+from distill.backbones.lightgcn import LightGCN, LightGCNSettings
 from distill.backbones.sampling import Batch, PairwiseSampler
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
@@ -50,6 +51,16 @@ class TestBipartite(MethodKit):
 class TestCooccurrence(MethodKit):
     name = "freqd"
     settings = FreqDSettings(variant="cooccurrence", projector="mlp")
+
+
+class TestReducedRank(MethodKit):
+    name = "freqd"
+    settings = FreqDSettings(projector="mlp", teacher_rank=3, hidden_dim=8)
+
+
+class TestReducedRankWithEdgeDropout(MethodKit):
+    name = "freqd"
+    settings = FreqDSettings(variant="cooccurrence", teacher_rank=3)
 
 
 class TestReferenceGraph(MethodKit):
@@ -269,6 +280,49 @@ def test_a_share_of_the_steps_distills_and_weighs_as_much_as_all(rng: np.random.
     assert 70 < len(distilled) < 130
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_reduced_rank_is_the_loss_of_a_projector_that_ends_in_the_leading_directions(
+    rng: np.random.Generator, loss: FeatureLoss
+) -> None:
+    data = build_random(rng)
+    reduced, student, teacher = build(FreqDSettings(loss=loss, teacher_rank=3), data)
+    whole = FreqD.build(FreqDSettings(loss=loss), data, student, teacher)
+    rows = whole.get_buffer("_targets")
+    counted = F.normalize(rows) if loss == "cosine" else rows
+    directions = torch.linalg.svd(counted, full_matrices=False).Vh[:3].flip(0)
+    coordinates = reduced.get_buffer("_targets")
+    signs = torch.sign((rows @ directions.T * coordinates).sum(dim=0))
+    state = {name: (directions.T * signs) @ value for name, value in reduced.state_dict().items()}
+    whole.load_state_dict(state)
+    batch = next(PairwiseSampler(data.train, 20).epoch(rng))
+    one, two = (method.distillation_loss(build_step(batch, student)) for method in (reduced, whole))
+    torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
+
+
+def test_a_rank_that_the_teacher_does_not_exceed_changes_nothing(rng: np.random.Generator) -> None:
+    data = build_random(rng)
+    plain, _, _ = build(FreqDSettings(), data)
+    ranked, _, _ = build(FreqDSettings(teacher_rank=TEACHER_DIM), data)
+    assert torch.equal(plain.get_buffer("_targets"), ranked.get_buffer("_targets"))
+
+
+def test_a_propagated_student_is_compared_as_it_scores_or_as_it_is_stored(rng: np.random.Generator) -> None:
+    data = build_random(rng)
+    torch.manual_seed(0)
+    student = LightGCN.build(LightGCNSettings(), data, STUDENT_DIM)
+    batch = next(PairwiseSampler(data.train, 20).epoch(rng))
+    step = build_step(batch, student)
+    losses = {}
+    for name in ("final", "raw"):
+        method = build(replace(FreqDSettings(), student_features=name), data)[0]
+        losses[name] = method.distillation_loss(step)
+    plain = build(FreqDSettings(), data)[0]
+    expected = plain.distillation_loss(replace(step, features=step.embeddings))
+    assert torch.equal(losses["final"], expected)
+    assert torch.equal(losses["raw"], plain.distillation_loss(replace(step, embeddings=step.features)))
+    assert losses["final"].item() != losses["raw"].item()
+
+
 def test_published_settings_fill_what_is_left_open() -> None:
     bipartite, cooccurrence = fill_published(FreqDSettings()), fill_published(FreqDSettings(variant="cooccurrence"))
     assert (bipartite.coefficients, bipartite.order, bipartite.keep_prob) == ((1.0, -0.2), "filter-first", 1.0)
@@ -290,6 +344,8 @@ def test_published_settings_fill_what_is_left_open() -> None:
         ({"alpha": 1.5}, "alpha"),
         ({"keep_prob": 0.0}, "keep_prob"),
         ({"num_neighbors": 0}, "num_neighbors"),
+        ({"hidden_dim": 0}, "hidden_dim"),
+        ({"teacher_rank": 0}, "teacher_rank"),
         ({"step_share": 0.0}, "step_share"),
         ({"step_share": 1.1}, "step_share"),
     ],

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,8 +10,8 @@ from torch import nn
 from distill.methods.features import FeatureLoss
 from distill.methods.projector import (
     NEGLIGIBLE_SHARE,
-    PROJECTORS,
     Experts,
+    ExpertsProjector,
     GatedExperts,
     LinearProjector,
     ProjectorKind,
@@ -118,8 +120,25 @@ def test_a_projected_pair_has_the_inner_products_of_the_projected_rows(kind: Pro
     assert left.shape[1] == (3 if kind == "linear" else 7)
 
 
-def test_every_registered_projector_is_tested() -> None:
-    assert set(PROJECTORS) == set(KINDS)
+def test_every_projector_is_tested() -> None:
+    assert set(get_args(ProjectorKind)) == set(KINDS)
+
+
+@pytest.mark.parametrize(("kind", "hidden_dim", "expected"), [("mlp", None, 4), ("mlp", 9, 9), ("experts", None, 7)])
+def test_hidden_layers_are_as_wide_as_in_the_public_code_unless_told(
+    kind: ProjectorKind, hidden_dim: int | None, expected: int
+) -> None:
+    """Half of the teacher's width (rounded up) for the MLP of 2024, all of it for the experts of 2025."""
+    projector = build_projector(kind, 3, 7, hidden_dim)
+    if isinstance(projector, ExpertsProjector):
+        assert projector.experts.hidden_weight.shape == (5, 3, expected)
+    else:
+        assert [tuple(value.shape) for value in projector.parameters()] == [
+            (expected, 3),
+            (expected,),
+            (7, expected),
+            (7,),
+        ]
 
 
 DIMS, NUM_EXPERTS = (3, 5, 4), 6

@@ -25,7 +25,7 @@ from distill.run import Run, open_run, open_trajectory
 from distill.storage import write_file
 from distill.training.job import FLAGS, Job, build_job, command_line, describe, run_job
 from distill.training.sweep.plan import sweepable
-from distill.training.trainer import Tracker, TrainingOptions, open_device, thin_trajectory
+from distill.training.trainer import Tracker, TrainingOptions, flush_denormals, open_device, thin_trajectory
 
 OPTIONS = TrainingOptions(epochs=6, batch_size=128, learning_rate=0.01, eval_every=2, patience=6)
 FREQD = FreqDSettings(variant="cooccurrence", projector="mlp", keep_prob=0.5)
@@ -195,6 +195,13 @@ def test_a_cosine_schedule_lets_the_learning_rate_fall_to_0(
     monkeypatch.setattr(distill.training.trainer.Trainer, "fit", fit_and_watch)
     run_job(quick_job("scratch", schedule="cosine", epochs=4, patience=4), data, tmp_path / "run")
     np.testing.assert_allclose(rates, 0.01 * (1 + np.cos(np.pi * np.arange(4) / 4)) / 2)
+
+
+def test_denormals_are_0_in_an_epoch_and_nowhere_else() -> None:
+    tiny = torch.tensor(1e-39)
+    with flush_denormals():
+        assert (tiny * 1.0).item() == 0.0
+    assert (tiny * 1.0).item() > 0.0
 
 
 def test_early_stop_honours_patience(data: Interactions, tmp_path: Path) -> None:
