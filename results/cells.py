@@ -9,8 +9,10 @@
 | `bytes_per_item`, `bytes_per_user` | as ranked: of a training float32 |
 | `validation Recall@20`, … | full ranking, train items masked, mean over all users |
 | `blend`, `blend validation Recall@20`, … | what the co-teachers were, and the quality of the lists that taught |
+| `blend processor_seconds` | to fit the co-teachers, choose among them and make the lists; once for all students |
 | `int8 test Recall@20` | the same with the training's items in a byte a number |
 | `validation Recall@20 in 10 s`, … | the best that a training reached in its first processor seconds |
+| `curve` | JSON: processor seconds and the best validation Recall@20 so far, at times that grow by half or more |
 | `best_epoch`, `epochs` | the epoch that was kept, and how many there were |
 | `seconds`, `processor_seconds`, `peak_memory_bytes` | cost of training, evaluation left out of the times |
 """
@@ -25,6 +27,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +44,11 @@ TEACHER = "teacher"
 TEST, VALIDATION = "test Recall@20", "validation Recall@20"
 """What is reported, and by what trials are chosen."""
 INT8 = f"int8 {TEST}"
-BLEND_VALIDATION, BLEND_TEST = f"blend {VALIDATION}", f"blend {TEST}"
+BLEND_VALIDATION, BLEND_TEST, BLEND_SECONDS = f"blend {VALIDATION}", f"blend {TEST}", "blend processor_seconds"
 EQUAL_TIMES = (10, 30, 100)
 """Processor seconds after which trainings are compared."""
+LATER = 1.5
+"""Factor between the times of a curve's points."""
 METRICS = ("Recall@10", "NDCG@10", "Recall@20", "NDCG@20")
 SPLITS = ("validation", "test")
 SHOWN_SETTINGS = {"method", "backbone", "dim", "learning_rate", "weight_decay", "patience", "co_teachers"}
@@ -73,8 +78,10 @@ COLUMNS: Mapping[str, Callable[[str], Any]] = {
     "blend": str,
     BLEND_VALIDATION: float,
     BLEND_TEST: float,
+    BLEND_SECONDS: float,
     INT8: float,
     **{within(seconds): float for seconds in EQUAL_TIMES},
+    "curve": json.loads,
     "best_epoch": int,
     "epochs": int,
     "seconds": float,
@@ -177,7 +184,7 @@ def _rank(row: Row) -> tuple[Any, ...]:
 def _format(value: Any) -> str:
     if value is None:
         return ""
-    return json.dumps(value, separators=(",", ":")) if isinstance(value, dict) else str(value)
+    return json.dumps(value, separators=(",", ":")) if isinstance(value, dict | list) else str(value)
 
 
 def add_cell(path: Path, cell: Cell, values: Row) -> None:
@@ -240,6 +247,7 @@ def _blend_of(blend: Mapping[str, Any] | None) -> dict[str, Any]:
         "blend": describe_blend(blend["weights"]),
         BLEND_VALIDATION: quality[VALIDATION],
         BLEND_TEST: quality[TEST],
+        BLEND_SECONDS: blend["processor_seconds"],
     }
 
 
@@ -278,13 +286,24 @@ def _flatten(config: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _progress(history: Path) -> dict[str, float]:
-    """Read from a run's `history.csv` the best validation Recall@20 at equal times; 0 before the first evaluation."""
+def _progress(history: Path) -> dict[str, Any]:
+    """Read from a run's `history.csv` the best validation Recall@20 at equal times, 0 before the first, and a curve."""
     with history.open(newline="", encoding="utf-8") as stream:
-        curve = [(float(row["processor_seconds"]), float(row["Recall@20"])) for row in csv.DictReader(stream)]
-    return {
-        within(seconds): max((recall for at, recall in curve if at <= seconds), default=0.0) for seconds in EQUAL_TIMES
+        points = [(float(row["processor_seconds"]), float(row["Recall@20"])) for row in csv.DictReader(stream)]
+    best = list(accumulate((recall for _, recall in points), max))
+    reached = {
+        within(seconds): max((recall for at, recall in points if at <= seconds), default=0.0) for seconds in EQUAL_TIMES
     }
+    return {**reached, "curve": _thin([(at, recall) for (at, _), recall in zip(points, best, strict=True)])}
+
+
+def _thin(curve: list[tuple[float, float]]) -> list[list[float]]:
+    """Keep the first and last points of a curve, and of the others those that are half as late again as the last."""
+    kept = curve[:1]
+    for point in curve[1:]:
+        if point[0] >= LATER * kept[-1][0]:
+            kept.append(point)
+    return [[round(at, 1), round(recall, 5)] for at, recall in dict.fromkeys([*kept, curve[-1]])]
 
 
 def winning_cells(

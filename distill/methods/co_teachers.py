@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -159,9 +160,11 @@ class _Lists:
         if found is not None:
             lists, self.description = found
             return lists
+        started = time.process_time()
         if self._blend is None:
             self._blend, self.description = self._choose()
         lists = list_top(self._blend.score_rows, hidden)
+        self.description["processor_seconds"] = round(time.process_time() - started, 2)
         self._store.write(name, lists, self.description)
         return lists
 
