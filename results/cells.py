@@ -32,11 +32,11 @@ from pathlib import Path
 from typing import Any
 
 from distill.data.interactions import Interactions
-from distill.errors import DataError
-from distill.methods.co_teachers import describe_blend
+from distill.errors import DataError, SettingError
+from distill.methods.co_teachers import NONE, describe_blend
 from distill.run import HISTORY_FILE, Run
 from distill.storage import write_file
-from distill.training.job import build_job, describe
+from distill.training.job import Job, build_job, describe
 from results.plan import Study
 from results.untrained import Built
 
@@ -54,6 +54,8 @@ SPLITS = ("validation", "test")
 SHOWN_SETTINGS = {"method", "backbone", "dim", "learning_rate", "weight_decay", "patience", "co_teachers"}
 """Kept although they may be the default: tables show them, whatever the default becomes."""
 NO_SETTINGS = {"format", "seed", "data", "teacher", "teacher_fingerprint"}
+NOT_RECORDED = ("seed", "device", "threads", "tensorboard", "keep_checkpoints")
+"""Training options that change no result, and the seed, which has a column."""
 DIGITS = 12
 
 Row = Mapping[str, Any]
@@ -276,6 +278,26 @@ def settings_of(config: Mapping[str, Any], data: Interactions) -> dict[str, Any]
         for name, value in _flatten(config).items()
         if name in SHOWN_SETTINGS or name not in usual or value != usual[name]
     }
+
+
+def is_run_of(row: Row, job: Job) -> bool:
+    """Say whether the row of a training stands for a job: whether its recorded settings are the job's.
+
+    What a row omits is the default; one from before there were co-teachers has none. A limit on time that the training
+    did not reach, recorded or asked for, changes nothing.
+    """
+    given = {"co_teachers": NONE, **row["settings"]}
+    method, backbone = given.pop("method"), given.pop("backbone")
+    of_backbone = [name for name in given if name.startswith("backbone.")]
+    own = {name.removeprefix("backbone."): given.pop(name) for name in of_backbone}
+    limits = (given.get("max_seconds"), job.options.max_seconds)
+    if all(limit is None or row["seconds"] < limit for limit in limits):
+        given["max_seconds"] = job.options.max_seconds
+    given |= {name: getattr(job.options, name) for name in NOT_RECORDED}
+    try:
+        return build_job(method, given, backbone=backbone, backbone_settings=own) == job
+    except SettingError:
+        return False
 
 
 def _flatten(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,12 +10,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from distill.report.tables import Table, mean_and_spread, render_markdown
-from results.cells import EQUAL_TIMES, INT8, TEACHER, TEST, VALIDATION, Cell, Cells, Row, winning_cells, within
+from results.ablation import render_ablation
+from results.cells import (
+    BLEND_TEST,
+    BLEND_VALIDATION,
+    EQUAL_TIMES,
+    INT8,
+    TEACHER,
+    TEST,
+    VALIDATION,
+    Cell,
+    Cells,
+    Row,
+    winning_cells,
+    within,
+)
+from results.figures import PNG, SVG, caption_of
+from results.kept import MISSING, Shares, kept_shares, rows_of, share_and_spread
 from results.plan import Plan, Study, num_trials
+from results.published import render_published
+from results.standing import standing_cells
 
+LISTS = f"its lists' {TEST}"
 QUALITY_HEADER = (
     "contestant",
     "d",
@@ -23,6 +41,7 @@ QUALITY_HEADER = (
     "seeds",
     VALIDATION,
     TEST,
+    LISTS,
     "test NDCG@20",
     "kept",
     "at a byte a number",
@@ -31,10 +50,10 @@ QUALITY_HEADER = (
     "processor s",
     "peak MiB",
 )
+BLENDS = (
+    "Who learned from a blend's lists (of each scorer, standardised per user, as much as the number before it says):\n"
+)
 TRIALS_HEADER = ("contestant", "d", "trial", VALIDATION, TEST, "processor s", "taken")
-MISSING = "–"
-
-Shares = npt.NDArray[np.float64]
 
 
 def render_pages(plan: Plan, cells: Cells, folder: Path, out: Path) -> dict[Path, str]:
@@ -42,21 +61,38 @@ def render_pages(plan: Plan, cells: Cells, folder: Path, out: Path) -> dict[Path
 
     Args:
         plan: Its studies come in order.
-        cells: What has been run; a study without its teacher has no page.
+        cells: What has been run; stale rows are left out, and a study without its teacher has no page.
         folder: Holds `readings/` (`introduction.md`, `conclusion.md`, and `<data>-<backbone>.md` for each study); its
-            `studies/` gets a page each.
-        out: Where the page over all studies goes: between introduction and conclusion it has the summary and the list
-            of the studies.
+            `studies/` gets a page each. `published.toml` and `readings/published.md`, where they
+            are there, make `notes/published.md`.
+        out: Where the page over all studies goes: between introduction and conclusion it has the summary, the figure,
+            the ablations and the list of the studies.
 
     Returns:
         Path → Markdown.
     """
+    cells, _ = standing_cells(plan, cells)
     studies = [study for study in plan.studies if Cell(study, TEACHER).name in cells]
     paths = {study.name: folder / "studies" / f"{_file_name(study)}.md" for study in studies}
     pages = {paths[study.name]: render_study(plan, study, cells, folder) for study in studies}
+    if published := render_published(plan, cells, folder):
+        pages[folder / "notes" / "published.md"] = published
     links = [f"- [{name}]({_relative(path, out)})" for name, path in paths.items()]
-    parts = ["# Results", _prose(folder, "introduction"), render_summary(plan, cells), "\n".join(links)]
-    return {**pages, out: _join(*parts, _prose(folder, "conclusion"))}
+    parts = [
+        "# Results",
+        _prose(folder, "introduction"),
+        render_summary(plan, cells),
+        _figure(plan, cells, folder, out),
+    ]
+    parts += [render_ablation(plan, cells), "\n".join(links), _prose(folder, "conclusion")]
+    return {**pages, out: _join(*parts)}
+
+
+def _figure(plan: Plan, cells: Cells, folder: Path, out: Path) -> str:
+    """Show the picture and lead to the one that can be enlarged."""
+    caption = caption_of(plan, cells)
+    png, svg = (_relative(folder / name, out) for name in (PNG, SVG))
+    return f"[![Quality by size and by training time]({png})]({svg})\n\n{caption}" if caption else ""
 
 
 def render_study(plan: Plan, study: Study, cells: Cells, folder: Path) -> str:
@@ -74,6 +110,7 @@ def render_study(plan: Plan, study: Study, cells: Cells, folder: Path) -> str:
         f"wd {teacher['weight_decay']:g}, patience {teacher['patience']}.",
         _prose(folder, name),
         render_markdown(quality),
+        _say_blends(plan, study, cells),
         "<details><summary>The trials, first seed; the best by validation was taken</summary>",
         render_markdown(trials),
         "</details>",
@@ -94,7 +131,11 @@ def tabulate_study(plan: Plan, study: Study, cells: Cells) -> tuple[Table, Table
             if winner is not None:
                 rows.append(_trained(name, found, teacher))
                 trials += _trials(plan, study, name, dim, winner, cells)
-    return Table("", QUALITY_HEADER, rows), Table("", TRIALS_HEADER, trials, words=3)
+    header, at = list(QUALITY_HEADER), QUALITY_HEADER.index(LISTS)
+    if all(row[at] == MISSING for row in rows):
+        for line in (header, *rows):
+            del line[at]
+    return Table("", header, rows), Table("", TRIALS_HEADER, trials, words=3)
 
 
 def render_summary(plan: Plan, cells: Cells) -> str:
@@ -110,10 +151,10 @@ def render_summary(plan: Plan, cells: Cells) -> str:
         if teacher is None:
             continue
         for dim in study.contestants_by_dim:
-            kept = [_shares(plan, study, name, dim, teacher, cells) for name in plan.summary]
+            kept = [kept_shares(rows_of(plan, study, name, dim, cells), teacher) for name in plan.summary]
             if any(map(len, kept)):
                 columns = (study.name, str(teacher["settings"]["dim"]), f"{teacher[TEST]:.4f}", str(dim))
-                rows.append([*columns, *(_share_and_spread(shares[:, 0]) for shares in kept)])
+                rows.append([*columns, *(share_and_spread(shares[:, 0]) for shares in kept)])
             if dim == study.dim:
                 means.append(np.array([shares.mean(axis=0) if len(shares) else (np.nan, np.nan) for shares in kept]))
     if len(means) > 1:
@@ -130,7 +171,9 @@ def _trained(name: str, rows: Sequence[Row], teacher: Row) -> list[str]:
         str(rows[0]["settings"]["dim"]),
         f"{rows[0]['bytes_per_item']:,.0f}",
         str(len(rows)),
-        *(mean_and_spread([row[column] for row in rows]) for column in (VALIDATION, TEST, "test NDCG@20")),
+        *(mean_and_spread([row[column] for row in rows]) for column in (VALIDATION, TEST)),
+        MISSING if rows[0][BLEND_TEST] is None else f"{_mean(rows, BLEND_TEST):.4f}",
+        mean_and_spread([row["test NDCG@20"] for row in rows]),
         f"{_mean(rows, TEST) / teacher[TEST]:.1%}",
         f"{np.mean(int8):.4f}" if int8 else MISSING,
         *(f"{_mean(rows, within(seconds)):.4f}" for seconds in EQUAL_TIMES),
@@ -151,12 +194,34 @@ def _untrained(name: str, row: Row, teacher: Row) -> list[str]:
         str(row["settings"].get("dim", MISSING)),
         MISSING if per_item is None else f"{per_item:,.0f}",
         MISSING,
-        *(f"{row[column]:.4f}" for column in (VALIDATION, TEST, "test NDCG@20")),
+        *(f"{row[column]:.4f}" for column in (VALIDATION, TEST)),
+        MISSING,
+        f"{row['test NDCG@20']:.4f}",
         f"{row[TEST] / teacher[TEST]:.1%}",
         *[MISSING] * (2 + len(EQUAL_TIMES)),
         f"{row['seconds']:.0f}",
         MISSING,
     ]
+
+
+def _say_blends(plan: Plan, study: Study, cells: Cells) -> str:
+    """Say once of every blend who learned from it, what it is made of and what its own lists are worth."""
+    learners: dict[str, dict[str, list[str]]] = {}
+    for dim, names in study.contestants_by_dim.items():
+        for name in names:
+            for row in rows_of(plan, study, name, dim, cells)[:1]:
+                if row["blend"]:
+                    quality = f"validation Recall@20 {row[BLEND_VALIDATION]:.4f}, test {row[BLEND_TEST]:.4f}"
+                    learners.setdefault(f"{row['blend']}: {quality}", {}).setdefault(name, []).append(str(dim))
+    lines = [
+        f"- {', '.join(_with_dims(name, dims) for name, dims in who.items())} from {blend}"
+        for blend, who in learners.items()
+    ]
+    return "\n".join([BLENDS, *lines]) if lines else ""
+
+
+def _with_dims(name: str, dims: Sequence[str]) -> str:
+    return f"`{name}` (d {', '.join(dims)})"
 
 
 def _trials(plan: Plan, study: Study, name: str, dim: int, winner: int, cells: Cells) -> list[list[str]]:
@@ -170,24 +235,6 @@ def _trials(plan: Plan, study: Study, name: str, dim: int, winner: int, cells: C
             [name, str(dim), given, f"{row[VALIDATION]:.4f}", f"{row[TEST]:.4f}", cost, "✓" if trial == winner else ""]
         )
     return rows
-
-
-def _shares(plan: Plan, study: Study, name: str, dim: int, teacher: Row, cells: Cells) -> Shares:
-    """What each seed kept of the teacher's Recall@20, test and validation: shape (S, 2), S 0 where nothing ran."""
-    rows: Sequence[Row] = []
-    if name in study.untrained_at(dim):
-        built = cells.get(Cell(study, name, dim).name)
-        rows = [built] if built is not None else []
-    elif name in study.contestants_by_dim[dim]:
-        _, rows = winning_cells(study, name, dim, num_trials(plan, study, name), cells)
-    return np.array([[row[column] / teacher[column] for column in (TEST, VALIDATION)] for row in rows]).reshape(-1, 2)
-
-
-def _share_and_spread(shares: Shares) -> str:
-    if not len(shares):
-        return MISSING
-    spread = f" ± {np.std(shares, ddof=1):.1%}" if len(shares) > 1 else ""
-    return f"{np.mean(shares):.1%}{spread}"
 
 
 def _file_name(study: Study) -> str:

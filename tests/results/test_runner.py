@@ -160,7 +160,24 @@ def test_missing_cells_are_listed(fresh: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == "13 of 13 cells are there\n"
     change(fresh, lambda cells: cells.pop("toy/bprmf/svd-d4"))
     assert run(fresh, "--list", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"cells": 13, "missing": ["toy/bprmf/svd-d4"]}
+    assert json.loads(capsys.readouterr().out) == {"cells": 13, "missing": ["toy/bprmf/svd-d4"], "stale": []}
+
+
+def test_rows_of_other_settings_are_listed_as_stale_and_stay(fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = fresh / "results" / "plan.toml"
+    plan.write_text(plan.read_text().replace('"ce.num_top" = 9', '"ce.num_top" = 8'))
+    before = cells_of(fresh)
+    stale = [name for name in before if "best-d4-t1" in name]
+    assert run(fresh, "--list", "--only", "*best*") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[: len(stale)] == [f"{name}: stale, not what the plan says now; delete its row to run it again"
+                                   for name in stale]  # fmt: skip
+    assert lines[-1].endswith(f"of 3 cells are there, {len(stale)} rows are stale")
+    assert run(fresh, "--list", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["stale"] == stale
+    assert run(fresh, "--render") == 0
+    assert "ce.num_top 8" not in (fresh / "results" / "studies" / "toy-bprmf.md").read_text()
+    assert cells_of(fresh) == before
 
 
 def test_pages_hold_tables_spread_and_readings_and_are_made_again_of_the_table_alone(folder: Path, fresh: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from results.cells import Cell, add_cell, read_cells, winning_trial
+from results.cells import BLEND_TEST, BLEND_VALIDATION, Cell, add_cell, read_cells, winning_trial
 from results.plan import load_plan
+from results.runner import job_of
 from results.tables import render_pages, render_study, render_summary
 from tests.results.toy import PLAN, row, write_plan
 
@@ -36,6 +37,38 @@ def test_a_table_says_what_its_cells_say(tmp_path: Path) -> None:
     assert "| best | 4 | ce.num_top 9, weight_decay 0.0001 | 0.3500 | 0.2000 | 20 | ✓ |" in text
     assert "scratch" not in text, "what has not been run is left out"
     assert "| toy/bprmf | 12 | 0.4000 | 4 | – | – | 62.5% ± 17.7% |" in squeezed(render_summary(plan, cells))
+
+
+def test_a_blend_stands_beside_who_learned_from_it_and_is_described_once(tmp_path: Path) -> None:
+    plan = write_plan(tmp_path)
+    study = plan.studies[0]
+    cells = {Cell(study, "teacher").name: row(0.5, 0.4)}
+    blend = {"blend": "teacher + 0.5 gfcf", BLEND_VALIDATION: 0.55, BLEND_TEST: 0.45}
+    for trial, validation in ((0, 0.30), (1, 0.35)):
+        cells[Cell(study, "best", 4, trial, 0).name] = {**row(validation, 0.2, dim=4), **blend}
+    for dim in (3, 4):
+        cells[Cell(study, "scratch", dim, 0, 0).name] = row(0.3, 0.1, dim=dim)
+    text = squeezed(render_study(plan, study, cells, tmp_path))
+    assert "| validation Recall@20 | test Recall@20 | its lists' test Recall@20 | test NDCG@20 |" in text
+    assert "| best | 4 | 16 | 1 | 0.3500 | 0.2000 | 0.4500 | 0.1000 | 50.0% |" in text
+    assert "| scratch | 4 | 16 | 1 | 0.3000 | 0.1000 | – | 0.0500 | 25.0% |" in text
+    assert text.count("\n- `best` (d 4) from teacher + 0.5 gfcf: validation Recall@20 0.5500, test 0.4500\n") == 1
+    for dim in (3, 4):
+        cells[Cell(study, "scratch", dim, 0, 0).name] = {**row(0.3, 0.1, dim=dim), **blend}
+    text = render_study(plan, study, cells, tmp_path)
+    assert "- `scratch` (d 4, 3), `best` (d 4) from teacher" in text
+
+
+def test_a_stale_row_is_on_no_page(tmp_path: Path) -> None:
+    plan = write_plan(tmp_path)
+    teacher = Cell(plan.studies[0], "teacher")
+    usual = job_of(plan, teacher).options.weight_decay
+    settings = {**row(0.5, 0.4)["settings"], "epochs": 6, "weight_decay": usual}
+    values = {**row(0.5, 0.4), **teacher.key, "settings": settings}
+    out = tmp_path / "RESULTS.md"
+    assert len(render_pages(plan, {teacher.name: values}, tmp_path, out)) == 2
+    stale = {**values, "settings": {**settings, "dim": 13}}
+    assert render_pages(plan, {teacher.name: stale}, tmp_path, out) == {out: "# Results\n"}
 
 
 def test_the_summary_ends_with_means_over_the_studies_that_all_have(tmp_path: Path) -> None:
@@ -67,7 +100,8 @@ def our_pages() -> dict[Path, str]:
 def test_our_pages_are_those_of_the_table_and_the_readings(our_pages: dict[Path, str]) -> None:
     for path, text in our_pages.items():
         assert path.read_text(encoding="utf-8") == text, f"{path}: run python -m results --render"
-    assert set((ROOT / "results" / "studies").iterdir()) == set(our_pages) - {ROOT / "RESULTS.md"}
+    elsewhere = {ROOT / "RESULTS.md", ROOT / "results" / "notes" / "published.md"}
+    assert set((ROOT / "results" / "studies").iterdir()) == set(our_pages) - elsewhere
 
 
 def test_the_first_page_is_short_and_leads_to_every_other(our_pages: dict[Path, str]) -> None:
@@ -82,7 +116,7 @@ def test_the_first_page_is_short_and_leads_to_every_other(our_pages: dict[Path, 
 
 @pytest.mark.parametrize("page", [ROOT / "RESULTS.md", *sorted((ROOT / "results").rglob("*.md"))], ids=str)
 def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
-    in_readings = {"introduction.md": ROOT, "conclusion.md": ROOT}
+    in_readings = {"introduction.md": ROOT, "conclusion.md": ROOT, "published.md": ROOT / "results" / "notes"}
     folder = page.parent
     if folder.name == "readings":
         folder = in_readings.get(page.name, ROOT / "results" / "studies")

@@ -1,0 +1,216 @@
+"""The picture of RESULTS.md, from the cells of the plan's first study: quality against size, and against training time.
+
+Both files are the same at every rendering of the same cells: no date, no random ids.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from distill.report.figures.frontier import DOT_RADIUS, Spot, place_labels
+from distill.report.figures.style import (
+    INK,
+    LEVEL,
+    MUTED,
+    NO_METADATA,
+    WIDTH,
+    colour,
+    encode_png,
+    in_style,
+    plain_numbers,
+)
+from results.ablation import ABLATIONS
+from results.cells import EQUAL_TIMES, INT8, TEACHER, TEST, VALIDATION, Cell, Cells, Row, within
+from results.kept import kept_shares, rows_of
+from results.plan import Plan, Study
+from results.standing import standing_cells
+
+PNG, SVG = "figures/quality.png", "figures/quality.svg"
+"""Below the folder of results."""
+NAMED = {
+    TEACHER: "teacher",
+    "recipe": "the recipe",
+    "ce+rcekd": "ce+rcekd",
+    "ce": "ce",
+    "rcekd": "RCE-KD",
+    "freqd": "FreqD",
+    "scratch": "student, not taught",
+    "svd": "SVD of the teacher",
+    "teacher-pq": "teacher, quantised (PQ)",
+    "teacher-float16": "teacher, float16",
+    "teacher-int8": "teacher, int8",
+}
+"""What is drawn in a colour of its own → its label; its number is its colour."""
+SMALL_TEACHERS = ("svd", "teacher-pq", "teacher-float16", "teacher-int8")
+NO_VECTORS = {"ease": "EASE", "gfcf": "GF-CF", "turbocf": "Turbo-CF", "itemknn": "ItemKNN"}
+"""Baselines that have no item vectors, so no bytes an item, a level → its label."""
+FLOAT32, BYTE, BUILT = "o", "^", "D"
+
+
+@dataclass(frozen=True)
+class Series:
+    """What is drawn in one colour: points that a line joins.
+
+    Attributes:
+        name: A contestant, an untrained model or the teacher.
+        label: Beside its last point; empty for none.
+        points: (x, share of the teacher's), from left to right.
+        marker: Matplotlib's.
+        dots: How many of the last points are dots; the others are the line alone.
+    """
+
+    name: str
+    label: str
+    points: tuple[Spot, ...]
+    marker: str = FLOAT32
+    dots: int | None = None
+
+
+def series_of_size(plan: Plan, study: Study, cells: Cells) -> list[Series]:
+    """Shares of the teacher's test Recall@20 by bytes an item: the teacher made small, students in both precisions."""
+    teacher = cells[Cell(study, TEACHER).name]
+    found = [Series(TEACHER, f"teacher, {teacher['settings']['dim']} numbers", ((teacher["bytes_per_item"], 1.0),))]
+    for name in SMALL_TEACHERS:
+        rows = [row for dim in study.contestants_by_dim for row in rows_of(plan, study, name, dim, cells)]
+        points = tuple(sorted((row["bytes_per_item"], row[TEST] / teacher[TEST]) for row in rows))
+        found += [Series(name, NAMED[name], points, BUILT)] if points else []
+    for name, label in NAMED.items():
+        by_dim = {dim: rows_of(plan, study, name, dim, cells) for dim in study.contestants_by_dim}
+        by_dim = {dim: rows for dim, rows in sorted(by_dim.items()) if rows and rows[0]["trial"] is not None}
+        if by_dim:
+            wide = tuple((4.0 * dim, float(kept_shares(rows, teacher)[:, 0].mean())) for dim, rows in by_dim.items())
+            narrow = tuple((float(dim), _mean(rows, INT8) / teacher[TEST]) for dim, rows in by_dim.items())
+            found += [Series(name, label, wide), Series(name, f"{label}, int8", narrow, BYTE)]
+    return found
+
+
+def series_of_time(plan: Plan, study: Study, cells: Cells) -> list[Series]:
+    """Shares of the teacher's validation Recall@20 by processor seconds of training, of all that is trained.
+
+    A line leads from what was reached within 10, 30 and 100 seconds to the end; who has no colour of its own has only
+    the end.
+    """
+    teacher = cells[Cell(study, TEACHER).name]
+    rows = {TEACHER: [teacher], **{name: rows_of(plan, study, name, study.dim, cells) for name in study.contestants}}
+    return [
+        Series(
+            name,
+            NAMED.get(name, "" if name in ABLATIONS else name),
+            _curve(own, teacher)[0 if name in NAMED else -1 :],
+            dots=1,
+        )
+        for name, own in sorted(rows.items(), key=lambda entry: entry[0] not in NAMED)
+        if own
+    ]
+
+
+def _curve(rows: list[Row], teacher: Row) -> tuple[Spot, ...]:
+    end = _mean(rows, "processor_seconds")
+    early = [(float(time), _mean(rows, within(time))) for time in EQUAL_TIMES if time < end]
+    spots = [spot for spot in early if spot[1] > 0] + [(end, _mean(rows, VALIDATION))]
+    return tuple((time, recall / teacher[VALIDATION]) for time, recall in spots)
+
+
+def _mean(rows: list[Row], column: str) -> float:
+    return float(np.mean([row[column] for row in rows]))
+
+
+def levels_of(study: Study, cells: Cells) -> dict[str, float]:
+    """Shares of the teacher's test Recall@20 that models without item vectors reach, by label."""
+    teacher = cells[Cell(study, TEACHER).name]
+    rows = {name: cells.get(Cell(study, name, study.dim).name) for name in NO_VECTORS if name in study.untrained}
+    return {NO_VECTORS[name]: row[TEST] / teacher[TEST] for name, row in rows.items() if row is not None}
+
+
+def caption_of(plan: Plan, cells: Cells) -> str:
+    """Say what the picture shows; empty where its study has no teacher."""
+    if not plan.studies or Cell(plan.studies[0], TEACHER).name not in cells:
+        return ""
+    dims = ", ".join(map(str, sorted(plan.studies[0].contestants_by_dim)))
+    return (
+        f"On {plan.studies[0].name}. *Left:* test quality by the size of an item. Dots are students of {dims} numbers "
+        "in float32, triangles the same at a byte a number, diamonds the teacher made small without training; dashed "
+        "levels have no item vectors. *Right:* validation quality by the time of training, the teacher's not counted "
+        "in that of its students; a line passes what was reached within 10, 30 and 100 seconds. Small dots are the "
+        "other contestants, those without a name the recipe's ablations. Each at its best trial, mean over seeds."
+    )
+
+
+def render_figures(plan: Plan, cells: Cells, folder: Path) -> dict[Path, bytes]:
+    """Encode the picture as PNG and SVG; nothing where its study has no teacher.
+
+    Returns:
+        Path → content.
+    """
+    cells, _ = standing_cells(plan, cells)
+    if not caption_of(plan, cells):
+        return {}
+    figure = draw_quality(plan, plan.studies[0], cells)
+    content = io.StringIO()
+    with in_style():
+        figure.savefig(content, format="svg", metadata=NO_METADATA)
+    svg = "\n".join(line.rstrip() for line in content.getvalue().splitlines()) + "\n"
+    return {folder / PNG: encode_png(figure), folder / SVG: svg.encode()}
+
+
+@in_style()
+def draw_quality(plan: Plan, study: Study, cells: Cells) -> Figure:
+    """Draw both panels."""
+    size, time = series_of_size(plan, study, cells), series_of_time(plan, study, cells)
+    figure = Figure(figsize=(WIDTH, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    left.set(xlabel="bytes an item (logarithmic)", ylabel="share of the teacher's test Recall@20")
+    right.set(xlabel="processor seconds of training (logarithmic)", ylabel="share of its validation Recall@20")
+    for axes, series in ((left, size), (right, time)):
+        axes.set_xscale("log")
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.axhline(1.0, color=INK, linewidth=1, linestyle=LEVEL, zorder=1)
+        for one in series:
+            _draw(axes, one)
+        axes.margins(x=0.08, y=0.06)
+    _draw_levels(left, levels_of(study, cells))
+    for axes in (left, right):
+        plain_numbers(axes)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes, series in ((left, size), (right, time)):
+        _name(axes, series)
+    return figure
+
+
+def _shade(name: str) -> str:
+    if name.startswith(TEACHER):
+        return INK
+    return colour(list(NAMED).index(name)) if name in NAMED else MUTED
+
+
+def _draw(axes: Axes, series: Series) -> None:
+    xs, ys = zip(*series.points, strict=True)
+    shade, count = _shade(series.name), len(xs) if series.dots is None else series.dots
+    is_named = series.name in NAMED
+    axes.plot(xs, ys, color=shade, linewidth=1, alpha=0.6, zorder=2)
+    axes.plot(xs[-count:], ys[-count:], linestyle="", marker=series.marker, color=shade,
+              markersize=7 if is_named else 4, zorder=4 if is_named else 3)  # fmt: skip
+
+
+def _draw_levels(axes: Axes, levels: Mapping[str, float]) -> None:
+    for number, (name, share) in enumerate(levels.items()):
+        axes.axhline(share, color=MUTED, linewidth=0.8, linestyle=LEVEL, zorder=1)
+        axes.annotate(name, (0.99 - 0.13 * number, share), (0, 1), color=MUTED, fontsize=7, va="bottom", ha="right",
+                      xycoords=axes.get_yaxis_transform(), textcoords="offset points")  # fmt: skip
+
+
+def _name(axes: Axes, series: list[Series]) -> None:
+    labels = [(one.label, one.points[-1], _shade(one.name)) for one in series if one.label]
+    dots = [spot for one in series for spot in one.points[-(one.dots or len(one.points)) :]]
+    place_labels(axes, labels, dict.fromkeys(dots, DOT_RADIUS))
