@@ -13,14 +13,17 @@ RECIPE = "recipe"
 ABLATIONS = {
     RECIPE: "the whole recipe: ce+rcekd, taught by the teacher and the co-teachers that validation chose",
     "recipe-ce": "without rcekd: ce alone",
-    "ce+rcekd": "without co-teachers: teacher alone",
+    "recipe-teacher": "without co-teachers: teacher alone",
+    "ce+rcekd": "without co-teachers, best of its own trials",
     "recipe-alone": "without the teacher: co-teachers alone",
     "recipe-filter": "co-teachers exchanged: graph filters only, no EASE",
     "recipe-ease": "co-teachers exchanged: EASE only",
     "recipe-low": "co-teachers exchanged: lowest 128 frequencies only",
     "recipe-high": "co-teachers exchanged: highest 128 frequencies only",
     "recipe-all": "co-teachers exchanged: 128 frequencies spread over all",
-    "scratch": "without any teaching: the student alone, on interactions",
+    "recipe-mf": "student exchanged: BPRMF, whatever the teacher is",
+    "ce+rcekd-mf": "student exchanged, without co-teachers",
+    "scratch": "without any teaching: the bare student, best of its own trials",
 }
 """Contestant → what of the recipe it lacks or has exchanged, in the order of the table."""
 BLEND = "no student: the lists that taught the recipe, as they are"

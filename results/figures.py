@@ -29,7 +29,7 @@ from distill.report.figures.style import (
     plain_numbers,
 )
 from results.ablation import ABLATIONS
-from results.cells import EQUAL_TIMES, INT8, TEACHER, TEST, VALIDATION, Cell, Cells, Row, within
+from results.cells import BLEND_SECONDS, EQUAL_TIMES, INT8, TEACHER, TEST, VALIDATION, Cell, Cells, Row, within
 from results.kept import kept_shares, rows_of
 from results.plan import Plan, Study
 from results.standing import standing_cells
@@ -53,6 +53,8 @@ NAMED = {
 SMALL_TEACHERS = ("svd", "teacher-pq", "teacher-float16", "teacher-int8")
 NO_VECTORS = {"ease": "EASE", "gfcf": "GF-CF", "turbocf": "Turbo-CF", "itemknn": "ItemKNN"}
 """Baselines that have no item vectors, so no bytes an item, a level → its label."""
+NUM_TIMES = 12
+"""Of a line's points."""
 FLOAT32, BYTE, BUILT = "o", "^", "D"
 
 
@@ -96,8 +98,8 @@ def series_of_size(plan: Plan, study: Study, cells: Cells) -> list[Series]:
 def series_of_time(plan: Plan, study: Study, cells: Cells) -> list[Series]:
     """Shares of the teacher's validation Recall@20 by processor seconds of training, of all that is trained.
 
-    A line leads from what was reached within 10, 30 and 100 seconds to the end; who has no colour of its own has only
-    the end.
+    A line leads over what was reached on the way to the end; who has no colour of its own has only the end. What a
+    blend cost is counted, what the teacher cost is not.
     """
     teacher = cells[Cell(study, TEACHER).name]
     rows = {TEACHER: [teacher], **{name: rows_of(plan, study, name, study.dim, cells) for name in study.contestants}}
@@ -114,10 +116,21 @@ def series_of_time(plan: Plan, study: Study, cells: Cells) -> list[Series]:
 
 
 def _curve(rows: list[Row], teacher: Row) -> tuple[Spot, ...]:
-    end = _mean(rows, "processor_seconds")
-    early = [(float(time), _mean(rows, within(time))) for time in EQUAL_TIMES if time < end]
-    spots = [spot for spot in early if spot[1] > 0] + [(end, _mean(rows, VALIDATION))]
-    return tuple((time, recall / teacher[VALIDATION]) for time, recall in spots)
+    end, blend = _mean(rows, "processor_seconds"), rows[0][BLEND_SECONDS] or 0.0
+    early = [spot for spot in _way(rows) if 0 < spot[0] < end and spot[1] > 0]
+    spots = [*early, (end, _mean(rows, VALIDATION))]
+    return tuple((time + blend, recall / teacher[VALIDATION]) for time, recall in spots)
+
+
+def _way(rows: list[Row]) -> list[Spot]:
+    """Times and what was reached by then, mean over seeds: of the curves, or at equal times for rows without one."""
+    curves = [np.array([point for point in row["curve"] if point[0] > 0]) for row in rows if row["curve"]]
+    if len(curves) < len(rows) or any(len(curve) < 2 for curve in curves):
+        return [(float(time), _mean(rows, within(time))) for time in EQUAL_TIMES]
+    first, last = max(curve[0, 0] for curve in curves), min(curve[-1, 0] for curve in curves)
+    times = np.geomspace(first, last, NUM_TIMES) if first < last else np.array([first])
+    reached = np.mean([np.interp(np.log(times), np.log(curve[:, 0]), curve[:, 1]) for curve in curves], axis=0)
+    return [(float(time), float(recall)) for time, recall in zip(times, reached, strict=True)]
 
 
 def _mean(rows: list[Row], column: str) -> float:
@@ -140,8 +153,8 @@ def caption_of(plan: Plan, cells: Cells) -> str:
         f"On {plan.studies[0].name}. *Left:* test quality by the size of an item. Dots are students of {dims} numbers "
         "in float32, triangles the same at a byte a number, diamonds the teacher made small without training; dashed "
         "levels have no item vectors. *Right:* validation quality by the time of training, the teacher's not counted "
-        "in that of its students; a line passes what was reached within 10, 30 and 100 seconds. Small dots are the "
-        "other contestants, those without a name the recipe's ablations. Each at its best trial, mean over seeds."
+        "in that of its students, that of co-teachers is; a line passes what was reached on the way. Small dots are "
+        "the other contestants, those without a name the recipe's ablations. Each at its best trial, mean over seeds."
     )
 
 

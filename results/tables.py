@@ -14,6 +14,7 @@ import numpy as np
 from distill.report.tables import Table, mean_and_spread, render_markdown
 from results.ablation import render_ablation
 from results.cells import (
+    BLEND_SECONDS,
     BLEND_TEST,
     BLEND_VALIDATION,
     EQUAL_TIMES,
@@ -212,6 +213,7 @@ def _say_blends(plan: Plan, study: Study, cells: Cells) -> str:
             for row in rows_of(plan, study, name, dim, cells)[:1]:
                 if row["blend"]:
                     quality = f"validation Recall@20 {row[BLEND_VALIDATION]:.4f}, test {row[BLEND_TEST]:.4f}"
+                    quality += f"; {row[BLEND_SECONDS] or 0:.0f} processor s"
                     learners.setdefault(f"{row['blend']}: {quality}", {}).setdefault(name, []).append(str(dim))
     lines = [
         f"- {', '.join(_with_dims(name, dims) for name, dims in who.items())} from {blend}"

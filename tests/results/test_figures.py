@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from results.cells import Cell, Row, read_cells, within
+from results.cells import BLEND_SECONDS, Cell, Row, read_cells, within
 from results.figures import PNG, SVG, draw_quality, levels_of, render_figures, series_of_size, series_of_time
 from results.plan import Plan, load_plan
 from tests.results.toy import PLAN, row, write_plan
@@ -63,6 +63,19 @@ def test_times_lead_over_what_was_reached_to_the_end_and_the_best_trial_stands(
     nothing_yet = {**cells["toy/bprmf/teacher"], within(10): 0.0}
     drawn = series_of_time(plan, plan.studies[0], {**cells, "toy/bprmf/teacher": nothing_yet})
     assert drawn[0].points == ((20.0, 1.0),), "before the first evaluation there is no point"
+
+
+def test_a_line_is_the_mean_of_the_curves_where_rows_have_them_and_counts_the_blend(
+    plan: Plan, cells: dict[str, Row]
+) -> None:
+    name = "toy/bprmf/scratch-d4-t0-s0"
+    curve = [[0.0, 0.01], [1.0, 0.1], [4.0, 0.3], [16.0, 0.3]]
+    cells |= {name: {**cells[name], "curve": curve, BLEND_SECONDS: 5.0}}
+    cells |= {name.replace("s0", "s7"): {**cells[name], "curve": [[1.0, 0.3], [16.0, 0.3]]}}
+    spots = np.array({one.name: one for one in series_of_time(plan, plan.studies[0], cells)}["scratch"].points)
+    assert np.allclose(spots[[0, -2, -1]], [(6, 0.4), (21, 0.6), (25, 0.6)])
+    half_way = np.interp(np.log(2), np.log(spots[:-1, 0] - 5), spots[:-1, 1])
+    assert half_way == pytest.approx(0.5, abs=0.02), "in the logarithm of time, as it is drawn"
 
 
 def test_every_series_is_named_where_its_point_is(plan: Plan, cells: dict[str, Row]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from results.cells import BLEND_TEST, BLEND_VALIDATION, Cell, add_cell, read_cells, winning_trial
+from results.cells import BLEND_SECONDS, BLEND_TEST, BLEND_VALIDATION, Cell, add_cell, read_cells, winning_trial
 from results.plan import load_plan
 from results.runner import job_of
 from results.tables import render_pages, render_study, render_summary
@@ -43,7 +43,7 @@ def test_a_blend_stands_beside_who_learned_from_it_and_is_described_once(tmp_pat
     plan = write_plan(tmp_path)
     study = plan.studies[0]
     cells = {Cell(study, "teacher").name: row(0.5, 0.4)}
-    blend = {"blend": "teacher + 0.5 gfcf", BLEND_VALIDATION: 0.55, BLEND_TEST: 0.45}
+    blend = {"blend": "teacher + 0.5 gfcf", BLEND_VALIDATION: 0.55, BLEND_TEST: 0.45, BLEND_SECONDS: 12.0}
     for trial, validation in ((0, 0.30), (1, 0.35)):
         cells[Cell(study, "best", 4, trial, 0).name] = {**row(validation, 0.2, dim=4), **blend}
     for dim in (3, 4):
@@ -52,7 +52,12 @@ def test_a_blend_stands_beside_who_learned_from_it_and_is_described_once(tmp_pat
     assert "| validation Recall@20 | test Recall@20 | its lists' test Recall@20 | test NDCG@20 |" in text
     assert "| best | 4 | 16 | 1 | 0.3500 | 0.2000 | 0.4500 | 0.1000 | 50.0% |" in text
     assert "| scratch | 4 | 16 | 1 | 0.3000 | 0.1000 | – | 0.0500 | 25.0% |" in text
-    assert text.count("\n- `best` (d 4) from teacher + 0.5 gfcf: validation Recall@20 0.5500, test 0.4500\n") == 1
+    assert (
+        text.count(
+            "\n- `best` (d 4) from teacher + 0.5 gfcf: validation Recall@20 0.5500, test 0.4500; 12 processor s\n"
+        )
+        == 1
+    )
     for dim in (3, 4):
         cells[Cell(study, "scratch", dim, 0, 0).name] = {**row(0.3, 0.1, dim=dim), **blend}
     text = render_study(plan, study, cells, tmp_path)
