@@ -53,6 +53,8 @@ NAMED = {
 SMALL_TEACHERS = ("svd", "teacher-pq", "teacher-float16", "teacher-int8")
 NO_VECTORS = {"ease": "EASE", "gfcf": "GF-CF", "turbocf": "Turbo-CF", "itemknn": "ItemKNN"}
 """Baselines that have no item vectors, so no bytes an item, a level → its label."""
+BELOW = 0.1
+"""How far below the lowest end the lines of trainings are drawn."""
 NUM_TIMES = 12
 """Of a line's points."""
 FLOAT32, BYTE, BUILT = "o", "^", "D"
@@ -191,6 +193,7 @@ def draw_quality(plan: Plan, study: Study, cells: Cells) -> Figure:
         for one in series:
             _draw(axes, one)
         axes.margins(x=0.08, y=0.06)
+    right.set_ylim(bottom=min(one.points[-1][1] for one in time) - BELOW)
     _draw_levels(left, levels_of(study, cells))
     for axes in (left, right):
         plain_numbers(axes)
