@@ -28,9 +28,9 @@ ABLATIONS = {
 """Contestant → what of the recipe it lacks or has exchanged, in the order of the table."""
 BLEND = "no student: the lists that taught the recipe, as they are"
 WORDS = """\
-Each row says what it changes in the recipe. Shares of the teacher's test Recall@20 at the study's first dimension, mean ±
-sample standard deviation over seeds, each contestant at its best trial by validation; – has not been run. "Frequencies"
-are those of the graph of interactions; what scores by them has half the teacher's weight."""
+Each row says what it changes in the recipe. Shares of the teacher's test Recall@20 at the study's first dimension, mean
+± sample standard deviation over seeds, each contestant at its best trial by validation; – has not been run.
+"Frequencies" are those of the graph of interactions; what scores by them has half the teacher's weight."""
 
 
 def render_ablation(plan: Plan, cells: Cells) -> str:
