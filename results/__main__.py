@@ -19,7 +19,7 @@ from results.runner import Folders, rounds, run_plan
 from results.standing import standing_cells
 from results.tables import render_pages
 
-STALE = "stale, not what the plan says now; delete its row to run it again"
+STALE = "stale, not what the plan says now; it will be run again"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,7 +43,7 @@ def results(
     """Run the cells of a plan that are missing and write the tables and the figure.
 
     A cell that is in the table is not run again; a training that was cut off goes on. Rows that were made with other
-    settings than the plan's are stale: they are named by --list, and shown nowhere.
+    settings than the plan's are stale: they are named by --list, shown nowhere, and run again.
 
     Example: python -m results --only 'ml-100k/*' --jobs 2
     """
@@ -54,8 +54,8 @@ def results(
     names = [cell.name for study in plan.studies for part in rounds(plan, study, folders) for cell in part]
     chosen = [name for name in names if fnmatch(name, only)]
     cells = read_cells(folders.cells)
-    missing = [name for name in chosen if name not in cells]
     stale = [name for name in standing_cells(plan, cells)[1] if fnmatch(name, only)]
+    missing = [name for name in chosen if name not in cells]
     if not list_only:
         pages = {path: text.encode() for path, text in render_pages(plan, cells, folder, out).items()}
         for path, content in {**pages, **render_figures(plan, cells, folder)}.items():

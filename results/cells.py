@@ -37,7 +37,7 @@ from distill.methods.co_teachers import NONE, describe_blend
 from distill.run import HISTORY_FILE, Run
 from distill.storage import write_file
 from distill.training.job import Job, build_job, describe
-from results.plan import Study
+from results.plan import Plan, Study
 from results.untrained import Built
 
 TEACHER = "teacher"
@@ -190,7 +190,7 @@ def _format(value: Any) -> str:
 
 
 def add_cell(path: Path, cell: Cell, values: Row) -> None:
-    """Add a finished cell to the table; a row that is there stays.
+    """Add a finished cell to the table; a row that is there stays, unless its settings were others.
 
     The file is replaced whole, one process after the other: who is cut off leaves the rows that were there, and of two
     that finish at a time both rows are kept.
@@ -201,7 +201,9 @@ def add_cell(path: Path, cell: Cell, values: Row) -> None:
         values: From `describe_run` or `describe_built`.
     """
     with _alone_in(path.parent):
-        write_cells(path, {cell.name: {**values, **cell.key}, **read_cells(path)})
+        cells = read_cells(path)
+        if cells.get(cell.name, {}).get("settings") != values["settings"]:
+            write_cells(path, {**cells, cell.name: {**values, **cell.key}})
 
 
 @contextmanager
@@ -278,6 +280,17 @@ def settings_of(config: Mapping[str, Any], data: Interactions) -> dict[str, Any]
         for name, value in _flatten(config).items()
         if name in SHOWN_SETTINGS or name not in usual or value != usual[name]
     }
+
+
+def job_of(plan: Plan, cell: Cell) -> Job:
+    """What is trained for a cell: the plan's options, the study's over them, the trial's over both."""
+    if cell.contestant == TEACHER:
+        study = cell.study
+        return build_job("scratch", study.teacher, backbone=study.backbone, backbone_settings=study.teacher_settings)
+    contestant = plan.contestants[cell.contestant]
+    given = {**plan.training, **cell.study.training, **contestant.trials[cell.trial or 0]}
+    given |= {"dim": cell.dim, "start": contestant.start, "seed": cell.seed, "co_teachers": contestant.co_teachers}
+    return build_job(contestant.method, given, backbone=contestant.backbone or cell.study.backbone)
 
 
 def is_run_of(row: Row, job: Job) -> bool:

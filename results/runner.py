@@ -16,7 +16,6 @@ from distill.data.interactions import Interactions, load_interactions, save_inte
 from distill.data.prepare import prepare_source
 from distill.errors import RunError
 from distill.run import METRICS_FILE, Run, open_run
-from distill.training.job import Job, build_job
 from distill.training.runner import ensure_run, run_all
 from results.cells import (
     TEACHER,
@@ -25,11 +24,13 @@ from results.cells import (
     add_cell,
     describe_built,
     describe_run,
+    job_of,
     quality_of,
     read_cells,
     winning_trial,
 )
 from results.plan import Plan, Study, num_trials
+from results.standing import standing_cells
 from results.untrained import build_untrained, rank_decoded
 
 SAME_TEACHER = 5e-4
@@ -74,7 +75,7 @@ def rounds(plan: Plan, study: Study, folders: Folders) -> Iterator[list[Cell]]:
         for dim, name in entries
         if trial < num_trials(plan, study, name)
     ]
-    done = read_cells(folders.cells)
+    done, _ = standing_cells(plan, read_cells(folders.cells))
     winners = [
         (name, dim, winning_trial(study, name, dim, num_trials(plan, study, name), done)) for dim, name in entries
     ]
@@ -97,7 +98,7 @@ def run_plan(plan: Plan, folders: Folders, *, only: str = "*", jobs: int = 1) ->
     """
     for study in plan.studies:
         for cells in rounds(plan, study, folders):
-            done = read_cells(folders.cells)
+            done, _ = standing_cells(plan, read_cells(folders.cells))
             missing = [cell for cell in cells if fnmatch(cell.name, only) and cell.name not in done]
             if missing:
                 prepare_data(plan, study.data, folders)
@@ -154,14 +155,3 @@ def _train(plan: Plan, cell: Cell, data: Interactions, folders: Folders) -> Run:
     teacher = open_run(folders.run(Cell(cell.study, TEACHER))) if is_taught else None
     ensure_run(job_of(plan, cell), data, folders.run(cell), teacher)
     return open_run(folders.run(cell))
-
-
-def job_of(plan: Plan, cell: Cell) -> Job:
-    """What is trained for a cell: the plan's options, the study's over them, the trial's over both."""
-    if cell.contestant == TEACHER:
-        study = cell.study
-        return build_job("scratch", study.teacher, backbone=study.backbone, backbone_settings=study.teacher_settings)
-    contestant = plan.contestants[cell.contestant]
-    given = {**plan.training, **cell.study.training, **contestant.trials[cell.trial or 0]}
-    given |= {"dim": cell.dim, "start": contestant.start, "seed": cell.seed, "co_teachers": contestant.co_teachers}
-    return build_job(contestant.method, given, backbone=contestant.backbone or cell.study.backbone)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from results.cells import TEACHER, Cell, Cells, Row, is_run_of
+from results.cells import TEACHER, Cell, Cells, Row, is_run_of, job_of
 from results.plan import Plan, Study, num_trials
-from results.runner import job_of
 
 
 def standing_cells(plan: Plan, cells: Cells) -> tuple[dict[str, Row], list[str]]:

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from distill.errors import SettingError
-from results.cells import Cell
+from results.cells import Cell, job_of
 from results.plan import load_plan, num_trials
-from results.runner import job_of
 from tests.results.toy import PLAN, write_plan
 
 

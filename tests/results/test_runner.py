@@ -163,21 +163,28 @@ def test_missing_cells_are_listed(fresh: Path, capsys: pytest.CaptureFixture[str
     assert json.loads(capsys.readouterr().out) == {"cells": 13, "missing": ["toy/bprmf/svd-d4"], "stale": []}
 
 
-def test_rows_of_other_settings_are_listed_as_stale_and_stay(fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_of_other_settings_are_listed_shown_nowhere_and_run_again(
+    fresh: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plan = fresh / "results" / "plan.toml"
     plan.write_text(plan.read_text().replace('"ce.num_top" = 9', '"ce.num_top" = 8'))
     before = cells_of(fresh)
     stale = [name for name in before if "best-d4-t1" in name]
     assert run(fresh, "--list", "--only", "*best*") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[: len(stale)] == [f"{name}: stale, not what the plan says now; delete its row to run it again"
+    assert lines[: len(stale)] == [f"{name}: stale, not what the plan says now; it will be run again"
                                    for name in stale]  # fmt: skip
-    assert lines[-1].endswith(f"of 3 cells are there, {len(stale)} rows are stale")
+    assert lines[-1] == "1 of 2 cells are there, 1 rows are stale", "which trial wins is open again"
     assert run(fresh, "--list", "--json") == 0
     assert json.loads(capsys.readouterr().out)["stale"] == stale
     assert run(fresh, "--render") == 0
-    assert "ce.num_top 8" not in (fresh / "results" / "studies" / "toy-bprmf.md").read_text()
+    page = fresh / "results" / "studies" / "toy-bprmf.md"
+    assert "ce.num_top 8" not in page.read_text()
     assert cells_of(fresh) == before
+    assert run(fresh, "--only", "*best*") == 0
+    after = cells_of(fresh)
+    assert {name for name in before if after[name] != before[name]} == set(stale), "those alone are run again"
+    assert "ce.num_top 8" in page.read_text()
 
 
 def test_pages_hold_tables_spread_and_readings_and_are_made_again_of_the_table_alone(folder: Path, fresh: Path) -> None:

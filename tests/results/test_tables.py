@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from results.cells import BLEND_SECONDS, BLEND_TEST, BLEND_VALIDATION, Cell, add_cell, read_cells, winning_trial
+from results.cells import BLEND_SECONDS, BLEND_TEST, BLEND_VALIDATION, Cell, add_cell, job_of, read_cells, winning_trial
 from results.plan import load_plan
-from results.runner import job_of
 from results.tables import render_pages, render_study, render_summary
 from tests.results.toy import PLAN, row, write_plan
 
