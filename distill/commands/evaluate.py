@@ -15,6 +15,7 @@ from distill.data.interactions import Interactions, load_interactions
 from distill.evaluation.comparison import compare_runs
 from distill.evaluation.leaderboard import evaluate_run, rank_models
 from distill.evaluation.protocol import Protocol
+from distill.report.blends import compare_blends, reports_under
 from distill.report.figures import plot_curves
 from distill.report.tables import Table, render_comparison, render_markdown
 from distill.run import Run, open_run, write_run
@@ -51,7 +52,8 @@ def evaluate(
     With --data the whole catalogue is ranked for every user under the protocol that the options name: one run gets
     its report, several a table, with what students keep of a teacher that is among them. Without --data the reports
     that training left in the runs are compared. Runs that differ only in their seed become one line, mean ± standard
-    deviation. Baselines compete under the same protocol; of their settings the best validation NDCG@10 wins.
+    deviation. Baselines compete under the same protocol; of their settings the best validation NDCG@10 wins. A blend of
+    co-teachers that taught some of several runs has a line too, where its training reported it under the protocol.
 
     Example: lowpass evaluate runs/student --data data/citeulike-t --average all
 
@@ -63,13 +65,14 @@ def evaluate(
         raise click.UsageError("--plot draws runs; give at least one")
     if data is None:
         refuse(context, NEED_DATA, "needs --data: without it the reports stored in the runs are compared")
-        rows = compare_runs([open_run(path) for path in runs], average=average)
-        text, answer = render_comparison(rows), {"runs": rows}
+        found = [open_run(path) for path in runs]
+        rows, blends = compare_runs(found, average=average), compare_blends(found, average=average)
+        text, answer = render_comparison(rows, blends), {"runs": rows, "blends": blends}
     else:
         interactions, protocol = load_interactions(data), Protocol(split, mask, average, cutoffs)
         opened = [open_run(path, interactions) for path in runs]
-        found = report_baselines(interactions, protocol, ease_max_bytes=ease_max_bytes) if baselines else {}
-        text, answer = _rank(opened, interactions, protocol, found, save=save)
+        others = report_baselines(interactions, protocol, ease_max_bytes=ease_max_bytes) if baselines else {}
+        text, answer = _rank(opened, interactions, protocol, others, save=save)
     if plot is not None:
         plot_curves(list(runs), plot)
     click.echo(json.dumps(answer) if as_json else text)
@@ -87,7 +90,7 @@ def _rank(
     if len(runs) == 1 and not baselines:
         return _render_report(reports[0]), {"run": str(runs[0].path), **reports[0]}
     cutoff = max(protocol.cutoffs)
-    rows = rank_models(runs, reports, baselines, cutoff)
+    rows = rank_models(runs, reports, {**reports_under(runs, protocol), **baselines}, cutoff)
     answer = {"data": data.name, "convention": protocol.convention, "models": rows}
     text = [_render_models(rows, protocol), "", *map(_describe_baseline, baselines, baselines.values())]
     return "\n".join([*text, protocol.convention]), answer | ({"baselines": baselines} if baselines else {})

@@ -27,6 +27,8 @@ def methods(*, as_json: bool) -> None:
     for name, method in METHODS.items():
         described = _describe(method)
         click.echo(f"{name:10s} {described['summary']}")
+        if described["learns_lists"]:
+            click.echo(f"{'':10s} learns lists: co-teachers may be blended with the teacher, and by default are")
         for title in ("settings", "training"):
             text = ", ".join(f"{key}={value}" for key, value in described[title].items())
             if text:
@@ -34,7 +36,8 @@ def methods(*, as_json: bool) -> None:
 
 
 def _describe(method: type[Method]) -> dict[str, Any]:
-    """The paragraph that opens a method's module, its settings and its training defaults."""
+    """The paragraph that opens a method's module, whether lists are all it learns, settings and training defaults."""
     summary = (sys.modules[method.__module__].__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
     settings = describe_settings(method.Settings)
-    return {"summary": summary, "settings": settings, "training": dict(method.training_defaults)}
+    training = dict(method.training_defaults)
+    return {"summary": summary, "learns_lists": method.learns_lists, "settings": settings, "training": training}

@@ -74,13 +74,15 @@ def _mean(values: list[float]) -> float:
 
 
 def label(config: Any) -> str:
-    """A short name of what a run is: method and the settings that set it apart."""
+    """A short name of what a run is: method, who else taught, and the settings that set it apart."""
     settings = config.get("method_settings") or {}
     parts = [config["method"]]
     if config["method"] == "freqd":
         parts.append(settings["variant"])
     parts += [str(settings[name]) for name in ("projector", "loss") if name in settings]
     parts += [f"{symbol} {settings[name]:g}" for name, symbol in SYMBOLS.items() if settings.get(name)]
+    if config.get("co_teachers", "none") != "none":
+        parts.append(f"co-teachers {config['co_teachers']}" + (" alone" if config.get("teacher") is None else ""))
     if config.get("start", "random") != "random":
         parts.append(f"start {config['start']}")
     if "training" in config:

@@ -36,7 +36,7 @@ def rank_models(
     Args:
         runs: Those that differ only in their seed make one row.
         reports: What `evaluate_run` found of each.
-        baselines: What `report_baselines` found; those that were refused are left out.
+        baselines: What `report_baselines` found, and reports of whatever else is no run; what was refused is left out.
         cutoff: k of the Recall@k by which students are held against their teacher, where it is among the runs.
 
     Returns:

@@ -75,6 +75,7 @@ class FrontierPoint:
         servable: Whether a bundle can hold it.
         unbeaten: Whether no other point is better in quality, bytes and time at once.
         fits: Whether it is servable and within the limits.
+        taught_by: The teacher and co-teachers of a student, in words; empty for what nobody taught.
     """
 
     name: str
@@ -92,6 +93,7 @@ class FrontierPoint:
     servable: bool
     unbeaten: bool
     fits: bool
+    taught_by: str = ""
 
 
 @dataclass(frozen=True)

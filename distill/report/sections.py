@@ -12,6 +12,7 @@ import numpy as np
 from distill.evaluation.comparison import compare_runs
 from distill.evaluation.significance import average_seeds, compare_pairs
 from distill.graph.analysis import View, analyze_data
+from distill.report.blends import blends_of, compare_blends
 from distill.report.figures import draw_frequencies, draw_frontier, draw_learning, draw_popularity, encode_svg
 from distill.report.figures.frontier import TEACHER
 from distill.report.figures.learning import name_clock
@@ -141,9 +142,15 @@ def build_quality(material: Material) -> Section:
         "make one line: mean ± standard deviation over seeds. Validation is for choosing, test only reports. Bold is "
         f"the best student; kept is the share of the teacher's test {METRIC}."
     )
+    if blends_of(material.runs):
+        lead += " A blend is what a teacher and its co-teachers say together: students learned from it, none serves it."
     parts = [
         tabulate_runs(
-            compare_runs(material.runs, average=average), material.groups, material.teacher_quality(report), caption
+            compare_runs(material.runs, average=average),
+            material.groups,
+            material.teacher_quality(report),
+            caption,
+            compare_blends(material.runs, average=average),
         )
         for average, (report, caption) in CONVENTIONS.items()
     ]

@@ -77,9 +77,9 @@ def render_markdown(table: Table) -> str:
     return tabulate(rows, table.header, tablefmt="pipe", disable_numparse=True, colalign=sides)
 
 
-def render_comparison(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of `distill.evaluation.comparison.compare_runs` in Markdown."""
-    return render_markdown(tabulate_runs(rows))
+def render_comparison(rows: Sequence[Mapping[str, Any]], blends: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Rows of `compare_runs`, and of `compare_blends`, in Markdown."""
+    return render_markdown(tabulate_runs(rows, blends=blends))
 
 
 def render_analysis(analysis: Analysis) -> str:
@@ -96,28 +96,37 @@ def mean_and_spread(values: Sequence[float], digits: int = 4) -> str:
 
 
 def tabulate_runs(
-    rows: Sequence[Mapping[str, Any]], groups: Sequence[Group] = (), whole: float | None = None, caption: str = ""
+    rows: Sequence[Mapping[str, Any]],
+    groups: Sequence[Group] = (),
+    whole: float | None = None,
+    caption: str = "",
+    blends: Sequence[Mapping[str, Any]] = (),
 ) -> Table:
-    """Quality side by side, a line a setting.
+    """Quality side by side, a line a setting, then a line a blend that taught.
 
     Args:
         rows: From `distill.evaluation.comparison.compare_runs`.
         groups: Name and colour each row; with them comes the share kept of the teacher. Labels name rows without.
         whole: The teacher's test Recall@20, or None.
         caption: Above it.
+        blends: From `distill.report.blends.compare_blends`.
     """
     columns = [f"{split} {metric}" for split in ("validation", "test") for metric in SHOWN]
     students = [row for row, group in zip(rows, groups, strict=True) if not group.is_teacher] if groups else rows
     best = {name: max((row[name]["mean"] for row in students if name in row), default=0.0) for name in columns}
     table: list[Row] = []
-    for number, row in enumerate(rows):
-        name = Cell(groups[number].name, colour=groups[number].colour) if groups else row["label"]
-        cells: list[Cell | str] = [name, str(row["dim"]), str(len(row["seeds"]))]
-        cells += [_quality(row.get(name), len(row["seeds"]), best[name]) for name in columns]
+    names = [Cell(group.name, colour=group.colour) for group in groups] or [row["label"] for row in rows]
+    for name, row in zip([*names, *(row["label"] for row in blends)], [*rows, *blends], strict=True):
+        cells: list[Cell | str] = [name, _number_or_nothing(row["dim"]), str(len(row["seeds"]) or NOTHING)]
+        cells += [_quality(row.get(column), len(row["seeds"]), best[column]) for column in columns]
         cells += [_kept(row.get(f"test {METRIC}"), whole)] if groups else []
-        table.append([*cells, f"{row['epochs']:g}", f"{row['seconds']:g}"])
+        table.append([*cells, *(_number_or_nothing(row[column]) for column in ("epochs", "seconds"))])
     header = ["run", "d", "seeds", *columns, *(["kept"] if groups else []), "best epoch", "training s"]
     return Table(caption, header, table)
+
+
+def _number_or_nothing(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:g}"
 
 
 def _quality(value: Mapping[str, float] | None, seeds: int, best: float) -> Cell:
@@ -285,7 +294,7 @@ def tabulate_frontier(frontier: Frontier, colours: Mapping[str, int], numbers: M
     others = [row for name, row in rows.items() if name not in shown]
     header = [
         "candidate", "", "kept", "95 % interval", "kept on test", "bytes an item", "bytes a user", "p50 µs", "p99 µs",
-        "training s", "within limits",
+        "taught by", "training s", "within limits",
     ]  # fmt: skip
     tables = [Table("Candidates that no other one beats, and the recommended one", header, first)]
     if others:
@@ -305,6 +314,7 @@ def _describe(point: FrontierPoint, frontier: Frontier, colours: Mapping[str, in
         f"{point.bytes_per_user:,.0f}",
         f"{point.p50_us:,.0f}",
         f"{point.p99_us:,.0f}",
+        point.taught_by or NOTHING,
         NOTHING if point.training_seconds is None else f"{point.training_seconds:,.0f}",
         "yes" if point.fits else "no",
     ]

@@ -45,6 +45,8 @@ def _split(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Paramet
 @click.option("--baselines", callback=_split(str), help="'' for none.  [default: popularity,itemknn,ease,gfcf,turbocf]")
 @click.option("--run", "runs", multiple=True, type=DIRECTORY, help="A trained student to put beside; may be repeated.")
 @click.option("--backbone", default="bprmf", show_default=True, help="Of the students.")
+@click.option("--co-teachers", metavar="SPEC", default="auto", show_default=True,
+              help="As of 'lowpass distill', for the methods that learn lists.")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(1), help="Most epochs of a student.  [default: 1000]")
 @click.option("--max-seconds", type=float, help="Most training time of a student.  [default: no limit]")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -84,6 +86,7 @@ def frontier(data: Path, teacher: Path, out: Path, *, as_json: bool, **options: 
     plan = Plan(
         **{name: value for name, value in given.items() if value is not None},
         backbone=options.pop("backbone"),
+        co_teachers=options.pop("co_teachers"),
         training={**training, "seed": options["seed"]},
     )
     document = run_frontier(Request(data, teacher, out, plan, limits, **options))

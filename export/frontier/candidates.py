@@ -14,6 +14,7 @@ from pathlib import Path
 
 from distill.evaluation.metrics import Values
 from distill.methods.svd import truncated_svd
+from distill.report.blends import name_teachers
 from distill.run import Run
 from export.build.ann import Vectors
 from export.build.precision import StoredVectors, store
@@ -40,6 +41,7 @@ class Source:
         items: Shape (|I|, d).
         training_seconds: Time to train the student; 0 for what is not trained here.
         build_seconds: Time to make it of the teacher.
+        taught_by: The teacher and co-teachers of a student, in words.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Source:
     items: Vectors
     training_seconds: float = 0.0
     build_seconds: float = 0.0
+    taught_by: str = ""
 
     @property
     def dim(self) -> int:
@@ -82,9 +85,16 @@ def open_teacher(run: Run) -> Source:
 
 def open_student(run: Run) -> Source:
     """A trained student."""
-    seconds = float(run.metrics.get("training", {}).get("seconds", 0.0))
-    method = str(run.config.get("method", "unknown"))
-    return Source(run.path.name, method, _backbone(run), run.path, run.user_embeddings, run.item_embeddings, seconds)
+    return Source(
+        run.path.name,
+        str(run.config.get("method", "unknown")),
+        _backbone(run),
+        run.path,
+        run.user_embeddings,
+        run.item_embeddings,
+        training_seconds=float(run.metrics.get("training", {}).get("seconds", 0.0)),
+        taught_by=name_teachers(run),
+    )
 
 
 def _backbone(run: Run) -> str:
@@ -157,6 +167,7 @@ class Candidate:
         latency: Time of a single query.
         training_seconds: Time to train this student; the teacher's is left out.
         build_seconds: Time to make it small and to build the index, or to fit the baseline.
+        taught_by: The teacher and co-teachers of a student, in words; empty for what nobody taught.
     """
 
     name: str
@@ -174,6 +185,7 @@ class Candidate:
     latency: Latency
     training_seconds: float
     build_seconds: float
+    taught_by: str = ""
 
     @property
     def servable(self) -> bool:

@@ -5,7 +5,7 @@ Other programs may read `frontier.json`; fields are only added:
 format              1
 data                {name, path, fingerprint, users, items, train, validation, test}
 teacher             {run, backbone, dim, candidate}; `candidate` names its row below
-settings            methods, dims, precisions, baselines, backbone, training, runs, ann_recall, seed
+settings            methods, dims, precisions, baselines, backbone, training, co_teachers, runs, ann_recall, seed
 limits              {max_bytes_per_item, max_p99_ms, min_kept}; null is no limit
 conventions         {quality, latency, pareto}, in words
 candidates          a list; the teacher in float32 first
@@ -15,6 +15,7 @@ candidates          a list; the teacher in float32 first
     precision       "float32", "float16", "int8", or "pq16" for codes of 16 bytes
     run             run directory of a student or the teacher, else null
     trained         whether it is a student
+    taught_by       its teacher and co-teachers, e.g. "teacher + 0.5 turbocf"; null where nobody taught
     servable        whether a bundle can hold it
     validation      {"Recall@20", "NDCG@20"}, on which all choosing is done
     test            the same, or null without test items; for reporting
@@ -120,6 +121,7 @@ def _describe(row: Row, limits: Limits) -> dict[str, Any]:
         "precision": candidate.precision,
         "run": None if candidate.run is None else str(candidate.run),
         "trained": candidate.trained,
+        "taught_by": candidate.taught_by or None,
         "servable": candidate.servable,
         "validation": _round(quality.validation),
         "test": _round(quality.test) if quality.test else None,
@@ -203,6 +205,7 @@ def _header(split: str) -> tuple[str, ...]:
         f"{split} Recall@20",
         f"{split} NDCG@20",
         "p50, p99 µs",
+        "taught by",
         "training s",
         "build s",
     )
@@ -221,6 +224,7 @@ def _cells(row: Mapping[str, Any], recommended: str | None) -> tuple[str, ...]:
         f"{reported['Recall@20']:.4f}" + ("" if on_test is None else f" ({100 * on_test:.1f} %)"),
         f"{reported['NDCG@20']:.4f}",
         f"{latency['p50']:,.0f}, {latency['p99']:,.0f}",
+        row["taught_by"] or "–",
         f"{row['training_seconds']:,.0f}" if row["trained"] else "–",
         f"{row['build_seconds']:,.1f}",
     )

@@ -26,6 +26,7 @@ from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.evaluation.metrics import Rows, Values, measure_ranking
 from distill.evaluation.ranking import ScoreRows, rank_items, rank_scores
+from distill.report.blends import blends_of
 from distill.run import Run
 from export.build.ann import Vectors, file_bytes_per_item
 from export.build.index_choice import choices_by_bytes, choose_index
@@ -143,7 +144,7 @@ def measure_candidates(
     candidates = [scan.candidate for scan in scans]
     candidates += _choose_indexes(scans, judge, ann_recall)
     baselines, notes = _fit_baselines(plan, judge, judge.questions(teacher.user_embeddings))
-    return candidates + baselines, _note_odd_dims(candidates) + notes
+    return candidates + baselines, _note_blends(students, candidates[0].quality) + _note_odd_dims(candidates) + notes
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,7 @@ def _measure_scan(source: Source, precision: str, stored: StoredVectors, seconds
         latency=judge.time_scan(stored.index, stored.factory, questions, stored.items),
         training_seconds=source.training_seconds,
         build_seconds=source.build_seconds + seconds,
+        taught_by=source.taught_by,
     )
 
 
@@ -224,6 +226,19 @@ def _search_otherwise(scan: _Scan, judge: Judge, ann_recall: float) -> list[Cand
     ]
     unbeaten = find_pareto([(each.bytes_per_item, each.latency.p50) for each in (scanned, *found)])[1:]
     return [candidate for candidate, is_unbeaten in zip(found, unbeaten, strict=True) if is_unbeaten]
+
+
+def _note_blends(students: Sequence[Run], teacher: Quality) -> list[str]:
+    notes = []
+    for name, blend in blends_of(students).items():
+        recall, whole = blend["validation"][RECALL], teacher.validation[RECALL]
+        kept = f", {recall / whole:.1%} of the teacher's" if whole else ""
+        notes.append(
+            f"A {name}. Its lists, which no bundle can hold, reach validation {RECALL} {recall:.4f}{kept}; students of "
+            "methods that learn lists were taught by them."
+        )
+        notes += [f"No co-teacher {family}: {reason}" for family, reason in blend["left_out"].items()]
+    return notes
 
 
 def _fit_baselines(plan: Plan, judge: Judge, questions: Questions) -> tuple[list[Candidate], list[str]]:

@@ -9,7 +9,8 @@ from typing import Any
 from distill.backbones import BACKBONES
 from distill.baselines import BASELINES
 from distill.errors import SettingError
-from distill.methods.composition import parse_method
+from distill.methods.co_teachers import AUTO, parse_co_teachers
+from distill.methods.composition import learns_lists, parse_method
 from distill.training.job import Job, build_job
 from export.build.precision import PRECISIONS
 
@@ -30,6 +31,7 @@ class Plan:
         baselines: In `BASELINES`.
         backbone: Of the students, in `BACKBONES`.
         training: Fields of `TrainingOptions` that hold for every student; None counts as not given.
+        co_teachers: Of the students whose methods learn lists, as `distill --co-teachers` reads it.
     """
 
     methods: tuple[str, ...] = DEFAULT_METHODS
@@ -38,6 +40,7 @@ class Plan:
     baselines: tuple[str, ...] = tuple(BASELINES)
     backbone: str = "bprmf"
     training: Mapping[str, Any] = field(default_factory=dict)
+    co_teachers: str = AUTO
 
     def __post_init__(self) -> None:
         for name, known in (("precisions", PRECISIONS), ("baselines", tuple(BASELINES))):
@@ -51,6 +54,7 @@ class Plan:
                 raise SettingError(f"{name}: give at least one")
         for method in self.methods:
             parse_method(method)
+        parse_co_teachers(self.co_teachers)
 
     def require_below(self, teacher_dim: int) -> None:
         """Check that every student is smaller than its teacher.
@@ -65,7 +69,11 @@ class Plan:
     def jobs(self) -> dict[str, Job]:
         """Run name → what to train."""
         return {
-            f"{method}-d{dim}": build_job(method, {**self.training, "dim": dim}, backbone=self.backbone)
+            f"{method}-d{dim}": build_job(
+                method,
+                {**self.training, "dim": dim, "co_teachers": self.co_teachers if learns_lists(method) else None},
+                backbone=self.backbone,
+            )
             for dim in self.dims
             for method in self.methods
         }

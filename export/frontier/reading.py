@@ -61,6 +61,7 @@ def _build_point(row: Mapping[str, Any]) -> FrontierPoint:
         bytes_per_user=row["bytes_per_user"],
         p50_us=row["latency_us"]["p50"],
         p99_us=row["latency_us"]["p99"],
+        taught_by=row.get("taught_by") or "",
         training_seconds=row["training_seconds"] if row["trained"] else None,
         is_graph=row["index"]["factory"].startswith("HNSW"),
         servable=row["servable"],

@@ -71,6 +71,13 @@ def test_an_imported_run_has_a_label() -> None:
     assert label(config) == "imported"
 
 
+def test_a_label_says_who_taught_beside_the_teacher() -> None:
+    config = {**build_run(0.5, seed=0, method="ce").config, "co_teachers": "auto", "teacher": "runs/teacher"}
+    assert label(config) == "ce co-teachers auto wd 0.001"
+    assert label({**config, "teacher": None}) == "ce co-teachers auto alone wd 0.001"
+    assert label({**config, "co_teachers": "none"}) == "ce wd 0.001"
+
+
 def save_run(path: Path, *, history: bool, validation: bool = True) -> Path:
     run = build_run(0.2, seed=0)
     metrics = {**run.metrics, "validation_all_users": run.metrics["test"]} if validation else {}

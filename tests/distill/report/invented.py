@@ -80,7 +80,7 @@ def invent_frontier(data: Interactions, name: str = "freqd-d4-int8", **more: Any
     points = (
         invent_point("teacher-float32", 1.0, 64, 80.0, method="teacher", training_seconds=None),
         invent_point("svd-d4-float16", 0.8, 8, 40.0, method="svd", training_seconds=None, unbeaten=False, fits=False),
-        invent_point(name, 0.97, 4, 30.0, precision="int8"),
+        invent_point(name, 0.97, 4, 30.0, precision="int8", taught_by="teacher + ease"),
     )
     values: dict[str, Any] = {
         "limits": {"max_bytes_per_item": None, "max_p99_ms": None, "min_kept": 0.95}, "recommended": name,

@@ -58,6 +58,22 @@ def test_both_conventions_have_a_table_with_mean_and_spread(gallery: Gallery) ->
     assert words(over_all)[2][column] == f"{gallery.scratch.metrics['test_all_users']['Recall@20']:.4f}"
 
 
+def test_a_blend_that_taught_stands_below_the_students_once(gallery: Gallery, tmp_path: Path) -> None:
+    reports = {name: gallery.teacher.metrics[name] for name in ("test", "test_all_users")}
+    blend = {"weights": {"teacher": 1.0, "ease (regularization 10)": 0.5}, **reports}
+    paths = [tmp_path / f"ce-{seed}" for seed in range(2)]
+    for seed, path in enumerate(paths):
+        run = invent_run(path, gallery.data, method="ce", seed=seed, teacher=gallery.teacher)
+        write_run(path, run.config, run.user_embeddings, run.item_embeddings, {**run.metrics, "blend": blend})
+    section = build_quality(gather(paths))
+    for table, report in zip(tables(section), reports.values(), strict=True):
+        *_, row = words(table)
+        assert [len(table.rows), *row[:5]] == [3, "blend: teacher + 0.5 ease (regularization 10)", "–", "–", "–", "–"]
+        assert row[5:] == [f"{report['Recall@20']:.4f}", f"{report['NDCG@20']:.4f}", "100.0%", "–", "–"]
+    assert "A blend is" in section.lead
+    assert "A blend is" not in build_quality(gallery.gather()).lead
+
+
 def test_bold_is_the_best_student_and_never_the_teacher(gallery: Gallery) -> None:
     table = tables(build_quality(gallery.gather()))[0]
     column = list(table.header).index("test Recall@20")
@@ -259,7 +275,7 @@ def test_the_recommended_candidate_stands_out(gallery: Gallery) -> None:
         ("teacher-float32", ""), ("freqd-d4-int8", "best"),
     ]  # fmt: skip
     assert list(best.rows[1][1:]) == [
-        "2", Cell("97.0%", share=0.97), "96.0% to 98.0%", "–", "4", "16", "15", "30", "7", "yes",
+        "2", Cell("97.0%", share=0.97), "96.0% to 98.0%", "–", "4", "16", "15", "30", "teacher + ease", "7", "yes",
     ]  # fmt: skip
     assert isinstance(others, Table)
     assert (others.fold, others.caption, others.rows[0][-1]) == (True, "The other 1 candidates", "no")

@@ -22,7 +22,8 @@ from export.bundle import ModelRepository, open_bundle
 from export.frontier import measuring
 from tests.export.toy import toy_interactions, toy_run
 
-QUICK = ("--methods", "scratch,ce", "--dims", "4", "--epochs", "2", "--baselines", "popularity")
+CO_TEACHERS = ("--co-teachers", "itemknn=0.5")
+QUICK = (*CO_TEACHERS, "--methods", "scratch,ce", "--dims", "4", "--epochs", "2", "--baselines", "popularity")
 
 
 def arguments(workplace: Path, out: Path, *more: str) -> list[str]:
@@ -67,6 +68,9 @@ def test_it_leaves_the_numbers_the_page_the_plot_and_the_runs(place: Path) -> No
     assert names[0] == document["teacher"]["candidate"] == "teacher-float32"
     assert {"teacher-pq4", "svd-d4-int8", "scratch-d4-float16", "ce-d4-int8", "popularity"} <= set(names)
     assert document["settings"]["training"] == {"epochs": 2, "max_seconds": None, "seed": 0}
+    taught = {row["name"]: row["taught_by"] for row in document["candidates"]}
+    assert (taught["ce-d4-int8"], taught["scratch-d4-int8"]) == ("teacher + 0.5 itemknn", None)
+    assert document["notes"][0].startswith("A blend: teacher + 0.5 itemknn (num_neighbors ")
     page = (place / "frontier.md").read_text(encoding="utf-8")
     assert all(f"| {name} " in page for name in names)
 

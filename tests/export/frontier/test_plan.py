@@ -16,6 +16,7 @@ from export.frontier.plan import Plan
         ({"dims": ()}, "dims: give at least one"),
         ({"precisions": ("int4",)}, "precisions: 'int4' is not one of float32, float16, int8"),
         ({"baselines": ("oracle",)}, "baselines: 'oracle' is not one of popularity, itemknn, ease, gfcf, turbocf"),
+        ({"co_teachers": "nobody"}, "co_teachers: 'nobody' is not one of"),
         ({"backbone": "abacus"}, "backbone: 'abacus' is not one of"),
     ],
 )
@@ -37,6 +38,14 @@ def test_a_run_for_every_method_and_dimension_with_the_methods_own_defaults() ->
     assert jobs["scratch-d4"].options.learning_rate == 1e-3
     assert jobs["freqd+ce-d8"].options.learning_rate == 5e-3
     assert Plan(methods=()).jobs() == {}
+
+
+def test_co_teachers_are_for_the_methods_that_learn_lists() -> None:
+    jobs = Plan(methods=("scratch", "freqd", "ce"), dims=(4,), co_teachers="ease=0.5").jobs()
+    assert {name: job.co_teachers for name, job in jobs.items()} == {
+        "scratch-d4": "none", "freqd-d4": "none", "ce-d4": "ease=0.5",
+    }  # fmt: skip
+    assert Plan(methods=("ce",), dims=(4,)).jobs()["ce-d4"].co_teachers == "auto"
 
 
 def test_the_teacher_is_quantised_to_the_students_bytes_below_a_byte_a_number() -> None:

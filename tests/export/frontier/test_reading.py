@@ -20,7 +20,13 @@ def build_document(fingerprint: str) -> dict[str, Any]:
         "limits": {"max_bytes_per_item": None, "max_p99_ms": None, "min_kept": 0.95},
         "candidates": [
             build_candidate("teacher-float32", 1.0, 256, method="teacher", trained=False),
-            build_candidate("small", 0.97, 16, index={"factory": "HNSW16", "search": {}, "ann_recall": 1.0}),
+            build_candidate(
+                "small",
+                0.97,
+                16,
+                taught_by="teacher + ease",
+                index={"factory": "HNSW16", "search": {}, "ann_recall": 1.0},
+            ),
             build_candidate("ease", 0.5, 4, method="ease", trained=False, servable=False, fits=False),
         ],
         "pareto": ["teacher-float32", "small", "ease"],
@@ -52,6 +58,7 @@ def test_a_frontier_reads_back_as_it_was_measured(tmp_path: Path, given: str) ->
     assert (frontier.data_name, frontier.data_fingerprint, frontier.teacher_dim) == ("toy", "abc", 64)
     teacher, small, ease = frontier.points
     assert (small.name, small.method, small.kept, small.bytes_per_item) == ("small", "freqd", 0.97, 16)
+    assert (small.taught_by, teacher.taught_by) == ("teacher + ease", "")
     assert (small.p50_us, small.p99_us) == (50.0, 100.0)
     assert small.kept_interval == pytest.approx((0.96, 0.98))
     assert (small.is_graph, teacher.is_graph) == (True, False)

@@ -27,7 +27,7 @@ def document_of(rows: list[Row], limits: Limits | None = None) -> dict[str, Any]
 def document() -> dict[str, Any]:
     rows = [
         build_teacher(pareto=False),
-        build_row("big", 0.9999, 64),
+        build_row("big", 0.9999, 64, taught_by="teacher"),
         build_row("small", 0.97, 1600, index="HNSW16", search={"efSearch": 64}),
         build_row("beaten", 0.97, 2000, pareto=False),
         build_baseline("ease", 0.5, 4),
@@ -43,14 +43,14 @@ def test_the_table_is_sorted_by_bytes_and_marked(document: dict[str, Any]) -> No
     header, _, *lines = render_table(document["candidates"], document).splitlines()
     assert cells(header) == [
         "", "candidate", "bytes/item", "bytes/user", "MB in all", "kept (95 % interval)", "test Recall@20",
-        "test NDCG@20", "p50, p99 µs", "training s", "build s",
+        "test NDCG@20", "p50, p99 µs", "taught by", "training s", "build s",
     ]  # fmt: skip
     assert [cells(line)[:3] for line in lines] == [
         ["○", "ease", "4"], ["●", "big", "64"], ["★", "teacher-float32", "256"], ["●", "small", "1,600"],
         ["", "beaten", "2,000"],
     ]  # fmt: skip
     assert cells(lines[1])[3:] == [
-        "64", "0.08", "100.0 % (99.0–101.0)", "0.1800 (98.0 %)", "0.0667", "50, 100", "3", "0.1",
+        "64", "0.08", "100.0 % (99.0–101.0)", "0.1800 (98.0 %)", "0.0667", "50, 100", "teacher", "3", "0.1",
     ]  # fmt: skip
     assert cells(lines[0])[-2] == "–", "what is not trained has no training time"
     assert len({len(line) for line in (header, *lines)}) == 1, "padded"
