@@ -20,12 +20,9 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -35,7 +32,7 @@ from distill.data.interactions import Interactions
 from distill.errors import DataError, SettingError
 from distill.methods.co_teachers import NONE, describe_blend
 from distill.run import HISTORY_FILE, Run
-from distill.storage import write_file
+from distill.storage import alone_in, write_file
 from distill.training.job import Job, build_job, describe
 from results.plan import Plan, Study
 from results.untrained import Built
@@ -200,22 +197,10 @@ def add_cell(path: Path, cell: Cell, values: Row) -> None:
         cell: What is added.
         values: From `describe_run` or `describe_built`.
     """
-    with _alone_in(path.parent):
+    with alone_in(path.parent):
         cells = read_cells(path)
         if cells.get(cell.name, {}).get("settings") != values["settings"]:
             write_cells(path, {**cells, cell.name: {**values, **cell.key}})
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Wait until no other process is in here for the folder; the lock ends with its process, however that one ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def describe_run(run: Run, data: Interactions, int8: Mapping[str, Any] | None = None) -> dict[str, Any]:

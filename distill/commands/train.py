@@ -17,7 +17,7 @@ from distill.methods.co_teachers import describe_blend
 from distill.methods.projector import ProjectorKind
 from distill.report.figures import plot_curves
 from distill.run import Run, open_run
-from distill.training.job import RECOMMENDED_METHOD, build_job, run_job
+from distill.training.job import NO_TEACHER, RECOMMENDED_METHOD, build_job, run_job
 from distill.training.teacher_import import import_embeddings
 
 TRAINING = (
@@ -66,7 +66,6 @@ METHOD_SETTINGS = (
                       "PART.NAME=VALUE sets it for one part."),
 )  # fmt: skip
 
-NO_TEACHER = Path("none")
 IMPORTING = {"data", "out", "from_embeddings", "name", "as_json"}
 """Parameters of `train` that mean something where nothing is trained."""
 

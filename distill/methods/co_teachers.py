@@ -22,15 +22,19 @@ import scipy.sparse as sp
 import torch
 from tqdm import tqdm
 
-from distill.baselines.blend import SEARCH_METRIC, Blend, Families, choose_blend
+from distill.baselines.blend import SEARCH_METRIC, Blend, Families, choose_blend, standardise
 from distill.baselines.graph_filters import Band, ideal_filter
+from distill.baselines.neighbors import popularity
 from distill.baselines.tuning import BASELINES, SHARED
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
+from distill.evaluation.metrics import Rows
 from distill.evaluation.protocol import evaluate_lists, report_splits
 from distill.evaluation.ranking import ScoreRows
 from distill.methods.base import Preferences, Teacher
-from distill.methods.top_lists import ListStore, TopLists, list_top
+from distill.methods.responses import ResponseSettings
+from distill.methods.top_lists import LISTED, ListStore, TopLists, list_top
+from distill.storage import alone_in
 
 AUTO, NONE = "auto", "none"
 TEACHER = "teacher"
@@ -83,7 +87,7 @@ def parse_co_teachers(text: str) -> dict[str, float | None]:
     if text in (AUTO, NONE):
         return dict.fromkeys(LIBRARY if text == AUTO else ())
     found: dict[str, float | None] = {}
-    for part in text.split(","):
+    for part in map(str.strip, text.split(",")):
         name, separator, number = part.partition("=")
         if name not in (*LIBRARY, *IDEAL) or name in found:
             known = ", ".join((*LIBRARY, *IDEAL))
@@ -92,6 +96,28 @@ def parse_co_teachers(text: str) -> dict[str, float | None]:
     if len({weight is None for weight in found.values()}) > 1:
         raise SettingError(f"co_teachers: '{text}' gives some a weight; give all of them one, or none")
     return found
+
+
+def require_listed(settings: Iterable[Any]) -> None:
+    """Check that lists are all that the parts of a method want of their teacher.
+
+    Args:
+        settings: Of the parts.
+
+    Raises:
+        SettingError: One smooths the teacher's embeddings, or learns longer lists than are made.
+    """
+    for own in settings:
+        if isinstance(own, ResponseSettings) and own.alpha > 0:
+            raise SettingError(
+                "alpha: it smooths the teacher's embeddings, and co-teachers teach by lists; leave it out, or give "
+                f"--co-teachers {NONE}"
+            )
+        if getattr(own, "num_top", 0) > LISTED:
+            raise SettingError(
+                f"num_top: {own.num_top} exceeds the {LISTED} items a user that co-teachers list; give less, or "
+                f"--co-teachers {NONE}"
+            )
 
 
 def _parse_weight(part: str, number: str) -> float:
@@ -156,14 +182,18 @@ class _Lists:
     def of(self, hidden: sp.csr_matrix) -> TopLists:
         """Read or make the lists of what is not hidden: the training items, or nothing."""
         name = "unseen" if hidden.nnz else "all"
-        found = self._store.read(name, self._data.num_items)
-        if found is not None:
-            lists, self.description = found
-            return lists
+        with alone_in(self._store.folder):
+            found = self._store.read(name, self._data.num_items)
+            if found is None:
+                return self._make(name, hidden)
+        lists, self.description = found
+        return lists
+
+    def _make(self, name: str, hidden: sp.csr_matrix) -> TopLists:
         started = time.process_time()
         if self._blend is None:
             self._blend, self.description = self._choose()
-        lists = list_top(self._blend.score_rows, hidden)
+        lists = list_top(_or_popular(self._blend.score_rows, self._data.train), hidden)
         self.description["processor_seconds"] = round(time.process_time() - started, 2)
         self._store.write(name, lists, self.description)
         return lists
@@ -180,6 +210,20 @@ class _Lists:
         members = {name: rows for family in families.values() for name, rows in family.items()}
         search = {f"validation {SEARCH_METRIC}": choice.value, "users": choice.num_users, "alone": dict(choice.alone)}
         return Blend(members, choice.weights), {"weights": dict(choice.weights), "search": search, "left_out": refused}
+
+
+def _or_popular(score_rows: ScoreRows, train: sp.csr_matrix) -> ScoreRows:
+    """Of users about whom nothing is known, all of whose scores are equal, score items by their popularity instead."""
+    popular = popularity(train).score_rows
+
+    def rows(users: Rows) -> torch.Tensor:
+        scores = torch.as_tensor(score_rows(users))
+        unknown = scores.amax(dim=1) == scores.amin(dim=1)
+        if bool(unknown.any()):
+            scores[unknown] = standardise(popular, users[unknown.numpy()])
+        return scores
+
+    return rows
 
 
 def _inner_products(features: torch.Tensor, num_users: int) -> ScoreRows:

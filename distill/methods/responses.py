@@ -106,7 +106,7 @@ def smooth_teacher(teacher: Teacher, data: Interactions, alpha: float) -> Teache
     if alpha == 0:
         return teacher
     if teacher.by_lists:
-        raise SettingError("alpha: it smooths a teacher's embeddings, and co-teachers teach by lists; leave one out")
+        raise SettingError("alpha: it smooths a teacher's embeddings, and this one teaches by lists; leave it out")
     features = GraphFilter(build_graph(data), linear_coefficients(alpha)).filter_all(np.asarray(teacher.features))
     return replace(teacher, features=torch.from_numpy(features))
 

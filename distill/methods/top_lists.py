@@ -29,6 +29,7 @@ from distill.storage import write_file
 LISTED = 500
 HEAD = 100
 PERPLEXITY = 0.6
+LISTS_PATTERN = "lists-*.safetensors"
 HEAD_USERS = 5000
 """Evenly spread ones whose perplexity is measured."""
 

@@ -14,7 +14,7 @@ from distill.backbones import BACKBONES, Backbone
 from distill.data.interactions import Interactions
 from distill.errors import RunError, SettingError
 from distill.methods import Teacher
-from distill.methods.co_teachers import AUTO, NONE, BlendedTeacher, blend_teachers, parse_co_teachers
+from distill.methods.co_teachers import AUTO, NONE, BlendedTeacher, blend_teachers, parse_co_teachers, require_listed
 from distill.methods.composition import (
     Settings,
     build_method,
@@ -25,6 +25,7 @@ from distill.methods.composition import (
     parse_method,
 )
 from distill.methods.svd import truncated_svd
+from distill.methods.top_lists import LISTS_PATTERN
 from distill.run import METRICS_FILE, Run, features_fingerprint, open_run
 from distill.settings import build_settings
 from distill.training.checkpoint import STATE_FILE
@@ -32,6 +33,8 @@ from distill.training.teacher import open_teacher
 from distill.training.trainer import Trainer, TrainingOptions
 
 RANDOM, SVD = "random", "svd"
+NO_TEACHER = Path("none")
+"""What `--teacher` is where co-teachers teach alone."""
 RECOMMENDED_METHOD = "ce+rcekd"
 """What RESULTS.md finds best: what the teacher would recommend, training items left out, and its order among what the
 student itself puts first."""
@@ -75,6 +78,8 @@ class Job:
             )
         if self.settings is None:
             object.__setattr__(self, "settings", build_method_settings(self.method, {}))
+        if self.co_teachers != NONE:
+            require_listed(self.settings or ())
         if self.backbone_settings is None:
             object.__setattr__(self, "backbone_settings", BACKBONES[self.backbone].Settings())
 
@@ -85,7 +90,7 @@ class Student:
 
     dim: int = 64
     start: str = RANDOM
-    co_teachers: str = ""
+    co_teachers: str | None = None
 
 
 STUDENT_SETTINGS = {field.name: str(field.type) for field in fields(Student)}
@@ -129,7 +134,7 @@ def build_job(
         build_settings(TrainingOptions, {**defaults, **options}, "training"),
         built.start,
         build_settings(BACKBONES[backbone].Settings, backbone_settings or {}, backbone),
-        built.co_teachers or (AUTO if learns_lists(method) else NONE),
+        (AUTO if learns_lists(method) else NONE) if built.co_teachers is None else built.co_teachers,
     )
 
 
@@ -140,9 +145,10 @@ FLAGS = {"learning_rate": "--lr"}
 def command_line(job: Job, data: Path, out: Path, teacher: Path | None = None) -> str:
     """The `lowpass` command that trains a job: backbone, dimension, seed and device, and all that is not default."""
     usual = build_job(job.method, {}, backbone=job.backbone)
-    words = ["lowpass", "train" if teacher is None else "distill", str(data), "--out", str(out)]
-    if teacher is not None:
-        words += ["--teacher", str(teacher), "--method", job.method]
+    is_taught = any(method.needs_teacher for method in parse_method(job.method))
+    words = ["lowpass", "distill" if is_taught else "train", str(data), "--out", str(out)]
+    if is_taught:
+        words += ["--teacher", str(teacher or NO_TEACHER), "--method", job.method]
     words += ["--backbone", job.backbone, "--dim", str(job.dim)]
     if job.start != RANDOM:
         words += ["--start", job.start]
@@ -238,7 +244,7 @@ def run_job(
     config = describe(job, data, teacher)
     report = {"blend": teaching.report} if isinstance(teaching, BlendedTeacher) else {}
     trainer = Trainer(data, student, method, job.options, out=out, config=config, report=report)
-    if resume:
+    if resume and not _was_cut_before_training(out):
         trainer.resume()
     return trainer.fit()
 
@@ -250,6 +256,11 @@ def _require_free(out: Path, *, resume: bool) -> None:
         raise RunError(f"{out}: an unfinished run is there; continue it with --resume, or delete it first")
     if out.exists() and not out.is_dir():
         raise RunError(f"{out}: is a file; give a directory for --out")
+
+
+def _was_cut_before_training(out: Path) -> bool:
+    """Whether a run ended between making its lists and its first checkpoint: it goes on with the lists."""
+    return not (out / STATE_FILE).exists() and any(out.glob(LISTS_PATTERN))
 
 
 def _start(student: Backbone, job: Job, data: Interactions, teacher: Teacher | None) -> None:

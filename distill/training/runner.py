@@ -34,6 +34,8 @@ from distill.training.job import Job, describe, run_job
 K = TypeVar("K", bound=Hashable)
 PRELOADED = [__name__, "torch._dynamo"]
 """What the server imports before it forks; torch's optimizers import the second, which takes as long as torch."""
+LISTS_FOLDER = ".lists"
+"""Beside the runs of students that share a teacher; hidden, so that a pattern of runs does not name it."""
 Work = Callable[[], object]
 """What a child does: a function of a module, or a `functools.partial` of one, with arguments that can be sent."""
 
@@ -68,7 +70,7 @@ def ensure_run(job: Job, data: Interactions, out: Path, teacher: Run | None = No
         SettingError: As `run_job`.
     """
     if not is_finished(job, data, out, teacher):
-        run_job(job, data, out, teacher=teacher, lists=out.parent / "lists", resume=(out / STATE_FILE).exists())
+        run_job(job, data, out, teacher=teacher, lists=out.parent / LISTS_FOLDER, resume=(out / STATE_FILE).exists())
 
 
 def is_finished(job: Job, data: Interactions, out: Path, teacher: Run | None = None) -> bool:

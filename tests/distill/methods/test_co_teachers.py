@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,3 +150,12 @@ def test_ease_is_left_out_where_it_does_not_fit_unless_it_was_asked_for(
 @pytest.mark.parametrize("name", ["ideal-low", "ideal-high", "ideal-all"])
 def test_bands_teach_for_ablations(data: Interactions, teacher: Teacher, tmp_path: Path, name: str) -> None:
     assert blend(f"{name}=0.5", data, teacher, tmp_path).report["weights"] == {"teacher": 1.0, name: 0.5}
+
+
+def test_of_whom_nothing_is_known_gets_what_is_popular(data: Interactions, tmp_path: Path) -> None:
+    taken = data.train.toarray()
+    taken[7] = 0
+    train = sp.csr_matrix(taken)
+    lists = blend("turbocf", replace(data, train=train), None, tmp_path).preferences(train)
+    counts = taken.sum(axis=0)
+    np.testing.assert_array_equal(counts[lists.top(10)[7]], np.sort(counts)[::-1][:10])

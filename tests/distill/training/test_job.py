@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+import distill.methods.co_teachers
 import distill.training.checkpoint
+import distill.training.job
 import distill.training.trainer
 from distill.commands.train import distill as distill_command
 from distill.data.interactions import Interactions
@@ -364,6 +366,78 @@ def test_a_command_line_trains_the_job_it_was_made_of(method: str, given: Any, m
     method, backbone, backbone_settings, settings = (asked.pop(name) for name in names)
     flat = {name: value for name, value in asked.items() if name not in {"teacher", "resume", "as_json"}}
     assert build_job(method, {**flat, **settings}, backbone=backbone, backbone_settings=backbone_settings) == job
+
+
+def test_a_command_line_says_that_interactions_alone_teach(tmp_path: Path) -> None:
+    words = shlex.split(command_line(build_job("ce", {}), tmp_path, tmp_path / "out"))
+    assert words[:2] == ["lowpass", "distill"]
+    assert words[words.index("--teacher") + 1] == "none"
+    assert command_line(build_job("scratch", {}), tmp_path, tmp_path / "out").startswith("lowpass train ")
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "co_teachers"),
+    [
+        ("ce", {}, "auto"),
+        ("freqd+ce", {}, "auto"),
+        ("freqd", {}, "none"),
+        ("ce", {"co_teachers": "none"}, "none"),
+        ("ce", {"co_teachers": "turbocf=0.5, ease=1"}, "turbocf=0.5, ease=1"),
+    ],
+)
+def test_what_learns_lists_has_co_teachers_unless_told(method: str, given: dict[str, str], co_teachers: str) -> None:
+    assert build_job(method, given).co_teachers == co_teachers
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        ("freqd", {"co_teachers": "auto"}, "co_teachers: 'freqd' learns from no lists"),
+        ("ce", {"co_teachers": ""}, "co_teachers: '' is not one of"),
+        ("ce", {"alpha": 0.3}, "alpha: it smooths the teacher's embeddings.* give --co-teachers none"),
+        ("ce+rcekd", {"ce.num_top": 501}, "num_top: 501 exceeds the 500 items .* or --co-teachers none"),
+    ],
+)
+def test_what_co_teachers_cannot_do_is_refused_before_they_do_anything(
+    method: str, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingError, match=message):
+        build_job(method, given)
+    if "co_teachers" not in given:
+        build_job(method, {**given, "co_teachers": "none"})
+
+
+@pytest.mark.parametrize("has_teacher", [True, False])
+def test_a_run_with_co_teachers_goes_on_with_its_lists(
+    data: Interactions, teacher: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_teacher: bool
+) -> None:
+    given = teacher if has_teacher else None
+    job = replace(quick_job("ce+rcekd"), co_teachers="turbocf,gfcf")
+    run_job(job, data, tmp_path / "straight", teacher=given)
+    cut = tmp_path / "cut"
+    with monkeypatch.context() as patch:
+        patch.setattr(distill.training.job, "Trainer", interrupt)
+        with pytest.raises(TypeError):
+            run_job(job, data, cut, teacher=given)
+    assert [path.suffix for path in cut.iterdir()] == [".safetensors"], "lists, and no checkpoint yet"
+    monkeypatch.setattr(distill.methods.co_teachers, "choose_blend", None)
+    run_job(job, data, cut, teacher=given, resume=True)
+    assert_same_run(tmp_path / "straight", cut)
+    metrics = open_run(cut).metrics
+    assert ("teacher" in metrics["blend"]["weights"]) == has_teacher
+    assert metrics["blend"] == open_run(tmp_path / "straight").metrics["blend"] | {
+        "processor_seconds": metrics["blend"]["processor_seconds"]
+    }
+
+
+def test_a_cut_run_with_co_teachers_is_resumed_as_if_never_cut(
+    data: Interactions, teacher: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = replace(quick_job("ce+rcekd"), co_teachers="turbocf")
+    run_job(job, data, tmp_path / "straight", teacher=teacher)
+    interrupt(monkeypatch, job, data, tmp_path / "resumed", teacher)
+    run_job(job, data, tmp_path / "resumed", teacher=teacher, resume=True)
+    assert_same_run(tmp_path / "straight", tmp_path / "resumed")
 
 
 def test_every_training_option_that_can_be_swept_has_a_flag() -> None:
