@@ -23,6 +23,7 @@ import torch
 from tqdm import tqdm
 
 from distill.baselines.blend import SEARCH_METRIC, Blend, Families, choose_blend, standardise
+from distill.baselines.ease import EASE_MAX_BYTES
 from distill.baselines.graph_filters import Band, ideal_filter
 from distill.baselines.neighbors import popularity
 from distill.baselines.tuning import BASELINES, SHARED
@@ -33,7 +34,7 @@ from distill.evaluation.protocol import evaluate_lists, report_splits
 from distill.evaluation.ranking import ScoreRows
 from distill.methods.base import Preferences, Teacher
 from distill.methods.responses import ResponseSettings
-from distill.methods.top_lists import LISTED, ListStore, TopLists, list_top
+from distill.methods.top_lists import HEAD, LISTED, PERPLEXITY, ListStore, TopLists, list_top
 from distill.storage import alone_in
 
 AUTO, NONE = "auto", "none"
@@ -41,13 +42,15 @@ TEACHER = "teacher"
 LIBRARY: Mapping[str, tuple[dict[str, Any], ...]] = {
     "turbocf": tuple({"alpha": alpha, "degree": degree} for alpha, degree in ((0.4, 1), (0.5, 1), (0.6, 1), (0.5, 2))),
     "gfcf": tuple({"rank": rank, "ideal_weight": weight} for rank, weight in ((64, 0.3), (256, 0.3), (256, 1.0))),
-    "ease": tuple({"regularization": value} for value in (10.0, 100.0, 500.0)),
+    "ease": tuple({"regularization": value} for value in (30.0, 500.0)),
     "itemknn": ({"num_neighbors": 20, "shrink": 0.0}, {"num_neighbors": 100, "shrink": 0.0}),
 }
 """Name → settings among which the search chooses: a few of those that `evaluate --baselines` tries."""
 IDEAL: Mapping[str, Band] = {"ideal-low": "low", "ideal-high": "high", "ideal-all": "all"}
 """Name → band of `ideal_filter`, for ablations: never chosen by itself."""
 IDEAL_RANK = 128
+AUTO_EASE_MAX_BYTES = 2**30
+"""Beyond, where the smaller of users and items is about 9,400, EASE takes minutes: it must be asked for by name."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ def blend_teachers(
     Raises:
         SettingError: As `parse_co_teachers`, or a scorer that was asked for needs more memory than it may have.
     """
-    made_of = json.dumps([data.fingerprint, teacher_fingerprint, text])
+    made_of = json.dumps([data.fingerprint, teacher_fingerprint, text, LIBRARY, IDEAL_RANK, LISTED, HEAD, PERPLEXITY])
     store = ListStore(folder, hashlib.sha256(made_of.encode()).hexdigest())
     lists = _Lists(text, data, None if teacher is None else teacher.features, store)
     unseen = lists.of(data.train)
@@ -200,7 +203,7 @@ class _Lists:
 
     def _choose(self) -> tuple[Blend, dict[str, Any]]:
         wanted = parse_co_teachers(self._text)
-        families, refused = _fit(wanted, self._data, may_refuse=self._text == AUTO)
+        families, refused = _fit(wanted, self._data, is_auto=self._text == AUTO)
         first = None
         if self._features is not None:
             first = TEACHER
@@ -231,24 +234,26 @@ def _inner_products(features: torch.Tensor, num_users: int) -> ScoreRows:
     return lambda rows: users[torch.from_numpy(rows)] @ columns
 
 
-def _fit(names: Iterable[str], data: Interactions, *, may_refuse: bool) -> tuple[Families, dict[str, str]]:
+def _fit(names: Iterable[str], data: Interactions, *, is_auto: bool) -> tuple[Families, dict[str, str]]:
     """Families of scorers, and why some are left out."""
     families: dict[str, dict[str, ScoreRows]] = {}
     refused: dict[str, str] = {}
     for name in tqdm(names, desc="fitting co-teachers", unit="family", disable=None, leave=False):
         try:
-            families[name] = _fit_family(name, data)
+            families[name] = _fit_family(name, data, AUTO_EASE_MAX_BYTES if is_auto else EASE_MAX_BYTES)
         except SettingError as error:
-            if not may_refuse:
+            if not is_auto:
                 raise
             refused[name] = str(error)
     return families, refused
 
 
-def _fit_family(name: str, data: Interactions) -> dict[str, ScoreRows]:
+def _fit_family(name: str, data: Interactions, ease_max_bytes: int) -> dict[str, ScoreRows]:
     if name in IDEAL:
         return {name: ideal_filter(data.train, IDEAL_RANK, IDEAL[name]).score_rows}
-    shared = SHARED[name](data.train) if name in SHARED else {}
+    shared = dict(SHARED[name](data.train)) if name in SHARED else {}
+    if name == "ease":
+        shared["max_bytes"] = ease_max_bytes
     return {
         f"{name} ({', '.join(f'{key} {value:g}' for key, value in settings.items())})": BASELINES[name](
             data.train, **settings, **shared
