@@ -42,7 +42,7 @@ def ease(train: sp.csr_matrix, regularization: float, max_bytes: int = EASE_MAX_
     if 12 * size**2 > max_bytes:
         raise SettingError(
             f"ease: inverting {size:,} × {size:,} needs {12 * size**2:,} bytes, and {max_bytes:,} are allowed; "
-            "leave EASE out, or allow more ('evaluate --ease-max-bytes')"
+            "leave it out, or allow more ('evaluate --ease-max-bytes')"
         )
     if train.shape[1] <= train.shape[0]:
         return _ease_by_items(train, regularization)

@@ -244,7 +244,7 @@ def _fit(names: Iterable[str], data: Interactions, *, is_auto: bool) -> tuple[Fa
         except SettingError as error:
             if not is_auto:
                 raise
-            refused[name] = str(error)
+            refused[name] = f"{error}; or name it: --co-teachers {','.join(LIBRARY)}"
     return families, refused
 
 

@@ -142,7 +142,9 @@ def test_ease_is_left_out_where_it_does_not_fit_unless_it_was_asked_for(
         raise SettingError("ease: too big")
 
     monkeypatch.setitem(BASELINES, "ease", too_big)
-    assert blend("auto", data, teacher, tmp_path).report["left_out"] == {"ease": "ease: too big"}
+    assert blend("auto", data, teacher, tmp_path).report["left_out"] == {
+        "ease": "ease: too big; or name it: --co-teachers turbocf,gfcf,ease,itemknn"
+    }
     with pytest.raises(SettingError, match="too big"):
         blend("turbocf,ease", data, teacher, tmp_path)
 
