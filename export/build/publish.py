@@ -23,7 +23,7 @@ from distill.run import Run, open_run
 from export.build.ann import write_index
 from export.build.answer_table import add_answers
 from export.build.fold_in import fit_fold_in
-from export.build.fold_in_choice import choose_settings
+from export.build.fold_in_choice import choose_recent_step, choose_settings
 from export.build.index_choice import choose_index
 from export.build.onnx_graphs import write_fold_in_graph, write_recommend_graph
 from export.build.precision import StoredVectors, store
@@ -162,7 +162,8 @@ def publish_vectors(
     settings, measured = choose_settings(items, users, data.train, data.validation, rng)
     table = fit_fold_in(data.train, users, settings).astype(items.dtype)
     contents = replace(contents, fold_in_embeddings=table)
-    fold_in = {**asdict(settings), **measured}
+    step = choose_recent_step(items, users, table, data.train, data.validation, rng)
+    fold_in = {**asdict(settings), **measured, **step}
     if index is None:
         bound = options.max_index_bytes_per_item
         index = choose_index(items, users, had, options.ann_recall, rng, max_bytes_per_item=bound)

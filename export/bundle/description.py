@@ -48,7 +48,9 @@ def _describe_fold_in(fold_in: Mapping[str, Any]) -> str:
     names = {f"{RECALL}_of_3": "3 items", f"{RECALL}_of_10": "10 items", RECALL: "all"}
     measured = [f"{fold_in[key]:.4f} from {name}" for key, name in names.items() if key in fold_in]
     trained = f"; their trained vectors {fold_in[TRAINED]:.4f}" if TRAINED in fold_in else ""
-    return f"validation recall@20 {', '.join(measured)}{trained}"
+    step = fold_in.get("recent_step")
+    recent = "" if step is None else f"; recent items move a known user by {step:g} steps"
+    return f"validation recall@20 {', '.join(measured)}{trained}{recent}"
 
 
 def describe_indexes(index: IndexCard) -> list[str]:

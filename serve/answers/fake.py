@@ -58,6 +58,8 @@ class FakeFoldIn:
         item_embeddings: Shape (N, d).
     """
 
+    recent_step = 1.0
+
     def __init__(self, item_embeddings: Matrix) -> None:
         self._items = item_embeddings
 

@@ -18,12 +18,14 @@ class OnnxFoldIn:
 
     Args:
         in_memory: The graph's external weights by name, where they are in memory; ONNX Runtime maps the others.
+        recent_step: Factor by which a known user follows the fold-in when recent items join.
 
     Raises:
         UnusableBundle: The graph cannot be read, or has other inputs or outputs.
     """
 
-    def __init__(self, path: Path, in_memory: Mapping[str, Matrix] | None = None) -> None:
+    def __init__(self, path: Path, in_memory: Mapping[str, Matrix] | None = None, *, recent_step: float = 1.0) -> None:
+        self.recent_step = recent_step
         options = onnxruntime.SessionOptions()
         # The session keeps no reference of its own.
         self._weights = {

@@ -85,7 +85,13 @@ class ItemScorer(CandidateIndex, Protocol):
 
 
 class FoldIn(Protocol):
-    """Turns a history into a vector."""
+    """Turns a history into a vector.
+
+    Attributes:
+        recent_step: Factor by which a known user's vector follows it when recent items join.
+    """
+
+    recent_step: float
 
     def encode(self, item_index: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """The vector, float32 of shape (d,), of someone who has the items of shape (H,), H ≥ 1."""

@@ -254,7 +254,8 @@ class Recommender:
         # Trained and folded-in vectors agree in direction, not in length.
         length = np.linalg.norm(reference if len(before) else after)
         scale = np.linalg.norm(vector) / length if length > 0 else np.float32(1)
-        moved: npt.NDArray[np.float32] = (vector + scale * (after - reference)).astype(np.float32)
+        step = self._fold_in.recent_step * scale
+        moved: npt.NDArray[np.float32] = (vector + step * (after - reference)).astype(np.float32)
         return moved, np.concatenate([has, recent]), unknown
 
     def _encode_history(self, query: Query) -> tuple[npt.NDArray[np.float32] | None, Rows, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -185,11 +186,16 @@ def build_recommender(bundle: Bundle, name: str) -> Recommender:
 
 
 def _fold_in(bundle: Bundle) -> OnnxFoldIn:
+    step = bundle.manifest.fold_in.get("recent_step", 1.0)
+    if not isinstance(step, int | float) or not 0 <= step < math.inf:
+        raise UnusableBundle(f"{bundle.path}: fold_in.recent_step is {step!r}, not a number from 0 on: export again")
     if not bundle.in_memory:
-        return OnnxFoldIn(bundle.fold_in_onnx_path)
-    if bundle.fold_in_embeddings is None:
-        return OnnxFoldIn(bundle.fold_in_onnx_path, {"item_embeddings": np.asarray(bundle.item_embeddings)})
-    return OnnxFoldIn(bundle.fold_in_onnx_path, {"fold_in_embeddings": np.asarray(bundle.fold_in_embeddings)})
+        weights = {}
+    elif bundle.fold_in_embeddings is None:
+        weights = {"item_embeddings": np.asarray(bundle.item_embeddings)}
+    else:
+        weights = {"fold_in_embeddings": np.asarray(bundle.fold_in_embeddings)}
+    return OnnxFoldIn(bundle.fold_in_onnx_path, weights, recent_step=float(step))
 
 
 def _answer_table(bundle: Bundle) -> AnswerTable | None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.build.fold_in import FoldInSettings, average_histories, fit_fold_in, fold_in
-from export.build.fold_in_choice import choose_settings, cut_histories
+from export.build.fold_in_choice import RECENT_STEPS, choose_recent_step, choose_settings, cut_histories, recent_steps
 
 
 def draw(seed: int, users: int, items: int, dim: int) -> tuple[sp.csr_matrix, npt.NDArray[np.float32]]:
@@ -130,6 +130,44 @@ def test_the_sample_is_drawn_from_the_generator_given() -> None:
     items = np.random.default_rng(3).normal(size=(60, 2)).astype(np.float32)
     first, second = (choose_settings(items, items[:20], train, validation, np.random.default_rng(1)) for _ in range(2))
     assert first == second
+
+
+def test_a_step_is_the_fold_ins_in_the_length_of_the_vector() -> None:
+    table = np.array([[1, 0], [0, 2], [0, 0]], np.float32)
+    before = sp.csr_matrix(np.array([[1, 0, 0], [0, 0, 1]], np.float32))
+    after = sp.csr_matrix(np.array([[1, 1, 0], [0, 1, 1]], np.float32))
+    vectors = np.array([[6, 8], [3, 4]], np.float32)
+    # Folded in as (1, 0), then (.5, 1); the vector is ten times as long. A reference of no length scales by its own.
+    np.testing.assert_allclose(recent_steps(vectors, before, after, table), [[-5, 10], [0, 5]])
+
+
+def drifting(toward: int) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """Users who have items of one half; later they take those of half `toward`, four each."""
+    had, later = np.zeros((40, 200), np.float32), np.zeros((40, 200), np.float32)
+    rng = np.random.default_rng(5)
+    for user in range(40):
+        half = user % 2
+        had[user, 100 * half + rng.choice(50, 10, replace=False)] = 1
+        later[user, 100 * ((half + toward) % 2) + 50 + rng.choice(50, 4, replace=False)] = 1
+    return sp.csr_matrix(had), sp.csr_matrix(later)
+
+
+@pytest.mark.parametrize("toward", [0, 1])
+def test_the_step_is_long_where_tastes_drift_and_short_where_they_do_not(toward: int) -> None:
+    train, validation = drifting(toward)
+    items = np.zeros((200, 2), np.float32)
+    items[np.arange(200), np.arange(200) // 100] = 1
+    users = np.eye(2, dtype=np.float32)[np.arange(40) % 2]
+    card = choose_recent_step(items, users, items, train, validation, np.random.default_rng(0))
+    assert card["recent_step"] == (max(RECENT_STEPS) if toward else 0.0)
+    assert card["recent_validation_recall@20"] >= card["unmoved_validation_recall@20"]
+
+
+def test_without_two_later_items_the_step_is_one() -> None:
+    train, validation = checkerboard()
+    items = np.ones((60, 2), np.float32)
+    card = choose_recent_step(items, items[:20], items, train, validation, np.random.default_rng(0))
+    assert card == {"recent_step": 1.0}
 
 
 @given(seed=st.integers(0, 100), length=st.integers(0, 8))

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
+from export.build.fold_in_choice import recent_steps
+from serve.answers.fake import FakeFoldIn
 from serve.answers.limits import RERANKED
 from serve.answers.selection import diversify, first_good, relevance_of, reorder, walk
 from serve.answers.types import Query, Recommendation, Source
@@ -120,6 +123,25 @@ def test_a_discount_moves_what_is_popular_down() -> None:
         return float(np.mean([rank[item] for answer in answers for item in answer.item_ids]))
 
     assert mean_rank(0.0) < mean_rank(1.0) < mean_rank(50.0)
+
+
+@pytest.mark.parametrize("step", [0.0, 1.0, 3.0])
+def test_a_user_follows_the_fold_in_by_as_many_steps_as_the_model_says(step: float) -> None:
+    recommender = make()
+    vectors = np.stack([recommender._exact.item_vector(item) for item in range(30)])
+    fold_in = FakeFoldIn(vectors)
+    fold_in.recent_step = step
+    recommender._fold_in = fold_in
+    vector, has, _ = recommender._encode_user(Query("u-1"), 1)
+    moved, _, _ = recommender._encode_updated(Query("u-1", recent=["i-3", "i-20"]), 1)
+    assert vector is not None
+    assert moved is not None
+    histories = np.zeros((2, 30), dtype=np.float32)
+    histories[0, has] = histories[1, has] = 1
+    histories[1, [3, 20]] = 1
+    before, after = sp.csr_matrix(histories[:1]), sp.csr_matrix(histories[1:])
+    wanted = vector + step * recent_steps(vector[None], before, after, vectors)[0]
+    np.testing.assert_allclose(moved, wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_recent_items_move_a_user_and_count_as_seen() -> None:
