@@ -107,7 +107,7 @@ def test_a_composition_has_defaults_of_its_own_which_what_is_given_overrides(
     name: str, given: dict[str, Any], weight: float
 ) -> None:
     settings = dict(zip(name.split("+"), build_method_settings(name, given), strict=True))
-    assert settings["rcekd"] == RCEKDSettings(distillation_weight=weight)
+    assert settings["rcekd"] == RCEKDSettings(distillation_weight=weight, hide_train=True)
     assert settings["ce"] == CrossEntropySettings(distillation_weight=given.get("distillation_weight", 1.0))
     assert build_method_settings("rcekd", {}) == (RCEKDSettings(),)
 
