@@ -21,6 +21,7 @@ from results.cells import (
     TEACHER,
     TEST,
     Cell,
+    Cells,
     add_cell,
     describe_built,
     describe_run,
@@ -75,7 +76,7 @@ def rounds(plan: Plan, study: Study, folders: Folders) -> Iterator[list[Cell]]:
         for dim, name in entries
         if trial < num_trials(plan, study, name)
     ]
-    done, _ = standing_cells(plan, read_cells(folders.cells))
+    done, _ = standing_cells(plan, _cells_of(study, folders))
     winners = [
         (name, dim, winning_trial(study, name, dim, num_trials(plan, study, name), done)) for dim, name in entries
     ]
@@ -85,6 +86,11 @@ def rounds(plan: Plan, study: Study, folders: Folders) -> Iterator[list[Cell]]:
         for name, dim, winner in winners
         if winner is not None
     ]
+
+
+def _cells_of(study: Study, folders: Folders) -> Cells:
+    """The rows of one study: whether a row stands costs the making of its job."""
+    return {name: row for name, row in read_cells(folders.cells).items() if row["study"] == study.name}
 
 
 def run_plan(plan: Plan, folders: Folders, *, only: str = "*", jobs: int = 1) -> None:
@@ -98,7 +104,7 @@ def run_plan(plan: Plan, folders: Folders, *, only: str = "*", jobs: int = 1) ->
     """
     for study in plan.studies:
         for cells in rounds(plan, study, folders):
-            done, _ = standing_cells(plan, read_cells(folders.cells))
+            done, _ = standing_cells(plan, _cells_of(study, folders))
             missing = [cell for cell in cells if fnmatch(cell.name, only) and cell.name not in done]
             if missing:
                 prepare_data(plan, study.data, folders)

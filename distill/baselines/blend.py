@@ -176,14 +176,15 @@ def _candidates(members: Mapping[str, ScoreRows], data: Interactions, users: Row
         rest of a row is filled with −∞.
     """
     rows = torch.stack([standardise(score_rows, users) for score_rows in members.values()])
-    seen = data.train[users].tocoo()
+    taken = data.train[users].tocoo()
+    seen = torch.from_numpy(taken.row).long(), torch.from_numpy(taken.col).long()
     unseen = rows.clone()
-    unseen[:, torch.from_numpy(seen.row).long(), torch.from_numpy(seen.col).long()] = -torch.inf
+    unseen[:, *seen] = -torch.inf
     found = unseen.topk(min(POOL, data.num_items), dim=2).indices
     wanted = torch.zeros(rows.shape[1:], dtype=torch.bool)
     for lists in found:
         wanted.scatter_(1, lists, True)
-    wanted[torch.from_numpy(seen.row).long(), torch.from_numpy(seen.col).long()] = False
+    wanted[seen] = False
     owners, items = wanted.nonzero(as_tuple=True)
     counts = wanted.sum(dim=1)
     places = torch.arange(len(owners)) - (counts.cumsum(0) - counts)[owners]

@@ -109,14 +109,8 @@ def choose_recent_step(
         return {"recent_step": 1.0}
     users = np.sort(rng.choice(users, size=min(MOVED_USERS, len(users)), replace=False))
     had, later = train[users], validation[users]
-    owners = row_numbers(later)
-    drawn = np.lexsort((rng.random(later.nnz), owners))
-    joins = np.zeros(later.nnz, dtype=np.bool_)
-    joins[drawn] = 2 * (np.arange(later.nnz) - later.indptr[owners]) < np.diff(later.indptr)[owners] - 1
-    recent, wanted = (
-        sp.csr_matrix((np.ones(chosen.sum(), dtype=np.float32), (owners[chosen], later.indices[chosen])), later.shape)
-        for chosen in (joins, ~joins)
-    )
+    joins = 2 * _random_ranks(later, rng) < np.repeat(np.diff(later.indptr), np.diff(later.indptr)) - 1
+    recent, wanted = _select(later, joins), _select(later, ~joins)
     has = (had + recent).tocsr()
     steps = recent_steps(user_embeddings[users], had, has, table)
     found = {
@@ -150,9 +144,18 @@ def recent_steps(
 
 def cut_histories(histories: sp.csr_matrix, length: int, rng: np.random.Generator) -> sp.csr_matrix:
     """Keep at most `length` items of each row, drawn at random; CSR of ones of the same shape."""
+    return _select(histories, _random_ranks(histories, rng) < length)
+
+
+def _random_ranks(histories: sp.csr_matrix, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Each entry's place in a random order of its row, from 0: shape (nnz,)."""
     owners = row_numbers(histories)
-    drawn = np.lexsort((rng.random(histories.nnz), owners))
-    places = np.arange(histories.nnz) - histories.indptr[owners]
-    kept = np.sort(drawn[places < length])
-    pairs = (owners[kept], histories.indices[kept])
-    return sp.csr_matrix((np.ones(len(kept), dtype=np.float32), pairs), shape=histories.shape)
+    ranks = np.empty(histories.nnz, dtype=np.int64)
+    ranks[np.lexsort((rng.random(histories.nnz), owners))] = np.arange(histories.nnz) - histories.indptr[owners]
+    return ranks
+
+
+def _select(histories: sp.csr_matrix, kept: npt.NDArray[np.bool_]) -> sp.csr_matrix:
+    """The entries that are kept, mask of shape (nnz,); CSR of ones of the same shape."""
+    pairs = (row_numbers(histories)[kept], histories.indices[kept])
+    return sp.csr_matrix((np.ones(len(pairs[0]), dtype=np.float32), pairs), shape=histories.shape)
