@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PB := serve/rpc/pb
 PROTO := lowpass/v1/recommender.proto
 
-.PHONY: demo test soak check fmt proto proto-check bench results clean
+.PHONY: demo test soak fuzz check fmt proto proto-check bench results clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/python: pyproject.toml constraints.txt
@@ -33,6 +33,10 @@ test: $(VENV)/test  ## the tests; those on real data skip, with a reason, where 
 
 soak: $(VENV)/test  ## the tests that reload, crash and measure memory over minutes
 	$(BIN)/python -m pytest -m soak
+
+fuzz: $(VENV)/test  ## what comes from outside, as random as hypothesis makes it, for minutes: make fuzz EXAMPLES=50000
+	FUZZ_EXAMPLES=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest -m fuzz -n auto --dist worksteal --hypothesis-profile=fuzz \
+		--hypothesis-show-statistics -o timeout=7200
 
 check: $(VENV)/dev proto-check  ## style, types, import laws, generated code
 	$(BIN)/ruff format --check .

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -9,6 +11,8 @@ from tests.distill.toy import build_checkerboard
 
 # A first call builds caches and may be slow on a shared machine; the suite's own time limit guards the rest.
 settings.register_profile("lowpass", deadline=None)
+# `make fuzz` takes this one.
+settings.register_profile("fuzz", deadline=None, max_examples=int(os.environ.get("FUZZ_EXAMPLES", "5000")))
 settings.load_profile("lowpass")
 
 
