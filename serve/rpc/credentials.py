@@ -1,19 +1,24 @@
 """Who may call: API keys by their digests, and certificates that are read again when they change on disk.
 
 A file of keys has a line a key: a name, a space, and `sha256:` with the digest of the key. `lowpass key` makes both.
+While a server runs, a file without keys, or none, lets nobody in; one that cannot be read leaves the old keys in force.
 Keys are long random strings, so that a plain digest is enough: there is nothing to guess.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import logging
+import os
 import re
 import secrets
 import ssl
+import tempfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -71,19 +76,30 @@ class FollowedFiles(Generic[Content]):
             LOG.info("credentials read again", extra={"fields": {"files": [str(path) for path in self._paths]}})
             return self._content, True
 
-    def _times(self) -> tuple[int, ...]:
-        return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in self._paths)
+    def _times(self) -> tuple[object, ...]:
+        return tuple(_trace(path) for path in self._paths)
+
+
+def _trace(path: Path) -> tuple[int, ...] | None:
+    """What differs once a file has changed, or its mode has; two writes may fall into one tick of the clock."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 
 class ApiKeys:
-    """The keys of one file.
+    """The keys of one file; once it is empty or gone, nobody may call.
 
     Raises:
-        UnusableCredentials: It cannot be read, or a line of it is wrong.
+        UnusableCredentials: It cannot be read, a line of it is wrong, or it has no key yet.
     """
 
     def __init__(self, path: Path) -> None:
-        self._digests = FollowedFiles([path], lambda: read_digests(path))
+        if not read_digests(path):
+            raise UnusableCredentials(f"{path}: holds no key; 'lowpass key' makes one")
+        self._digests = FollowedFiles([path], lambda: _digests_in_force(path))
 
     def authorize(self, metadata: Metadata) -> RequestError | None:
         """Why a caller who shows this metadata may not call, or None if it may."""
@@ -102,11 +118,24 @@ def digest_of(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
+def _digests_in_force(path: Path) -> dict[str, bytes]:
+    """Those of a file, none where it is gone: whoever takes the list away means that nobody is on it."""
+    try:
+        digests = read_digests(path)
+    except UnusableCredentials as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        digests = {}
+    if not digests:
+        LOG.warning("no API key is left: nobody may call", extra={"fields": {"file": str(path)}})
+    return digests
+
+
 def read_digests(path: Path) -> dict[str, bytes]:
     """Name → digest of a key.
 
     Raises:
-        UnusableCredentials: The file cannot be read, a line of it is wrong, or it has no key.
+        UnusableCredentials: The file cannot be read, or a line of it is wrong.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -122,7 +151,7 @@ def parse_digests(text: str, path: Path) -> dict[str, bytes]:
         path: Named where a line is wrong.
 
     Raises:
-        UnusableCredentials: A line is wrong, or there is no key.
+        UnusableCredentials: A line is wrong.
     """
     digests = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -133,8 +162,6 @@ def parse_digests(text: str, path: Path) -> dict[str, bytes]:
         if match is None:
             raise UnusableCredentials(f"{path}:{number}: must be NAME sha256:DIGEST; 'lowpass key' makes such a line")
         digests[match["name"]] = bytes.fromhex(match["digest"])
-    if not digests:
-        raise UnusableCredentials(f"{path}: holds no key; 'lowpass key' makes one")
     return digests
 
 
@@ -146,6 +173,67 @@ def new_key(name: str) -> tuple[str, str]:
     """
     key = secrets.token_urlsafe(32)
     return key, f"{name} sha256:{digest_of(key).hex()}"
+
+
+def add_key(path: Path, name: str) -> str:
+    """Make a key, and add its line to a file, whose mode and owner stay; a new file is open to its owner alone.
+
+    Args:
+        path: Need not exist; its directory must.
+        name: Of whoever is to hold it.
+
+    Raises:
+        UnusableCredentials: The name is wrong or taken, a line of the file is wrong, or it cannot be written.
+    """
+    key, line = new_key(name)
+    if not _LINE.fullmatch(line):
+        raise UnusableCredentials(f"{name!r}: give a name of letters, digits, '.', '_' and '-', at most 64")
+    target = path.resolve()  # What a link points to is written, not the link.
+    if not target.parent.is_dir():
+        raise UnusableCredentials(f"{path}: its directory does not exist: make it first")
+    try:
+        with _alone_in(target.parent) as directory:
+            before = target.read_text(encoding="utf-8") if target.exists() else ""
+            if name in parse_digests(before, path):
+                raise UnusableCredentials(f"{path}: has a key named {name!r}: choose another name, or remove its line")
+            separator = "" if before.endswith("\n") or not before else "\n"
+            _replace(target, f"{before}{separator}{line}\n".encode(), directory)
+    except UnicodeDecodeError as error:
+        raise UnusableCredentials(f"{path}: is no text ({error.reason}): give a file of keys") from error
+    except OSError as error:
+        raise UnusableCredentials(f"{path}: cannot be written ({error.strerror}): choose another place") from error
+    return key
+
+
+@contextmanager
+def _alone_in(directory: Path) -> Iterator[int]:
+    """Its descriptor, once nobody else who asks for it is at work there."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _replace(path: Path, content: bytes, directory: int) -> None:
+    """Put a file of the same mode and owner in its place: a server that reads it meanwhile finds the old or the new."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    draft = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            if path.exists():
+                before = path.stat()
+                os.fchown(stream.fileno(), before.st_uid, before.st_gid)
+                os.fchmod(stream.fileno(), before.st_mode & 0o7777)
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+        os.fsync(directory)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 @dataclass(frozen=True)
