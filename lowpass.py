@@ -71,6 +71,8 @@ class LazyGroup(click.Group):
         if isinstance(entry, dict):
             return LazyGroup(cmd_name, table=entry, help=GROUPS[cmd_name])
         module_name, attribute = entry.split(":")
+        if not module_name.startswith("serve."):  # A server bounds them itself, to one.
+            importlib.import_module("serve.process.cores").bound_native_pools()
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
@@ -147,6 +149,8 @@ def main(arguments: list[str] | None = None, command: click.Command = cli, name:
     Returns:
         0 done, 1 our fault, 2 the user's fault.
     """
+    # ONNX Runtime from 1.29 on sends the names and hashes of models to its maker, unless told not to.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         result: Any = command.main(args=arguments, prog_name=name, standalone_mode=False)
     except click.exceptions.Exit as stop:

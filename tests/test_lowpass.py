@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -151,3 +152,12 @@ def test_the_program_runs_as_a_module() -> None:
     )
     assert result.returncode == 2
     assert "No such command 'nonsense'" in result.stderr
+
+
+@pytest.mark.parametrize("before", [None, "0"])
+def test_no_command_lets_onnxruntime_send_anything_home(monkeypatch: pytest.MonkeyPatch, before: str | None) -> None:
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", before or "")
+    if before is None:
+        monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
+    assert lowpass.main(["--help"]) == 0
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == (before or "1")

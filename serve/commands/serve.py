@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -93,14 +94,17 @@ def _read_config(context: click.Context, _parameter: click.Parameter, path: Path
         raise WrongOptions(f"{path}: is not TOML ({error})") from error
     known = {each.key: each for each in context.command.params if isinstance(each, GroupedOption)}
     context.default_map = {
-        known[key].name or "": _checked(path, context, known[key], value)
-        for key, value in _flatten(path, content, known)
+        option.name or "": _checked(f"{path}: {where}", context, option, value)
+        for where, option, value in _flatten(path, content, known)
     }
 
 
-def _flatten(path: Path, content: Mapping[str, Any], known: Mapping[str, GroupedOption]) -> Iterator[tuple[str, Any]]:
-    """Keys with _ and their values; a table is the group of the options in it."""
+def _flatten(
+    path: Path, content: Mapping[str, Any], known: Mapping[str, GroupedOption]
+) -> Iterator[tuple[str, GroupedOption, Any]]:
+    """Where a value stands, its option, and the value; a table is the group of the options in it."""
     tables = {_table(group): group for group in GROUPS}
+    places: dict[str, str] = {}
     for name, value in content.items():
         is_table = isinstance(value, dict)
         for inner, inner_value in value.items() if is_table else [(name, value)]:
@@ -112,15 +116,21 @@ def _flatten(path: Path, content: Mapping[str, Any], known: Mapping[str, Grouped
                 raise WrongOptions(f"{path}: {where}: no such option; 'lowpass serve --help' lists them")
             if is_table and known[key].group != tables[name]:
                 raise WrongOptions(f"{path}: {where}: belongs to the table {_table(known[key].group)}")
-            yield key, inner_value
+            if places.setdefault(key, where) != where:
+                raise WrongOptions(f"{path}: {where}: is set by {places[key]} already; remove one of them")
+            yield where, known[key], inner_value
 
 
 def _table(group: str) -> str:
     return group.lower().replace(" ", "_")
 
 
-def _checked(path: Path, context: click.Context, option: GroupedOption, value: Any) -> Any:
-    """A value of the type that its option takes; click would also take "7" for 7."""
+def _checked(where: str, context: click.Context, option: GroupedOption, value: Any) -> Any:
+    """A value of the type that its option takes; click would also take "7" for 7.
+
+    Args:
+        where: The file, the table and the key.
+    """
     wanted: dict[str, Any] = {"a string": str}
     if option.multiple:
         wanted = {"a list of strings": list}
@@ -132,13 +142,21 @@ def _checked(path: Path, context: click.Context, option: GroupedOption, value: A
         wanted = {"a number": int | float}
     ((words, kind),) = wanted.items()
     fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if fits and isinstance(value, float) and not math.isfinite(value):
+        fits, words = False, "a finite number"
     if not fits or (kind is list and not all(isinstance(each, str) for each in value)):
-        raise WrongOptions(f"{path}: {option.key}: is {value!r}; give {words}")
+        raise WrongOptions(f"{where}: is {value!r}; give {words}, e.g. {_example(option)}")
     try:
         option.type_cast_value(context, value)
     except click.BadParameter as error:
-        raise WrongOptions(f"{path}: {option.key}: {error.message}") from error
+        raise WrongOptions(f"{where}: {error.message}") from error
     return value
+
+
+def _example(option: GroupedOption) -> str:
+    """A line that would do."""
+    given = option.default if option.default not in (None, "", ()) else option.metavar or "..."
+    return f"{option.key} = {json.dumps([given] if option.multiple else given, default=str)}"
 
 
 def _as_toml(context: click.Context) -> str:
@@ -186,6 +204,8 @@ def serve(context: click.Context, /, fake: bool, print_config: bool, **given: An
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # What gRPC's core says of callers' broken handshakes it writes itself, and would wait for a log that nobody reads.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # One more series per child of a histogram, which no query needs; read when prometheus_client is imported.
     os.environ.setdefault("PROMETHEUS_DISABLE_CREATED_SERIES", "True")
     if options.workers > 1:

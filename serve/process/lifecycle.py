@@ -31,6 +31,9 @@ def announce(options: ServerOptions, ready: Mapping[str, Any]) -> None:
         if address and options.tls_cert is None and not is_loopback(split_address("--address", address)[0]):
             warning = f"OPEN WITHOUT TLS: anyone who reaches this address can {harm}"
             LOG.warning(warning, extra={"fields": {"address": address}})
+    if options.admin_open:
+        warning = f"OPEN WITHOUT KEYS: anyone who reaches this address can {CHANGE}"
+        LOG.warning(warning, extra={"fields": {"address": ready["admin_address"]}})
     known = {name: value for name, value in ready.items() if value}
     LOG.info("ready", extra={"fields": known})
     if options.ready_file is not None:

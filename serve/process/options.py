@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from serve.answers.errors import WrongOptions
 from serve.answers.limits import Limits
+from serve.process.cores import default_threads
+from serve.transport.address import is_loopback, split_address
 
 if TYPE_CHECKING:
     from serve.live.shadow import ShadowRule
@@ -92,6 +94,12 @@ class ServerOptions:
     tls_client_ca: Path | None = _option(None, CALLERS, "PEM of who signs clients; with it, only their clients get in.")
     api_keys: Path | None = _option(None, CALLERS, "Only who shows a key of this file may ask; 'lowpass key' makes it.")
     admin_api_keys: Path | None = _option(None, CALLERS, "The same for changing models.")
+    admin_open: bool = _option(
+        False,
+        CALLERS,
+        "Let whoever reaches --admin-address change models without a key, from other machines too, or where those who"
+        " only ask need one.",
+    )
     workers: int = _option(
         1,
         WORK,
@@ -101,7 +109,13 @@ class ServerOptions:
         least=1,
         most=256,
     )
-    threads: int = _option(4, WORK, "Threads that work on requests, in each worker.", least=1, most=64)
+    threads: int = _option(
+        default_threads(),
+        WORK,
+        "Threads that work on requests, in each worker; by default two for each core it may use, from 2 to 4.",
+        least=1,
+        most=64,
+    )
     transport: TransportName = _option(
         "grpcio",
         WORK,
@@ -151,8 +165,26 @@ class ServerOptions:
                 "--admin-address: would change one of several workers; move labels with 'lowpass models label"
                 " --repository DIR' and let every worker follow them with --watch"
             )
+        self._check_admin()
         _read_shares("--split", self.splits, "MODEL:LABEL=SHARE, e.g. student:canary=0.05")
         _read_shares("--shadow", self.shadows, "MODEL:OTHER=SHARE, e.g. student:teacher=0.1")
+
+    def _check_admin(self) -> None:
+        """Only on loopback, and where nobody needs a key, may models be changed without one that is asked for."""
+        if self.admin_open and (self.admin_api_keys is not None or not self.admin_address):
+            raise WrongOptions("--admin-open needs --admin-address, and goes without --admin-api-keys")
+        if not self.admin_address or self.admin_api_keys is not None or self.admin_open:
+            return
+        remedy = "give --admin-api-keys FILE ('lowpass key' makes it), or --admin-open if that is meant"
+        if not is_loopback(split_address("--admin-address", self.admin_address)[0]):
+            raise WrongOptions(
+                f"--admin-address {self.admin_address}: other machines reach it, and whoever does could change what is"
+                f" served: {remedy}"
+            )
+        if self.api_keys is not None:
+            raise WrongOptions(
+                f"--api-keys without --admin-api-keys: asking would need a key, changing models none: {remedy}"
+            )
 
     @property
     def needs_grpcio(self) -> bool:

@@ -28,8 +28,9 @@ from serve.process.options import ServerOptions
 from serve.rpc.admin import ADMIN_SERVICE, ModelAdminService
 from serve.rpc.credentials import ApiKeys, Authorize
 from serve.rpc.services import SERVICE, RecommenderService
+from serve.telemetry.endpoint import MetricsEndpoint
 from serve.telemetry.logs import AccessLog, log_to_stderr
-from serve.telemetry.metrics import Metrics, MetricsEndpoint
+from serve.telemetry.metrics import Metrics
 from serve.telemetry.telemetry import Telemetry
 from serve.telemetry.traces import open_tracing
 from serve.transport.address import split_address
@@ -191,7 +192,7 @@ class Server:
         self.address = self._transport.bind(options.address)
         if options.metrics_address:
             host, port = split_address("--metrics-address", options.metrics_address)
-            self._endpoint = MetricsEndpoint.start(host, port, self.metrics.registry)
+            self._endpoint = MetricsEndpoint(host, port, self.metrics.registry)
             self.metrics_address = self._endpoint.address
         if self._admin is not None:
             split_address("--admin-address", options.admin_address)
@@ -262,17 +263,18 @@ def run(options: ServerOptions) -> int:
         StartupError: An address, the repository or a bundle is unusable.
         BundleError: A bundle is wrong.
     """
-    log_to_stderr()
     # One more series per child, which no query here needs.
     disable_created_metrics()  # type: ignore[no-untyped-call]  # not annotated there
-    server = Server(options)
-    server.start()
     stops: SimpleQueue[str] = SimpleQueue()
-    with stop_signals(stops.put):
-        addresses = {name: getattr(server, name) for name in ADDRESSES}
-        models = [f"{model.summary.name}:{model.summary.version}" for model in server.store.models]
-        announce(options, {**addresses, "models": models, "transport": server.transport_name})
-        return stop_in_order(server, stops.get())
+    with log_to_stderr() as log:
+        server = Server(options)
+        server.metrics.watch_log(lambda: log.dropped)
+        server.start()
+        with stop_signals(stops.put):
+            addresses = {name: getattr(server, name) for name in ADDRESSES}
+            models = [f"{model.summary.name}:{model.summary.version}" for model in server.store.models]
+            announce(options, {**addresses, "models": models, "transport": server.transport_name})
+            return stop_in_order(server, stops.get())
 
 
 def stop_in_order(server: Server, reason: str) -> int:

@@ -34,8 +34,9 @@ from serve.process.lifecycle import ADDRESSES, announce, stop_signals
 from serve.process.options import ServerOptions
 from serve.process.shared_port import SharedPort
 from serve.process.worker import Ended, Failed, Ready, Report, Worker, WorkerProcess
-from serve.telemetry.logs import log_to_stderr
-from serve.telemetry.metrics import MetricsEndpoint
+from serve.telemetry.endpoint import MetricsEndpoint
+from serve.telemetry.logs import LogWriter, log_to_stderr
+from serve.telemetry.metrics import DroppedLines
 from serve.transport.address import split_address
 
 LOG = logging.getLogger("lowpass.serve")
@@ -328,13 +329,13 @@ def run(options: ServerOptions) -> int:
         AddressUnavailable: An address is malformed, or somebody else has it.
         WorkerFailed: A worker cannot start.
     """
-    log_to_stderr()
     with ExitStack() as stack:
+        log = stack.enter_context(log_to_stderr())
         shared: dict[str, Any] = {name: stack.enter_context(_held(options, name)) for name in SHARED}
         worker_options = replace(options, metrics_address="", ready_file=None, **shared)
         supervisor = Supervisor(options.workers, lambda number, tell: WorkerProcess(worker_options, number, tell))
         stack.enter_context(stop_signals(supervisor.tell))
-        metrics_address = stack.enter_context(_endpoint(options, supervisor))
+        metrics_address = stack.enter_context(_endpoint(options, supervisor, log))
         try:
             told = supervisor.bring_up()
         except BaseException:
@@ -365,15 +366,16 @@ def _held(options: ServerOptions, name: str) -> Iterator[str]:
 
 
 @contextmanager
-def _endpoint(options: ServerOptions, supervisor: Supervisor) -> Iterator[str]:
+def _endpoint(options: ServerOptions, supervisor: Supervisor, log: LogWriter) -> Iterator[str]:
     """Offer the series of all workers, if that is asked for."""
     if not options.metrics_address:
         yield ""
         return
     registry = CollectorRegistry()
     ProcessCollector(namespace="lowpass_supervisor", registry=registry)
+    registry.register(DroppedLines("lowpass_supervisor_log_lines_dropped", lambda: log.dropped))
     registry.register(MergedSeries(supervisor.states))
-    endpoint = MetricsEndpoint.start(*split_address("--metrics-address", options.metrics_address), registry)
+    endpoint = MetricsEndpoint(*split_address("--metrics-address", options.metrics_address), registry)
     try:
         yield endpoint.address
     finally:

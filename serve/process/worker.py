@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from prometheus_client import disable_created_metrics, generate_latest
 
 from serve.process.options import ServerOptions
-from serve.telemetry.logs import log_to_stderr
+from serve.telemetry.logs import LogWriter, log_to_stderr
 
 if TYPE_CHECKING:
     from serve.process.server import Server
@@ -115,7 +115,13 @@ class WorkerProcess:
         self._pipe, theirs = SPAWN.Pipe()
         name = f"lowpass-worker-{number}"
         self._process = SPAWN.Process(target=work, args=(options, number, theirs), name=name, daemon=True)
-        self._process.start()
+        # A terminal interrupts every process in front of it; the supervisor hears it too and sends SIGTERM. The worker
+        # inherits what is blocked, so that it hears nothing even while it is still importing.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         # Only the worker holds its end, so that its death closes the pipe.
         theirs.close()
         self._answers: SimpleQueue[bytes] = SimpleQueue()
@@ -187,10 +193,14 @@ def work(options: ServerOptions, number: int, supervisor: Connection) -> None:
         number: From 0.
         supervisor: The worker's end of the pipe.
     """
+    with log_to_stderr(fields={"worker": number}) as log:
+        raise SystemExit(_serve(options, log, supervisor))
+
+
+def _serve(options: ServerOptions, log: LogWriter, supervisor: Connection) -> int:
     # Only here: FAISS and ONNX Runtime would cost the supervisor memory, and it never asks them anything.
     from serve.process.server import Server, stop_in_order
 
-    log_to_stderr(fields={"worker": number})
     disable_created_metrics()  # type: ignore[no-untyped-call]  # not annotated there
     stops: SimpleQueue[str] = SimpleQueue()
     accepting = Event()
@@ -200,11 +210,10 @@ def work(options: ServerOptions, number: int, supervisor: Connection) -> None:
             os._exit(1)  # Nothing is served yet, and loading may take long.
         stops.put(reason)
 
-    # A terminal interrupts every process in front of it; the supervisor hears it too and sends SIGTERM.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: stop(signal.SIGTERM.name))
     try:
         server = Server(options)
+        server.metrics.watch_log(lambda: log.dropped)
         Thread(target=_answer, args=(supervisor, server, stop), daemon=True).start()
         # Whoever listens on a shared port is given connections at once, so only who can answer does.
         server.prepare()
@@ -212,10 +221,10 @@ def work(options: ServerOptions, number: int, supervisor: Connection) -> None:
         server.start()
     except Exception as error:
         _tell(supervisor, _failure(error))
-        raise SystemExit(1) from error
+        return 1
     models = [f"{model.summary.name}:{model.summary.version}" for model in server.store.models]
     _tell(supervisor, {"models": models, "transport": server.transport_name})
-    raise SystemExit(stop_in_order(server, stops.get()))
+    return stop_in_order(server, stops.get())
 
 
 def _tell(supervisor: Connection, content: Mapping[str, object]) -> None:

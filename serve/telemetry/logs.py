@@ -1,6 +1,9 @@
 """Log lines as JSON, one object per event on standard error, and the access log: a line for a share of the requests.
 
 A request has an id, its caller's own or a new one, which comes back to the caller and stands in every line on it.
+
+Lines wait in a queue for one thread that writes them, so that a pipe nobody reads holds no request and no stop. What
+finds the queue full is dropped and counted. The library's `QueueListener` is not used: its `stop` waits for the pipe.
 """
 
 from __future__ import annotations
@@ -10,14 +13,24 @@ import logging
 import os
 import random
 import re
+import select
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from logging.handlers import QueueHandler
+from queue import Full, Queue
+from threading import Thread
 
 from serve.answers.call import Call
 
 LOGGER = "lowpass"
+STDERR = 2
+WAITING_AT_MOST = 1024
+"""Lines that wait to be written, a MiB or two at most."""
+STOP_WITHIN = 1.0
+"""Longest time for the lines that are left when stopping, in seconds."""
 LOG = logging.getLogger("lowpass.access")
 HEADER = "x-request-id"
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -50,17 +63,74 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
-def log_to_stderr(level: str = "INFO", fields: Mapping[str, object] | None = None) -> None:
-    """Send the server's events, and grpcio's, to standard error.
+class LogWriter(QueueHandler):
+    """Writes lines to a descriptor from a thread of its own; whoever logs waits for nothing.
+
+    Args:
+        descriptor: Written to without Python's buffers, whose locks would hold the end of the process.
+        waiting_at_most: Lines; what comes beyond is dropped.
+    """
+
+    def __init__(self, descriptor: int = STDERR, waiting_at_most: int = WAITING_AT_MOST) -> None:
+        self._lines: Queue[logging.LogRecord | None] = Queue(waiting_at_most)
+        super().__init__(self._lines)
+        self._descriptor = descriptor
+        self._refused = self._unwritten = 0
+        self._thread = Thread(target=self._write_all, name="log", daemon=True)
+        self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """How many lines were never written."""
+        return self._refused + self._unwritten
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Let a line wait, or drop it; called under the handler's lock."""
+        try:
+            self._lines.put_nowait(record)
+        except Full:
+            self._refused += 1
+
+    def finish(self, within: float = STOP_WITHIN) -> None:
+        """Write what waits, if that is quick, and nothing more."""
+        # A full queue is that of a pipe that nobody reads.
+        with suppress(Full):
+            self._lines.put(None, timeout=within)
+            self._thread.join(within)
+
+    def _write_all(self) -> None:
+        while (record := self._lines.get()) is not None:
+            try:
+                self._write(f"{record.msg}\n".encode(errors="backslashreplace"))
+            except OSError:
+                self._unwritten += 1
+
+    def _write(self, line: bytes) -> None:
+        while line:
+            try:
+                line = line[os.write(self._descriptor, line) :]
+            except BlockingIOError:  # Whoever shares it with us does not want to wait for it.
+                select.select([], [self._descriptor], [])
+
+
+@contextmanager
+def log_to_stderr(level: str = "INFO", fields: Mapping[str, object] | None = None) -> Iterator[LogWriter]:
+    """Send the server's events, and grpcio's, to standard error, and end with what waits to be written there.
 
     Args:
         level: Least level of the server's events.
         fields: Added to every line.
     """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(fields))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    # Started without it, 2 may be the number of a caller's connection by now.
+    writer = LogWriter(STDERR if sys.stderr is not None else os.open(os.devnull, os.O_WRONLY))
+    writer.setFormatter(JsonFormatter(fields))
+    logging.basicConfig(handlers=[writer], level=logging.WARNING, force=True)
     logging.getLogger(LOGGER).setLevel(level)
+    try:
+        yield writer
+    finally:
+        logging.getLogger().removeHandler(writer)
+        writer.finish()
 
 
 def request_id_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:

@@ -1,17 +1,13 @@
-"""Every Prometheus series of the server, and the endpoint they are read from; the registry comes from outside."""
+"""Every Prometheus series of the server; the registry comes from outside."""
 
 from __future__ import annotations
 
-import socket
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from itertools import accumulate
 from math import inf
-from threading import Lock, Thread
+from threading import Lock
 from typing import TYPE_CHECKING
-from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,13 +16,10 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
-    start_http_server,
 )
-from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
-
-from serve.answers.errors import AddressUnavailable
 
 if TYPE_CHECKING:  # The supervisor of several workers reads series, and needs no NumPy for it.
     from serve.answers.types import ModelSummary, Source
@@ -91,6 +84,10 @@ class Metrics:
         """Read the gauge of requests in flight from `read` when scraped."""
         self._in_flight.set_function(read)
 
+    def watch_log(self, read: Callable[[], int]) -> None:
+        """Read the count of dropped log lines from `read` when scraped."""
+        self.registry.register(DroppedLines("lowpass_log_lines_dropped", read))
+
     def request(self, method: str, model: str, version: str, code: str, seconds: float) -> None:
         """Count one finished request; an empty model is one that was not found or not reached."""
         self._request_duration.observe(((method, model, version, code), seconds))
@@ -134,6 +131,23 @@ class Metrics:
         for (_, _, _, code), count in self._request_duration.totals():
             counts[code] = counts.get(code, 0) + count
         return counts
+
+
+class DroppedLines(Collector):
+    """Log lines that nobody took in time.
+
+    Args:
+        name: Of the family, without `_total`.
+        read: How many so far.
+    """
+
+    def __init__(self, name: str, read: Callable[[], int]) -> None:
+        self._name, self._read = name, read
+
+    def collect(self) -> Iterable[Metric]:
+        """The family as it is now."""
+        text = "Lines of the log that were dropped, because whoever reads it takes them too slowly or no longer."
+        return [CounterMetricFamily(self._name, text, value=self._read())]
 
 
 class ModelSeries:
@@ -315,54 +329,3 @@ class LatencyHistogram(Collector):
             cumulative = zip(self._bound_names, accumulate(counts), strict=True)
             family.add_metric(labels, buckets=list(cumulative), sum_value=total)
         return [family]
-
-
-@dataclass(frozen=True)
-class MetricsEndpoint:
-    """The registry over HTTP.
-
-    Args:
-        server: Serving in its own thread.
-        thread: That thread.
-    """
-
-    server: WSGIServer
-    thread: Thread
-
-    @classmethod
-    def start(cls, host: str, port: int, registry: CollectorRegistry) -> MetricsEndpoint:
-        """Serve `/metrics`.
-
-        Args:
-            host: Address to bind.
-            port: Port to bind; 0 for any free one.
-            registry: What to serve.
-
-        Raises:
-            AddressUnavailable: The address cannot be bound.
-        """
-        try:
-            server, thread = start_http_server(port, host, registry)
-        except OSError as error:
-            raise AddressUnavailable(
-                f"--metrics-address {host}:{port}: cannot be bound ({error.strerror}): choose another one"
-            ) from error
-        return cls(server, thread)
-
-    @property
-    def address(self) -> str:
-        """Host and port really bound."""
-        host, port = self.server.server_address[:2]
-        return f"{host!s}:{port}"
-
-    def stop(self) -> None:
-        """Stop serving and free the port."""
-        stopping = Thread(target=self.server.shutdown)
-        stopping.start()
-        # The server looks for the order to stop twice a second, or when somebody connects.
-        with suppress(OSError):
-            host, _, port = self.address.rpartition(":")
-            socket.create_connection((host, int(port)), timeout=1.0).close()
-        stopping.join()
-        self.server.server_close()
-        self.thread.join()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,14 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *arguments: str) -> Iterator[ServerProcess]:
-    """Start `lowpass serve` on free ports, wait until it is ready, and end it afterwards."""
+def serving(folder: Path, *arguments: str, before: Sequence[str] = ()) -> Iterator[ServerProcess]:
+    """Start `lowpass serve` on free ports, wait until it is ready, and end it afterwards.
+
+    Args:
+        before: Words before the command, of what runs it in its place.
+    """
     ready, log = folder / "ready.json", folder / "serve.log"
-    command = [sys.executable, "-m", "lowpass", "serve", "--address", "127.0.0.1:0"]
+    command = [*before, sys.executable, "-m", "lowpass", "serve", "--address", "127.0.0.1:0"]
     command += ["--metrics-address", "127.0.0.1:0", "--ready-file", str(ready), *arguments]
     with log.open("w") as stream:
         process = subprocess.Popen(command, stderr=stream, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})

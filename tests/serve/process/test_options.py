@@ -14,7 +14,7 @@ from serve.live.shadow import ShadowRule
 from serve.process.options import GROUPS, LIMITS, ServerOptions, declarations, make_options, read_share
 from serve.rpc.credentials import TlsFiles
 
-HERE = Path("models")
+HERE, KEYS, LOCAL = Path("models"), Path("keys"), "127.0.0.1:50052"
 
 
 def test_every_option_is_in_a_group_and_says_what_it_is() -> None:
@@ -52,6 +52,14 @@ def test_the_default_k_is_never_refused() -> None:
         ({"tls_client_ca": Path("a")}, "--tls-client-ca needs"),
         ({"ready_file": Path("no/such/directory/file")}, "its directory does not exist"),
         ({"repository": HERE, "workers": 2, "admin_address": "127.0.0.1:0"}, "lowpass models label"),
+        (
+            {"repository": HERE, "admin_address": "0.0.0.0:1"},
+            "other machines reach it.* --admin-api-keys FILE",
+        ),
+        ({"repository": HERE, "admin_address": "box:1", "api_keys": KEYS}, "box:1: other machines reach it"),
+        ({"repository": HERE, "admin_address": LOCAL, "api_keys": KEYS}, "changing models none: give --admin-api-keys"),
+        ({"repository": HERE, "admin_open": True}, "--admin-open needs --admin-address"),
+        ({"repository": HERE, "admin_address": LOCAL, "admin_api_keys": KEYS, "admin_open": True}, "goes without"),
         ({"repository": HERE, "splits": ("student=0.05",)}, "--split student=0.05: give MODEL:LABEL=SHARE"),
         ({"repository": HERE, "shadows": ("student=0.1",)}, "--shadow student=0.1: give MODEL:OTHER=SHARE"),
         ({"repository": HERE, "splits": ("student:canary=2",)}, "a share above 0, at most 1"),
@@ -61,6 +69,21 @@ def test_contradictions_are_named(given: dict[str, Any], said: str) -> None:
     with pytest.raises(WrongOptions, match=said) as caught:
         ServerOptions(**given)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"admin_address": LOCAL},
+        {"admin_address": "[::1]:50052"},
+        {"admin_address": LOCAL, "api_keys": KEYS, "admin_api_keys": KEYS},
+        {"admin_address": "0.0.0.0:50052", "admin_api_keys": KEYS},
+        {"admin_address": "0.0.0.0:50052", "admin_open": True},
+        {"admin_address": LOCAL, "api_keys": KEYS, "admin_open": True},
+    ],
+)
+def test_changing_models_is_open_on_loopback_or_by_name(given: dict[str, Any]) -> None:
+    assert ServerOptions(repository=HERE, **given).admin_address == given["admin_address"]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import lowpass
 from export.bundle.repository import ModelRepository
 from serve.client.errors import KeyRefused
 from serve.client.recommender import RecommenderClient
-from serve.rpc.credentials import new_key
+from serve.rpc.credentials import LOOK_AGAIN, new_key
 from tests.kits.authority import Authority
 from tests.serve.processes import ServerProcess, serving
 
@@ -23,8 +24,8 @@ from tests.serve.processes import ServerProcess, serving
 class Secured:
     """A server with TLS and two keys, and what a caller needs."""
 
-    def __init__(self, server: ServerProcess, ca: Path, reader: str, admin: str) -> None:
-        self.server, self.ca, self.reader, self.admin = server, ca, reader, admin
+    def __init__(self, server: ServerProcess, ca: Path, reader: str, admin: str, keys: Path) -> None:
+        self.server, self.ca, self.reader, self.admin, self.keys = server, ca, reader, admin, keys
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def secured(tmp_path: Path, repository: ModelRepository) -> Iterator[Secured]:
     options += ["--api-keys", str(tmp_path / "keys"), "--admin-api-keys", str(tmp_path / "admin-keys")]
     options += ["--admin-address", "127.0.0.1:0", "--health-address", "127.0.0.1:0"]
     with serving(tmp_path, *options) as server:
-        yield Secured(server, ca, reader, admin)
+        yield Secured(server, ca, reader, admin, tmp_path / "keys")
         assert server.terminate() == 0
 
 
@@ -61,6 +62,17 @@ def test_queries_and_admin_take_their_own_keys_over_tls(
     assert "no valid API key" in capsys.readouterr().err
     plain = [word for word in ask if word not in {"--tls-ca", str(secured.ca)}]
     assert lowpass.main([*plain, "--timeout", "2"]) == 2
+
+
+def test_an_emptied_file_of_keys_lets_nobody_in(secured: Secured) -> None:
+    credentials = grpc.ssl_channel_credentials(secured.ca.read_bytes())
+    with RecommenderClient(secured.server.address, credentials=credentials, api_key=secured.reader) as client:
+        assert client.recommend("u1", k=5)
+        secured.keys.write_text("")
+        time.sleep(LOOK_AGAIN)
+        with pytest.raises(KeyRefused):
+            client.recommend("u1", k=5)
+    assert "no API key is left: nobody may call" in {event["event"] for event in secured.server.events()}
 
 
 def test_probes_need_neither_tls_nor_key_and_see_nothing_else(secured: Secured) -> None:

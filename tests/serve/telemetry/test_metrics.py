@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import socket
 import threading
-import urllib.request
 from itertools import pairwise
 
 import pytest
@@ -11,10 +9,9 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from serve.answers.errors import AddressUnavailable
 from serve.answers.fake import fake_model
 from serve.answers.types import Source
-from serve.telemetry.metrics import BUCKETS, LatencyHistogram, Metrics, MetricsEndpoint
+from serve.telemetry.metrics import BUCKETS, LatencyHistogram, Metrics
 
 
 def test_buckets_are_geometric_from_ten_microseconds() -> None:
@@ -65,19 +62,6 @@ def test_a_model_without_quality_has_no_quality_series() -> None:
     assert value("lowpass_bundle_load_seconds", which) == 0.5
     assert value("lowpass_model_quality", {**which, "metric": "recall@20"}) == 1.0
     assert value("lowpass_model_quality", {**which, "metric": "kept_recall"}) is None
-
-
-def test_serves_over_http_and_frees_its_port() -> None:
-    metrics = Metrics(CollectorRegistry())
-    endpoint = MetricsEndpoint.start("127.0.0.1", 0, metrics.registry)
-    with urllib.request.urlopen(f"http://{endpoint.address}/metrics", timeout=5) as answer:
-        assert b"lowpass_requests_in_flight 0.0" in answer.read()
-    host, _, port = endpoint.address.rpartition(":")
-    with pytest.raises(AddressUnavailable, match="--metrics-address"):
-        MetricsEndpoint.start(host, int(port), metrics.registry)
-    endpoint.stop()
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection((host, int(port)), timeout=1)
 
 
 BOUNDS = (0.001, 0.0025, 1.0)
