@@ -1,10 +1,10 @@
-"""Co-teachers: scorers of the interactions, fitted without gradients, that are blended with the teacher for list-wise methods.
+"""Co-teachers: scorers of the interactions, fitted without gradients and blended with the teacher for list-wise methods.
 
-A trained teacher is one view of the interactions. A low-pass graph filter on them, EASE or iALS is another, costs seconds
-and errs elsewhere, so the blend's lists are better than each one's, and a student follows lists: it can be better than
-its teacher. `distill.baselines.blend` has the blend and the search of its weights on validation, without any training;
-here its members are fitted and its lists made, by one pass over chunks of score rows. Without a teacher the scorers
-teach alone.
+A trained teacher is one view of the interactions. A low-pass graph filter on them, EASE or iALS is another, costs
+seconds and errs elsewhere, so the blend's lists are better than each one's, and a student follows lists: it can be
+better than its teacher. `distill.baselines.blend` has the blend and the search of its weights on validation, without
+any training; here its members are fitted and its lists made, by one pass over chunks of score rows. Without a teacher
+the scorers teach alone.
 """
 
 from __future__ import annotations
