@@ -1,4 +1,4 @@
-"""Co-teachers: scorers of the interactions, fitted without gradients and blended with the teacher for list-wise methods.
+"""Co-teachers: scorers of the interactions, fitted without gradients, blended with the teacher for list-wise methods.
 
 A trained teacher is one view of the interactions. A low-pass graph filter on them, EASE or iALS is another, costs
 seconds and errs elsewhere, so the blend's lists are better than each one's, and a student follows lists: it can be
