@@ -62,7 +62,7 @@ def test_sets_are_solved_alike_however_they_are_cut(rng: np.random.Generator, mo
     for floats in (1, 2**24):
         monkeypatch.setattr(sys.modules["distill.baselines.ials"], "CHUNK_FLOATS", floats)
         found.append(scores_of(ials(train, 1.0, 0.01, 4), train))
-    np.testing.assert_allclose(*found, atol=1e-5)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
 
 
 @pytest.mark.parametrize("wrong", [{"unobserved_weight": 0.0}, {"regularization": -1.0}, {"frequency_exponent": -0.5}])
