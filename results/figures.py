@@ -1,6 +1,6 @@
-"""The picture of RESULTS.md, from the cells of the plan's first study: quality against size, and against training time.
+"""The picture of a study, from its cells: quality against size, and against training time.
 
-Both files are the same at every rendering of the same cells: no date, no random ids.
+Its PNG and SVG are the same at every rendering of the same cells: no date, no random ids.
 """
 
 from __future__ import annotations
@@ -34,8 +34,6 @@ from results.kept import kept_shares, rows_of
 from results.plan import Plan, Study
 from results.standing import standing_cells
 
-PNG, SVG = "figures/quality.png", "figures/quality.svg"
-"""Below the folder of results."""
 NAMED = {
     TEACHER: "teacher",
     "recipe": "the recipe",
@@ -48,9 +46,11 @@ NAMED = {
     "teacher-pq": "teacher, quantised (PQ)",
     "teacher-float16": "teacher, float16",
     "teacher-int8": "teacher, int8",
+    "ials": "iALS",
 }
 """What is drawn in a colour of its own → its label; its number is its colour."""
-SMALL_TEACHERS = ("svd", "teacher-pq", "teacher-float16", "teacher-int8")
+UNTAUGHT = ("svd", "teacher-pq", "teacher-float16", "teacher-int8", "ials")
+"""Item vectors of no student and of no teacher."""
 NO_VECTORS = {"ease": "EASE", "gfcf": "GF-CF", "turbocf": "Turbo-CF", "itemknn": "ItemKNN"}
 """Baselines that have no item vectors, so no bytes an item, a level → its label."""
 BELOW = 0.1
@@ -80,12 +80,13 @@ class Series:
 
 
 def series_of_size(plan: Plan, study: Study, cells: Cells) -> list[Series]:
-    """Shares of the teacher's test Recall@20 by bytes an item: the teacher made small, students in both precisions."""
+    """Shares of the teacher's test Recall@20 by bytes an item: students in both precisions, and what is not taught."""
     teacher = cells[Cell(study, TEACHER).name]
     found = [Series(TEACHER, f"teacher, {teacher['settings']['dim']} numbers", ((teacher["bytes_per_item"], 1.0),))]
-    for name in SMALL_TEACHERS:
+    for name in UNTAUGHT:
         rows = [row for dim in study.contestants_by_dim for row in rows_of(plan, study, name, dim, cells)]
-        points = tuple(sorted((row["bytes_per_item"], row[TEST] / teacher[TEST]) for row in rows))
+        sized = [row for row in rows if row["bytes_per_item"] is not None]
+        points = tuple(sorted((row["bytes_per_item"], row[TEST] / teacher[TEST]) for row in sized))
         found += [Series(name, NAMED[name], points, BUILT)] if points else []
     for name, label in NAMED.items():
         by_dim = {dim: rows_of(plan, study, name, dim, cells) for dim in study.contestants_by_dim}
@@ -146,35 +147,47 @@ def levels_of(study: Study, cells: Cells) -> dict[str, float]:
     return {NO_VECTORS[name]: row[TEST] / teacher[TEST] for name, row in rows.items() if row is not None}
 
 
-def caption_of(plan: Plan, cells: Cells) -> str:
-    """Say what the picture shows; empty where its study has no teacher."""
-    if not plan.studies or Cell(plan.studies[0], TEACHER).name not in cells:
-        return ""
-    dims = ", ".join(map(str, sorted(plan.studies[0].contestants_by_dim)))
+def pictured(plan: Plan, cells: Cells) -> list[Study]:
+    """Studies that have a picture: those of the plan's that are to have one, as soon as their teacher is there."""
+    return [study for study in plan.studies if study.pictured and Cell(study, TEACHER).name in cells]
+
+
+def picture_paths(study: Study, folder: Path) -> tuple[Path, Path]:
+    """Where the PNG and the SVG are, below the folder of results."""
+    path = folder / "figures" / study.file_name
+    return path.with_suffix(".png"), path.with_suffix(".svg")
+
+
+def caption_of(study: Study) -> str:
+    """Say what the picture shows."""
+    dims = ", ".join(map(str, sorted(study.contestants_by_dim)))
     return (
-        f"On {plan.studies[0].name}. *Left:* test quality by the size of an item. Dots are students of {dims} numbers "
-        "in float32, triangles the same at a byte a number, diamonds the teacher made small without training; dashed "
-        "levels have no item vectors. *Right:* validation quality by the time of training, the teacher's not counted "
-        "in that of its students, that of co-teachers is; a line passes what was reached on the way. Small dots are "
-        "the other contestants, those without a name the recipe's ablations. Each at its best trial, mean over seeds."
+        f"On {study.name}. *Left:* test quality by the size of an item. Dots are students of {dims} numbers "
+        "in float32, triangles the same at a byte a number, diamonds what is not taught: the teacher made small, and "
+        "iALS; dashed levels have no item vectors. *Right:* validation quality by the time of training, the teacher's "
+        "not counted in that of its students, that of co-teachers is; a line passes what was reached on the way. Small "
+        "dots are the other contestants, those without a name the recipe's ablations. Each at its best trial, mean "
+        "over seeds."
     )
 
 
 def render_figures(plan: Plan, cells: Cells, folder: Path) -> dict[Path, bytes]:
-    """Encode the picture as PNG and SVG; nothing where its study has no teacher.
+    """Encode the pictures as PNG and SVG.
 
     Returns:
         Path → content.
     """
     cells, _ = standing_cells(plan, cells)
-    if not caption_of(plan, cells):
-        return {}
-    figure = draw_quality(plan, plan.studies[0], cells)
-    content = io.StringIO()
-    with in_style():
-        figure.savefig(content, format="svg", metadata=NO_METADATA)
-    svg = "\n".join(line.rstrip() for line in content.getvalue().splitlines()) + "\n"
-    return {folder / PNG: encode_png(figure), folder / SVG: svg.encode()}
+    drawn: dict[Path, bytes] = {}
+    for study in pictured(plan, cells):
+        figure = draw_quality(plan, study, cells)
+        content = io.StringIO()
+        with in_style():
+            figure.savefig(content, format="svg", metadata=NO_METADATA)
+        png, svg = picture_paths(study, folder)
+        lines = "\n".join(line.rstrip() for line in content.getvalue().splitlines())
+        drawn |= {png: encode_png(figure), svg: f"{lines}\n".encode()}
+    return drawn
 
 
 @in_style()

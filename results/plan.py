@@ -77,6 +77,7 @@ class Study:
         trials: How many of each contestant's trials are run, from the first; 0 for all.
         trials_of: How many of some contestants', where that is another number.
         teacher_settings: Settings of the teacher's backbone.
+        pictured: Whether its page has the picture of quality by size and by time.
     """
 
     data: str
@@ -91,11 +92,17 @@ class Study:
     trials: int = 0
     trials_of: dict[str, int] = field(default_factory=dict)
     teacher_settings: dict[str, Any] = field(default_factory=dict)
+    pictured: bool = False
 
     @property
     def name(self) -> str:
         """What its cells' names begin with."""
         return f"{self.data}/{self.backbone}"
+
+    @property
+    def file_name(self) -> str:
+        """What its page, its reading and its picture are called, without a suffix."""
+        return self.name.replace("/", "-")
 
     @property
     def contestants_by_dim(self) -> dict[int, tuple[str, ...]]:

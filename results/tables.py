@@ -28,7 +28,7 @@ from results.cells import (
     winning_cells,
     within,
 )
-from results.figures import PNG, SVG, caption_of
+from results.figures import caption_of, picture_paths, pictured
 from results.kept import MISSING, Shares, kept_shares, rows_of, share_and_spread
 from results.plan import Plan, Study, num_trials
 from results.published import render_published
@@ -74,8 +74,8 @@ def render_pages(plan: Plan, cells: Cells, folder: Path, out: Path) -> dict[Path
     """
     cells, _ = standing_cells(plan, cells)
     studies = [study for study in plan.studies if Cell(study, TEACHER).name in cells]
-    paths = {study.name: folder / "studies" / f"{_file_name(study)}.md" for study in studies}
-    pages = {paths[study.name]: render_study(plan, study, cells, folder) for study in studies}
+    paths = {study.name: folder / "studies" / f"{study.file_name}.md" for study in studies}
+    pages = {path: render_study(plan, study, cells, path) for study, path in zip(studies, paths.values(), strict=True)}
     if published := render_published(plan, cells, folder):
         pages[folder / "notes" / "published.md"] = published
     links = [f"- [{name}]({_relative(path, out)})" for name, path in paths.items()]
@@ -83,24 +83,24 @@ def render_pages(plan: Plan, cells: Cells, folder: Path, out: Path) -> dict[Path
         "# Results",
         _prose(folder, "introduction"),
         render_summary(plan, cells),
-        _figure(plan, cells, folder, out),
+        *(_figure(study, folder, out) for study in pictured(plan, cells)[:1]),
     ]
     parts += [render_ablation(plan, cells), "\n".join(links), _prose(folder, "conclusion")]
     return {**pages, out: _join(*parts)}
 
 
-def _figure(plan: Plan, cells: Cells, folder: Path, out: Path) -> str:
+def _figure(study: Study, folder: Path, page: Path) -> str:
     """Show the picture and lead to the one that can be enlarged."""
-    caption = caption_of(plan, cells)
-    png, svg = (_relative(folder / name, out) for name in (PNG, SVG))
-    return f"[![Quality by size and by training time]({png})]({svg})\n\n{caption}" if caption else ""
+    png, svg = (_relative(path, page) for path in picture_paths(study, folder))
+    return f"[![Quality by size and by training time]({png})]({svg})\n\n{caption_of(study)}"
 
 
-def render_study(plan: Plan, study: Study, cells: Cells, folder: Path) -> str:
-    """Write out a study's page; what has not been run is left out."""
+def render_study(plan: Plan, study: Study, cells: Cells, page: Path) -> str:
+    """Write out a study's page, which stands in a folder beside `readings`; what has not been run is left out."""
+    folder = page.parent.parent
     quality, trials = tabulate_study(plan, study, cells)
     teacher = cells[Cell(study, TEACHER).name]["settings"]
-    name = _file_name(study)
+    name = study.file_name
     return _join(
         f"# {study.name}",
         f"Written by `make results`: the tables from [`cells.csv`](../cells.csv), the text from [`{name}.md`]"
@@ -110,6 +110,7 @@ def render_study(plan: Plan, study: Study, cells: Cells, folder: Path) -> str:
         f"Teacher: {study.backbone}, d {teacher['dim']}, lr {teacher['learning_rate']:g}, "
         f"wd {teacher['weight_decay']:g}, patience {teacher['patience']}.",
         _prose(folder, name),
+        _figure(study, folder, page) if study in pictured(plan, cells) else "",
         render_markdown(quality),
         _say_blends(plan, study, cells),
         "<details><summary>The trials, first seed; the best by validation was taken</summary>",
@@ -237,10 +238,6 @@ def _trials(plan: Plan, study: Study, name: str, dim: int, winner: int, cells: C
             [name, str(dim), given, f"{row[VALIDATION]:.4f}", f"{row[TEST]:.4f}", cost, "✓" if trial == winner else ""]
         )
     return rows
-
-
-def _file_name(study: Study) -> str:
-    return study.name.replace("/", "-")
 
 
 def _prose(folder: Path, name: str) -> str:

@@ -67,7 +67,8 @@ def build_untrained(name: str, data: Interactions, teacher: Run, dim: int) -> Bu
     if name in BASELINES:
         best = tune(name, data)
         metrics = report_splits(partial(evaluate_scores, best.baseline.score_rows, data), data)
-        return Built(dict(best.settings), metrics, None, None, round(best.seconds, 2))
+        size = 4.0 * best.settings["dim"] if "dim" in best.settings else None  # of a factorisation
+        return Built(dict(best.settings), metrics, size, size, round(best.seconds, 2))
     users, items, bytes_per_item = _make_small(name, teacher, dim)
     seconds = round(time.perf_counter() - started, 2)
     reports = final_reports(torch.from_numpy(users), torch.from_numpy(items), data)

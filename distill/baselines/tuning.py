@@ -15,6 +15,7 @@ from tqdm import tqdm
 from distill.baselines.base import Baseline
 from distill.baselines.ease import EASE_MAX_BYTES, ease
 from distill.baselines.graph_filters import GFCF_RANK, gf_cf, polynomial_filter, singular_basis, turbo_cf
+from distill.baselines.ials import ials
 from distill.baselines.neighbors import item_knn, popularity
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
@@ -29,6 +30,7 @@ BASELINES: dict[str, Callable[..., Baseline]] = {
     "ease": ease,
     "gfcf": gf_cf,
     "turbocf": turbo_cf,
+    "ials": ials,
 }
 """Name → function of the training interactions and of its settings."""
 
@@ -44,6 +46,7 @@ GRIDS: dict[str, tuple[dict[str, float], ...]] = {
     "ease": _grid(regularization=(3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)),
     "gfcf": _grid(rank=(32, 64, 128, GFCF_RANK), ideal_weight=(0.1, 0.3, 1.0)),
     "turbocf": _grid(alpha=(0.4, 0.5, 0.6), degree=(1, 2)),
+    "ials": _grid(unobserved_ratio=(2.0, 4.0, 8.0), regularization=(0.01,), dim=(64, 256)),
 }
 """Name → the settings tried."""
 

@@ -1,10 +1,10 @@
-"""Co-teachers: closed-form scorers of the interactions that are blended with the teacher for list-wise methods.
+"""Co-teachers: scorers of the interactions, fitted without gradients, blended with the teacher for list-wise methods.
 
-A trained teacher is one view of the interactions. A low-pass graph filter on them, or EASE, is another, costs seconds
-and errs elsewhere, so the blend's lists are better than each one's, and a student follows lists: it can be better than
-its teacher. `distill.baselines.blend` has the blend and the search of its weights on validation, without any training;
-here its members are fitted and its lists made, by one pass over chunks of score rows. Without a teacher the scorers
-teach alone.
+A trained teacher is one view of the interactions. A low-pass graph filter on them, EASE or iALS is another, costs
+seconds and errs elsewhere, so the blend's lists are better than each one's, and a student follows lists: it can be
+better than its teacher. `distill.baselines.blend` has the blend and the search of its weights on validation, without
+any training; here its members are fitted and its lists made, by one pass over chunks of score rows. Without a teacher
+the scorers teach alone.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ LIBRARY: Mapping[str, tuple[dict[str, Any], ...]] = {
     "gfcf": tuple({"rank": rank, "ideal_weight": weight} for rank, weight in ((64, 0.3), (256, 0.3), (256, 1.0))),
     "ease": tuple({"regularization": value} for value in (30.0, 500.0)),
     "itemknn": ({"num_neighbors": 20, "shrink": 0.0}, {"num_neighbors": 100, "shrink": 0.0}),
+    "ials": tuple({"unobserved_ratio": 4.0, "regularization": 0.01, "dim": dim} for dim in (64, 256)),
 }
 """Name → settings among which the search chooses: a few of those that `evaluate --baselines` tries."""
 IDEAL: Mapping[str, Band] = {"ideal-low": "low", "ideal-high": "high", "ideal-all": "all"}

@@ -28,7 +28,7 @@ def test_a_table_says_what_its_cells_say(tmp_path: Path) -> None:
     assert winning_trial(study, "scratch", 4, 1, read_cells(path)) is None
     add_cell(path, Cell(study, "best", 4, 1, 7), row(0.37, 0.3, dim=4, int8=0.29))
     cells = read_cells(path)
-    text = squeezed(render_study(plan, study, cells, tmp_path))
+    text = squeezed(render_study(plan, study, cells, tmp_path / "studies" / "toy.md"))
     assert (
         "| best | 4 | 16 | 2 | 0.3600 ± 0.0141 | 0.2500 ± 0.0707 | 0.1250 ± 0.0354 | 62.5% | 0.2400 "
         "| 0.1000 | 0.3600 | 0.3600 | 4 | 20 | 1024 |"
@@ -47,7 +47,7 @@ def test_a_blend_stands_beside_who_learned_from_it_and_is_described_once(tmp_pat
         cells[Cell(study, "best", 4, trial, 0).name] = {**row(validation, 0.2, dim=4), **blend}
     for dim in (3, 4):
         cells[Cell(study, "scratch", dim, 0, 0).name] = row(0.3, 0.1, dim=dim)
-    text = squeezed(render_study(plan, study, cells, tmp_path))
+    text = squeezed(render_study(plan, study, cells, tmp_path / "studies" / "toy.md"))
     assert "| validation Recall@20 | test Recall@20 | its lists' test Recall@20 | test NDCG@20 |" in text
     assert "| best | 4 | 16 | 1 | 0.3500 | 0.2000 | 0.4500 | 0.1000 | 50.0% |" in text
     assert "| scratch | 4 | 16 | 1 | 0.3000 | 0.1000 | – | 0.0500 | 25.0% |" in text
@@ -59,7 +59,7 @@ def test_a_blend_stands_beside_who_learned_from_it_and_is_described_once(tmp_pat
     )
     for dim in (3, 4):
         cells[Cell(study, "scratch", dim, 0, 0).name] = {**row(0.3, 0.1, dim=dim), **blend}
-    text = render_study(plan, study, cells, tmp_path)
+    text = render_study(plan, study, cells, tmp_path / "studies" / "toy.md")
     assert "- `scratch` (d 4, 3), `best` (d 4) from teacher" in text
 
 

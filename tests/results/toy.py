@@ -26,6 +26,7 @@ trials = [{ "ce.num_top" = 5 }, { "ce.num_top" = 9, weight_decay = 1e-4 }]
 [[study]]
 data = "toy"
 backbone = "bprmf"
+pictured = true
 teacher = { dim = 12, epochs = 6, patience = 6, learning_rate = 1e-2 }
 dim = 4
 more_dims = { 3 = ["scratch"] }

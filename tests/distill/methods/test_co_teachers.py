@@ -143,7 +143,7 @@ def test_ease_is_left_out_where_it_does_not_fit_unless_it_was_asked_for(
 
     monkeypatch.setitem(BASELINES, "ease", too_big)
     assert blend("auto", data, teacher, tmp_path).report["left_out"] == {
-        "ease": "ease: too big; or name it: --co-teachers turbocf,gfcf,ease,itemknn"
+        "ease": "ease: too big; or name it: --co-teachers turbocf,gfcf,ease,itemknn,ials"
     }
     with pytest.raises(SettingError, match="too big"):
         blend("turbocf,ease", data, teacher, tmp_path)
