@@ -42,7 +42,11 @@ def compare_index(
         UnusableBundle: Rows out of range or twice, scores that rise or are not the inner products, or a lower recall.
     """
     k = min(k, len(items))
-    scores, rows = index.search(vectors, k)
+    try:
+        scores, rows = index.search(vectors, k)
+    except (IndexError, MemoryError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or ["out of memory"])[-1][:200]
+        raise UnusableBundle(f"{path}: cannot be asked ({reason}): export the bundle again") from error
     there = rows >= 0
     if rows.min() < -1 or rows.max() >= len(items) or _has_twins(rows):
         raise UnusableBundle(f"{path}: answers with rows that are not those of {len(items)} items: export again")

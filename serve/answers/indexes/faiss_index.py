@@ -16,6 +16,8 @@ from export.bundle.manifest import SEARCH_PARAMETERS
 from serve.answers.errors import UnusableBundle
 from serve.answers.ports import Matrix
 
+_NEVER_MAPPED = (b"IxPq", b"IxPT")
+"""Product quantisers, alone and rotated: FAISS reads past the end of a mapped file of theirs that was cut."""
 _FAST_SCANS = (faiss.IndexPQFastScan, faiss.IndexIVFPQFastScan)
 _READING = threading.Lock()
 """FAISS's bounds on what a file may make it allocate are of the whole process."""
@@ -113,6 +115,8 @@ class FaissIndex:
 
 def _read(path: Path, *, in_memory: bool) -> faiss.Index:
     size = path.stat().st_size
+    with path.open("rb") as stream:
+        in_memory = in_memory or stream.read(4) in _NEVER_MAPPED
     try:
         with _READING:
             # What a header claims must lie in the file, before memory is taken for it.
