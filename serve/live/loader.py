@@ -148,7 +148,8 @@ class BackgroundLoader:
     def _load_beside(self, name: str, path: Path, recorded: Sequence[Query]) -> ServedModel:
         """Load on a thread of its own: one that hangs can only be left behind, and must not keep the process alive."""
         with self._alone:
-            self._running = running = Future()
+            running: Future[ServedModel] = Future()
+            self._running = running
             target, arguments = self._load, (running, name, path, recorded)
             threading.Thread(target=target, args=arguments, name="lowpass-load", daemon=True).start()
             seconds = allowed_seconds(path)

@@ -175,7 +175,7 @@ def _blocks_fit(index: Any) -> bool:
     if not 0 < block <= 1024 or block % 32 or 2 * pairs != index.M2 or index.ksub != 16:
         return False
     if isinstance(index, faiss.IndexIVF):
-        lists = faiss.downcast_InvertedLists(index.invlists)
+        lists: Any = faiss.downcast_InvertedLists(index.invlists)  # type: ignore[arg-type]  # its stubs allow None
         return bool(lists.n_per_block == block and lists.block_size == block * pairs)
     return bool(index.ntotal2 == -(-index.ntotal // block) * block and index.codes.size() == index.ntotal2 * pairs)
 

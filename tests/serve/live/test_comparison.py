@@ -4,11 +4,12 @@ from pathlib import Path
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from export.build.ann import write_index
 from serve.answers.errors import UnusableBundle
-from serve.answers.types import Rows, Scores
+from serve.answers.types import Scores
 from serve.live.comparison import compare_index
 from serve.live.loader import load_model
 from tests.export.bundle.test_bundle_fuzz import declare
@@ -27,7 +28,7 @@ class Index:
     def __init__(self, spoil: str) -> None:
         self.spoil = spoil
 
-    def search(self, vectors: np.ndarray, k: int) -> tuple[Scores, Rows]:
+    def search(self, vectors: npt.NDArray[np.float32], k: int) -> tuple[Scores, npt.NDArray[np.int64]]:
         every = vectors @ ITEMS.T
         rows = np.argsort(-every, axis=1)[:, :k]
         scores = np.take_along_axis(every, rows, axis=1)

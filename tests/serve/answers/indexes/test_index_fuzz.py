@@ -11,6 +11,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import faiss
 import pytest
@@ -103,7 +104,7 @@ def test_no_change_of_an_index_file_kills_the_server(tmp_path: Path, factory: st
 def test_blocks_of_codes_that_are_not_there_are_never_scanned(tmp_path: Path, in_memory: bool) -> None:
     """FAISS takes the number of blocks from the file, and reads past the end of the codes."""
     path = tmp_path / "index.faiss"
-    index = build("PQ4x4fs", items())
+    index: Any = build("PQ4x4fs", items())
     content = faiss.serialize_index(index).tobytes()
     blocks = struct.pack("<QQ", index.ntotal2, index.M2)
     path.write_bytes(content.replace(blocks, struct.pack("<QQ", index.ntotal2 + 2**32, index.M2)))
@@ -114,7 +115,7 @@ def test_blocks_of_codes_that_are_not_there_are_never_scanned(tmp_path: Path, in
 @pytest.mark.parametrize("row", [-2, 500, 3])
 def test_rows_in_lists_are_each_row_once(tmp_path: Path, row: int) -> None:
     path = tmp_path / "index.faiss"
-    index = build("IVF4,SQ8", items())
+    index: Any = build("IVF4,SQ8", items())
     ids = faiss.rev_swig_ptr(index.invlists.get_ids(1), index.invlists.list_size(1))
     ids[-1] = row if row != 3 else ids[0]
     faiss.write_index(index, str(path))
@@ -134,7 +135,7 @@ def test_a_length_beyond_the_file_takes_no_memory(tmp_path: Path) -> None:
 
 def test_graphs_and_lists_are_of_the_whole(tmp_path: Path) -> None:
     path = tmp_path / "index.faiss"
-    index = build("HNSW8", items())
+    index: Any = build("HNSW8", items())
     few = build("Flat", items()[:3])
     index.storage, kept = few, index.storage
     faiss.write_index(index, str(path))
