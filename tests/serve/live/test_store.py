@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 import pytest
 
-from export.bundle import ChecksumMismatch, UnknownModel
+from export.bundle import ChecksumMismatch, TruncatedIndex, UnknownModel
 from export.bundle.repository import ModelRepository
 from serve.answers.errors import (
     LabelNotServed,
