@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PB := serve/rpc/pb
 PROTO := lowpass/v1/recommender.proto
 
-.PHONY: demo test soak fuzz check fmt proto proto-check bench results clean
+.PHONY: demo test soak fuzz floors check fmt proto proto-check bench results clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/python: pyproject.toml constraints.txt
@@ -37,6 +37,12 @@ soak: $(VENV)/test  ## the tests that reload, crash and measure memory over minu
 fuzz: $(VENV)/test  ## what comes from outside, as random as hypothesis makes it, for minutes: make fuzz EXAMPLES=50000
 	FUZZ_EXAMPLES=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest -m fuzz -n auto --dist worksteal --hypothesis-profile=fuzz \
 		--hypothesis-show-statistics -o timeout=7200
+
+floors: $(VENV)/python  ## bundle, index and server with the least versions that pyproject.toml allows, in .venv/floors
+	$(PIP) install uv
+	$(PYTHON) -m venv $(VENV)/floors
+	$(BIN)/uv pip install --quiet --python $(VENV)/floors/bin/python --resolution lowest-direct -e '.[test]'
+	$(VENV)/floors/bin/python -m pytest -n auto --dist worksteal -m 'not soak and not real_data' tests/export tests/serve
 
 check: $(VENV)/dev proto-check  ## style, types, import laws, generated code
 	$(BIN)/ruff format --check .

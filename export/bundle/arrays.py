@@ -6,6 +6,7 @@ with the manifest, and the file's length with the header, before anything is map
 
 from __future__ import annotations
 
+import ast
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ Array = npt.NDArray[Any]
 
 DTYPES = ("float32", "float16", "int64", "int32", "uint8")
 """Element types an array file may have."""
+
+_MAGIC = b"\x93NUMPY\x01\x00"
+_MAXIMUM_HEADER_BYTES = 1024
+"""Eight lengths of any size need less; Python's parser is given no more of a text that may be hostile."""
+_DESCRIPTIONS = {np.dtype(name).newbyteorder("<").str: np.dtype(name) for name in DTYPES}
 
 
 def save_array(path: Path, values: Array) -> None:
@@ -38,22 +44,36 @@ def read_header(path: Path) -> tuple[np.dtype[Any], tuple[int, ...], int]:
         MalformedArray: Not a version 1.0 `.npy` file in C order with one of `DTYPES`.
         SizeMismatch: The file is longer or shorter than its header says.
     """
-    try:
-        with path.open("rb") as stream:
-            if np.lib.format.read_magic(stream) != (1, 0):
-                raise MalformedArray(f"{path}: not a version 1.0 .npy file; export the bundle again")
-            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
-            offset = stream.tell()
-    except (ValueError, OSError, SyntaxError, RecursionError) as error:
-        raise MalformedArray(f"{path}: unreadable .npy header ({error}); export the bundle again") from error
-    if dtype.name not in DTYPES or dtype.newbyteorder("<") != dtype or fortran_order or min(shape, default=0) < 0:
-        raise MalformedArray(f"{path}: must be little-endian {'/'.join(DTYPES)} in C order; export the bundle again")
+    with path.open("rb") as stream:
+        start = stream.read(len(_MAGIC) + 2)
+        length = int.from_bytes(start[len(_MAGIC) :], "little")
+        if not start.startswith(_MAGIC) or length > _MAXIMUM_HEADER_BYTES:
+            raise MalformedArray(f"{path}: not a version 1.0 .npy file; export the bundle again")
+        text = stream.read(length)
+    dtype, shape = _parse_header(path, text)
+    offset = len(start) + length
     needed = offset + dtype.itemsize * _product(shape)
     if path.stat().st_size != needed:
         raise SizeMismatch(
             f"{path}: {path.stat().st_size} bytes where the header needs {needed}; export the bundle again"
         )
     return dtype, shape, offset
+
+
+def _parse_header(path: Path, text: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    # NumPy's own parser reads more than the format allows, and fails in more ways than it says.
+    try:
+        fields = ast.literal_eval(text.decode("latin-1"))
+        if fields.keys() != {"descr", "fortran_order", "shape"}:
+            raise ValueError("other fields than descr, fortran_order and shape")
+        dtype, shape = _DESCRIPTIONS.get(fields["descr"]), fields["shape"]
+    except (AttributeError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError) as error:
+        raise MalformedArray(f"{path}: unreadable .npy header ({error}); export the bundle again") from error
+    if dtype is None or fields["fortran_order"] is not False:
+        raise MalformedArray(f"{path}: must be little-endian {'/'.join(DTYPES)} in C order; export the bundle again")
+    if not isinstance(shape, tuple) or not all(type(length) is int and length >= 0 for length in shape):
+        raise MalformedArray(f"{path}: the header's shape must be counts; export the bundle again")
+    return dtype, shape
 
 
 def _product(shape: tuple[int, ...]) -> int:

@@ -20,6 +20,8 @@ from export.bundle.errors import DuplicateIds, MalformedArray, RowOutOfRange
 
 OFFSETS, BYTES, SLOTS = ".offsets.npy", ".bytes.npy", ".slots.npy"
 MINIMUM_SLOTS = 4
+MAXIMUM_STRING_BYTES = 1 << 16
+"""A string is read whole, and goes into answers."""
 KEPT_STRINGS = 1 << 16
 """Most strings that a column keeps decoded: a few are asked for again and again, and decoding takes the longest."""
 
@@ -33,13 +35,16 @@ class StringColumn:
         data: uint8, the UTF-8 bytes of all strings.
 
     Raises:
-        MalformedArray: `offsets` does not rise from 0 to the number of bytes.
+        MalformedArray: `offsets` does not rise from 0 to the number of bytes, or a string is too long.
     """
 
     endings: ClassVar[tuple[str, ...]] = (OFFSETS, BYTES)
 
     def __init__(self, path: Path, offsets: Array, data: Array) -> None:
         check_offsets(path.with_name(path.name + OFFSETS), offsets, len(data))
+        longest = int(np.diff(offsets).max(initial=0))
+        if longest > MAXIMUM_STRING_BYTES:
+            raise MalformedArray(f"{path}{BYTES}: a string of {longest} bytes, over {MAXIMUM_STRING_BYTES}; shorten it")
         self.path = path
         self._count = len(offsets) - 1
         # Indexing a memoryview gives a plain int in a third of the time of a NumPy scalar.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -26,6 +27,11 @@ FOLD_IN_TABLE_FILE = "fold_in_embeddings.npy"
 MAXIMUM_MANIFEST_BYTES = 4 * 1024 * 1024
 MAXIMUM_ROWS = 2**31 - 1
 """Row numbers are int32."""
+
+MAXIMUM_TEXT = 1024
+"""Characters of a text field: it goes into answers, metrics and messages."""
+SEARCH_PARAMETERS = {"k_factor": 1024, "nprobe": 2**16, "efSearch": 2**14}
+"""What `index.search` may hold, and the most of each: a query takes memory and time in proportion."""
 
 QUALITY_NUMBERS = ("recall@20", "ndcg@20", "teacher_recall@20", "teacher_ndcg@20", "kept_recall")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -189,7 +195,15 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
 
 def _decode(content: bytes, where: str) -> dict[str, Any]:
     try:
-        values = json.loads(content.decode("utf-8"), parse_constant=_refuse, object_pairs_hook=_unique)
+        values = json.loads(
+            content.decode("utf-8"),
+            parse_constant=_refuse,
+            parse_float=_finite,
+            parse_int=_bounded,
+            object_pairs_hook=_unique,
+        )
+        # Half of a surrogate pair may stand in JSON, and can be written nowhere else.
+        json.dumps(values, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise MalformedManifest(f"{where}: not JSON ({error}); export the bundle again") from error
     if not isinstance(values, dict):
@@ -199,6 +213,15 @@ def _decode(content: bytes, where: str) -> dict[str, Any]:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a JSON number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _refuse(digits[:20])
+
+
+def _bounded(digits: str) -> int:
+    return int(digits) if len(digits) <= 300 else _refuse(f"{digits[:20]}…")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -225,7 +248,10 @@ class _Reader:
         return value
 
     def text(self, key: str) -> str:
-        return self.take(key, str)
+        text = self.take(key, str)
+        if len(text) > MAXIMUM_TEXT or not text.isprintable():
+            raise self.wrong(key, f"must be at most {MAXIMUM_TEXT} printable characters")
+        return text
 
     def optional_text(self, key: str) -> str | None:
         return None if self.values.get(key) is None else self.text(key)
@@ -236,10 +262,12 @@ class _Reader:
             raise self.wrong(key, f"must be from {minimum} to {maximum}")
         return value
 
-    def number(self, key: str) -> float:
+    def number(self, key: str, maximum: float = math.inf) -> float:
         value = self.values.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300:
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.wrong(key, "must be a number")
+        if not 0 <= value <= maximum:
+            raise self.wrong(key, f"must be from 0 to {maximum:g}")
         return float(value)
 
     def child(self, key: str) -> _Reader:
@@ -269,25 +297,31 @@ def _read_quality(quality: _Reader) -> dict[str, Any]:
 
 
 def _read_index(index: _Reader) -> IndexCard:
-    search = index.child("search")
     candidates = index.take("candidates", list)
     if not all(isinstance(row, dict) for row in candidates):
         raise index.wrong("candidates", "must be a list of objects")
     return IndexCard(
         factory=index.text("factory"),
-        search={key: search.integer(key, minimum=1) for key in search.values},
-        ann_recall=index.number("ann_recall"),
-        ann_recall_k=index.integer("ann_recall_k", minimum=1),
+        search=_read_search(index.child("search")),
+        ann_recall=index.number("ann_recall", maximum=1.0),
+        ann_recall_k=index.integer("ann_recall_k", minimum=1, maximum=1000),
         bytes_per_item=index.number("bytes_per_item"),
         candidates=candidates,
     )
+
+
+def _read_search(search: _Reader) -> dict[str, int]:
+    for key in search.values:
+        if key not in SEARCH_PARAMETERS:
+            raise search.wrong(repr(key)[:80], f"is none of {', '.join(SEARCH_PARAMETERS)}")
+    return {key: search.integer(key, minimum=1, maximum=SEARCH_PARAMETERS[key]) for key in search.values}
 
 
 def _read_files(files: _Reader) -> dict[str, FileEntry]:
     entries: dict[str, FileEntry] = {}
     for name in files.values:
         if not _FILE_NAME.fullmatch(name) or name == MANIFEST_FILE:
-            raise files.wrong(repr(name), "is not a plain file name")
+            raise files.wrong(repr(name)[:140], "is not a plain file name")
         entry = files.child(name)
         sha256 = entry.text("sha256")
         if not _SHA256.fullmatch(sha256):

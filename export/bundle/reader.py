@@ -24,11 +24,13 @@ from export.bundle.errors import (
     SizeMismatch,
 )
 from export.bundle.idtable import IdTable, StringColumn
+from export.bundle.index_file import check_index_header
 from export.bundle.manifest import (
     ANSWER_ROWS_FILE,
     ANSWER_SCORES_FILE,
     FOLD_IN_TABLE_FILE,
     GRAPH_FILES,
+    INDEX_FILE,
     MANIFEST_FILE,
     MAXIMUM_MANIFEST_BYTES,
     FileEntry,
@@ -36,6 +38,8 @@ from export.bundle.manifest import (
     parse_manifest,
 )
 
+MAXIMUM_GRAPH_BYTES = 64 * 1024 * 1024
+"""Longest ONNX file, and longest index beside what grows with items and dimension."""
 CHUNK_ROWS = 65536
 """Rows that are looked at together, so that checking a large array takes little memory."""
 
@@ -53,7 +57,7 @@ def open_manifest(path: Path) -> Manifest:
         ChecksumMismatch: `bundle_id` does not fit `files`.
     """
     manifest_path = path / MANIFEST_FILE
-    if not manifest_path.is_file():
+    if manifest_path.is_symlink() or not manifest_path.is_file():
         raise NotABundle(f"{path}: no {MANIFEST_FILE} there; make a bundle with 'lowpass export'")
     if manifest_path.stat().st_size > MAXIMUM_MANIFEST_BYTES:
         raise MalformedManifest(f"{manifest_path}: longer than {MAXIMUM_MANIFEST_BYTES} bytes; export the bundle again")
@@ -72,11 +76,24 @@ def open_bundle(path: Path | str, *, verify: bool = True, copy_up_to: int = 0) -
         BundleError: Its leaf says what is wrong.
     """
     path = Path(path)
+    try:
+        return _open(path, verify=verify, copy_up_to=copy_up_to)
+    except OSError as error:
+        what = error.filename or path
+        raise MissingFile(f"{what}: cannot be read ({error.strerror}); copy or export the bundle again") from error
+
+
+def _open(path: Path, *, verify: bool, copy_up_to: int) -> Bundle:
     manifest = open_manifest(path)
+    # All that is cheap comes first: nothing is read whole before everything has the length that it must have.
     for name, entry in manifest.files.items():
-        _check_file(path / name, entry, verify=verify)
+        _check_file(path / name, entry)
     in_memory = sum(entry.bytes for entry in manifest.files.values()) <= copy_up_to
     arrays = _map_arrays(path, manifest, in_memory=in_memory)
+    _check_graphs(path, manifest)
+    if verify:
+        for name, entry in manifest.files.items():
+            _verify_checksum(path / name, entry)
     _check_values(path, manifest, arrays)
     bundle = Bundle(
         path=path,
@@ -111,13 +128,32 @@ def _optional_column(path: Path, arrays: dict[str, Array]) -> StringColumn | Non
     return StringColumn.from_arrays(path, arrays) if f"{path.name}.offsets.npy" in arrays else None
 
 
-def _check_file(path: Path, entry: FileEntry, *, verify: bool) -> None:
+def _check_file(path: Path, entry: FileEntry) -> None:
     if path.is_symlink() or not path.is_file():
         raise MissingFile(f"{path}: listed in {MANIFEST_FILE} and not a file; copy or export the bundle again")
     size = path.stat().st_size
     if size != entry.bytes:
         raise SizeMismatch(f"{path}: {size} bytes, manifest says {entry.bytes}; copy or export the bundle again")
-    if verify and sha256_of(path) != entry.sha256:
+
+
+def _check_graphs(path: Path, manifest: Manifest) -> None:
+    """Check what is no array: lengths, which the arrays' shapes do not bound, and the index's first bytes.
+
+    Raises:
+        SizeMismatch: A file is longer than any of its kind.
+        TruncatedIndex: Not an index of the items.
+    """
+    items, dim = manifest.counts["items"], manifest.model.dim
+    for name in GRAPH_FILES:
+        # A vector or code with its list entry or links for an item; codebooks, centroids and a rotation for all.
+        most = MAXIMUM_GRAPH_BYTES + (items * (8 * dim + 2048) + 4 * dim * dim if name == INDEX_FILE else 0)
+        if manifest.files[name].bytes > most:
+            raise SizeMismatch(f"{path / name}: longer than {most} bytes; export the bundle again")
+    check_index_header(path / INDEX_FILE, items, dim)
+
+
+def _verify_checksum(path: Path, entry: FileEntry) -> None:
+    if sha256_of(path) != entry.sha256:
         raise ChecksumMismatch(f"{path}: SHA-256 is not the manifest's; copy or export the bundle again")
 
 

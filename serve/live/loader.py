@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from export.bundle import Bundle, ExactIndex, Manifest, open_bundle
 from export.bundle.repository import ModelRepository
@@ -22,10 +24,16 @@ from serve.answers.ports import Catalogue
 from serve.answers.recommender import AnswerTable, Recommender
 from serve.answers.types import IndexSummary, ModelSummary, Query, SimilarQuery
 from serve.live.background import give_way, interrupted_often
+from serve.live.comparison import compare_fold_in, compare_index
 from serve.live.store import ServedModel
 from serve.telemetry.metrics import Metrics
 
 LOG = logging.getLogger("lowpass.serve")
+
+LOAD_SECONDS, SLOWEST_BYTES_A_SECOND, LONGEST_LOAD_SECONDS = 300.0, 1e7, 14_400.0
+"""How long a load may take: so long, and what a slow disk needs to read the bundle, and never longer than the last."""
+STOP_SECONDS = 10.0
+"""A load under way when the server stops is waited for no longer."""
 
 
 @dataclass(frozen=True)
@@ -108,18 +116,19 @@ class BackgroundLoader:
         self._metrics = metrics
         self._options: dict[str, Any] = {"verify": verify, "copy_up_to": copy_up_to}
         self._prepare_thread = prepare_thread
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lowpass-load", initializer=self._begin)
+        self._alone = threading.Lock()
+        self._running: Future[ServedModel] | None = None
 
     def load(self, name: str, path: Path, recorded: Sequence[Query] = ()) -> ServedModel:
         """Load a model and wait for it; see `load_model`.
 
         Raises:
             BundleError: The bundle is wrong.
-            UnusableBundle: It opened but cannot answer.
+            UnusableBundle: It opened but cannot answer, or takes longer than `allowed_seconds`.
         """
         which = {"model": name, "version": path.name}
         try:
-            model = self._thread.submit(self._load, name, path, recorded).result()
+            model = self._load_beside(name, path, recorded)
         except Exception as error:
             self.errors[name, path.name] = str(error)
             self._metrics.load_failed(name)
@@ -132,17 +141,45 @@ class BackgroundLoader:
         return model
 
     def stop(self) -> None:
-        """Load nothing more."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """Wait for a load under way, but not for ever."""
+        if self._running is not None:
+            wait([self._running], timeout=STOP_SECONDS)
 
-    def _load(self, name: str, path: Path, recorded: Sequence[Query]) -> ServedModel:
-        with interrupted_often():
-            return load_model(name, path, recorded=recorded, **self._options)
+    def _load_beside(self, name: str, path: Path, recorded: Sequence[Query]) -> ServedModel:
+        """Load on a thread of its own: one that hangs can only be left behind, and must not keep the process alive."""
+        with self._alone:
+            running: Future[ServedModel] = Future()
+            self._running = running
+            target, arguments = self._load, (running, name, path, recorded)
+            threading.Thread(target=target, args=arguments, name="lowpass-load", daemon=True).start()
+            seconds = allowed_seconds(path)
+            try:
+                return running.result(timeout=seconds)
+            except TimeoutError as error:
+                if running.done():
+                    raise
+                raise UnusableBundle(
+                    f"{path}: not loaded after {seconds:.0f} s, given up; look at its disk, or export the bundle again"
+                ) from error
 
-    def _begin(self) -> None:
-        give_way()
-        if self._prepare_thread is not None:
-            self._prepare_thread()
+    def _load(self, loaded: Future[ServedModel], name: str, path: Path, recorded: Sequence[Query]) -> None:
+        try:
+            give_way()
+            if self._prepare_thread is not None:
+                self._prepare_thread()
+            with interrupted_often():
+                loaded.set_result(load_model(name, path, recorded=recorded, **self._options))
+        except BaseException as error:  # whatever it is, whoever waits is told
+            loaded.set_exception(error)
+
+
+def allowed_seconds(path: Path) -> float:
+    """How long a bundle may take to load, by the bytes of its directory."""
+    try:
+        size = sum(file.lstat().st_size for file in path.iterdir())
+    except OSError:
+        size = 0
+    return min(LOAD_SECONDS + size / SLOWEST_BYTES_A_SECOND, LONGEST_LOAD_SECONDS)
 
 
 def build_recommender(bundle: Bundle, name: str) -> Recommender:
@@ -150,17 +187,14 @@ def build_recommender(bundle: Bundle, name: str) -> Recommender:
 
     Raises:
         TruncatedIndex: The index file is not whole.
-        UnusableBundle: The index does not fit the items, or a graph cannot be read.
+        UnusableBundle: The index or the fold-in is not that of the embeddings, or a graph cannot be read.
     """
     card = bundle.manifest.index
     # A plain view of the mapped memory: indexing a np.memmap costs a Python call each time.
     items = np.asarray(bundle.item_embeddings)
     index = FaissIndex.open(bundle.index_path, card.search, items, in_memory=bundle.in_memory)
-    if (index.num_items, index.dim) != items.shape:
-        raise UnusableBundle(
-            f"{bundle.index_path}: {index.num_items} vectors of {index.dim} for {items.shape[0]} items of"
-            f" {items.shape[1]}: export the bundle again"
-        )
+    users = np.asarray(bundle.user_embeddings[_sample(len(bundle.user_ids))], dtype=np.float32)
+    compare_index(index, items, users, bundle.index_path, ann_recall=card.ann_recall, k=card.ann_recall_k)
     names = bundle.category_names
     catalogue = Catalogue(
         user_ids=bundle.user_ids,
@@ -185,6 +219,11 @@ def build_recommender(bundle: Bundle, name: str) -> Recommender:
     )
 
 
+def _sample(users: int) -> npt.NDArray[np.int64]:
+    """Rows of at most 64 users, spread over all."""
+    return np.unique(np.linspace(0, users - 1, num=min(users, 64), dtype=np.int64))
+
+
 def _fold_in(bundle: Bundle) -> OnnxFoldIn:
     step = bundle.manifest.fold_in.get("recent_step", 1.0)
     if not isinstance(step, int | float) or not 0 <= step < math.inf:
@@ -195,7 +234,10 @@ def _fold_in(bundle: Bundle) -> OnnxFoldIn:
         weights = {"item_embeddings": np.asarray(bundle.item_embeddings)}
     else:
         weights = {"fold_in_embeddings": np.asarray(bundle.fold_in_embeddings)}
-    return OnnxFoldIn(bundle.fold_in_onnx_path, weights, recent_step=float(step))
+    fold_in = OnnxFoldIn(bundle.fold_in_onnx_path, weights, recent_step=float(step))
+    items, dim = bundle.item_embeddings.shape
+    compare_fold_in(fold_in, bundle.fold_in_embeddings, items, dim, bundle.fold_in_onnx_path)
+    return fold_in
 
 
 def _answer_table(bundle: Bundle) -> AnswerTable | None:
@@ -217,8 +259,7 @@ def warm_up(recommender: Recommender, path: Path, recorded: Sequence[Query] = ()
     """
     catalogue = recommender.catalogue
     users, item = len(catalogue.user_ids), catalogue.item_ids.get(0)
-    rows = np.unique(np.linspace(0, users - 1, num=min(users, 64), dtype=np.int64))
-    ids = [catalogue.user_ids.get(int(row)) for row in rows]
+    ids = [catalogue.user_ids.get(int(row)) for row in _sample(users)]
     # With an answer table the plain question does not reach the index.
     queries = [Query(user_id, include_seen=include_seen) for user_id in ids for include_seen in (False, True)]
     queries += [Query(history=[item]), Query(history=[item], exact=True), Query("", allow_fallback=True)]

@@ -10,6 +10,8 @@ from distill.data.interactions import Interactions
 from distill.data.synthetic import SyntheticOptions, synthesize
 from distill.run import Run, open_run, write_run
 from export.bundle import BundleContents, IndexCard, Manifest, ModelCard, write_bundle
+from export.bundle.arrays import read_header
+from export.bundle.index_file import pack_index_header
 
 USERS, ITEMS, DIM = 3, 4, 4
 PLACEHOLDER = b"placeholder"
@@ -48,7 +50,9 @@ def toy_contents(dtype: str = "float32") -> BundleContents:
 
 
 def write_placeholders(directory: Path) -> None:
-    for name in ("index.faiss", "recommend.onnx", "fold_in.onnx"):
+    _, (items, dim), _ = read_header(directory / "item_embeddings.npy")
+    (directory / "index.faiss").write_bytes(pack_index_header(b"IxFI", items, dim) + PLACEHOLDER)
+    for name in ("recommend.onnx", "fold_in.onnx"):
         (directory / name).write_bytes(PLACEHOLDER)
 
 

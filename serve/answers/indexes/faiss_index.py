@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from export.bundle import K_FACTOR, TruncatedIndex, rescore
+from export.bundle.manifest import SEARCH_PARAMETERS
 from serve.answers.errors import UnusableBundle
 from serve.answers.ports import Matrix
+
+_NEVER_MAPPED = (b"IxPq", b"IxPT")
+"""Product quantisers, alone and rotated: FAISS reads past the end of a mapped file of theirs that was cut."""
+_FAST_SCANS = (faiss.IndexPQFastScan, faiss.IndexIVFPQFastScan)
+_READING = threading.Lock()
+"""FAISS's bounds on what a file may make it allocate are of the whole process."""
 
 
 def limit_native_threads() -> None:
@@ -67,15 +75,11 @@ class FaissIndex:
             in_memory: Read it whole instead of mapping it.
 
         Raises:
-            TruncatedIndex: The file is not a whole FAISS index.
+            TruncatedIndex: The file is not a whole FAISS index, or its parts do not fit each other.
             UnusableBundle: The index does not take the parameters.
         """
-        try:
-            # Not IO_FLAG_MMAP: its inverted lists start threads in every query, which takes a hundred times as long.
-            index = faiss.read_index(str(path), 0 if in_memory else int(faiss.IO_FLAG_MMAP_IFC))
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1][:200]
-            raise TruncatedIndex(f"{path}: FAISS cannot read it ({reason}): export the bundle again") from error
+        index = _read(path, in_memory=in_memory)
+        _check_parts(path, index)
         return cls(index, search, items)
 
     @property
@@ -107,6 +111,73 @@ class FaissIndex:
         # What `search` of FAISS's Python layer does, without its checks, which take a fifth of a small search.
         self._index.search_c(len(vectors), pointers[0], wanted, pointers[1], pointers[2], self._parameters)
         return rescore(self._items, vectors, rows, k) if self._factor and self._items is not None else (scores, rows)
+
+
+def _read(path: Path, *, in_memory: bool) -> faiss.Index:
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        in_memory = in_memory or stream.read(4) in _NEVER_MAPPED
+    try:
+        with _READING:
+            # What a header claims must lie in the file, before memory is taken for it.
+            faiss.set_deserialization_vector_byte_limit(size + 1)
+            faiss.set_deserialization_loop_limit(size)
+            # Not IO_FLAG_MMAP: its inverted lists start threads in every query, which takes a hundred times as long.
+            return faiss.read_index(str(path), 0 if in_memory else int(faiss.IO_FLAG_MMAP_IFC))
+    except (MemoryError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or ["out of memory"])[-1][:200]
+        raise TruncatedIndex(f"{path}: FAISS cannot read it ({reason}): export the bundle again") from error
+
+
+def _check_parts(path: Path, index: Any) -> None:
+    """Check what FAISS takes from a file on trust: sizes of parts, ids of lists, how much a query looks at by default.
+
+    Raises:
+        TruncatedIndex: They do not fit the whole.
+    """
+    part, wanted = index, index.ntotal
+    if isinstance(index, faiss.IndexPreTransform):
+        part = faiss.downcast_index(index.index)
+    elif isinstance(index, faiss.IndexHNSW):
+        part = faiss.downcast_index(index.storage)
+        index.hnsw.efSearch = min(index.hnsw.efSearch, SEARCH_PARAMETERS["efSearch"])
+    elif isinstance(index, faiss.IndexIVF):
+        part, wanted = faiss.downcast_index(index.quantizer), index.nlist
+        index.nprobe = min(index.nprobe, index.nlist)
+        if not _lists_hold_each_row(index):
+            raise TruncatedIndex(f"{path}: its lists do not hold every row once: export the bundle again")
+    fits = isinstance(part, faiss.IndexFlatCodes | faiss.IndexPQFastScan) and (part.ntotal, part.d) == (wanted, index.d)
+    if not fits or (isinstance(index, _FAST_SCANS) and not _blocks_fit(index)):
+        raise TruncatedIndex(
+            f"{path}: its {type(part).__name__} is not of {wanted} vectors of {index.d}: export the bundle again"
+        )
+
+
+def _lists_hold_each_row(index: Any) -> bool:
+    lists = index.invlists
+    sizes = [lists.list_size(number) for number in range(index.nlist)]
+    if sum(sizes) != index.ntotal:
+        return False
+    missing = np.ones(index.ntotal, dtype=bool)
+    for number, size in enumerate(sizes):
+        if size:
+            rows = faiss.rev_swig_ptr(lists.get_ids(number), size)
+            if rows.min() < 0 or rows.max() >= index.ntotal:
+                return False
+            missing[rows] = False
+    return not missing.any()
+
+
+def _blocks_fit(index: Any) -> bool:
+    """Whether blocks of 4-bit codes are as many and as long as the vectors need; kernels are FAISS's own choice."""
+    index.implem, index.qbs = 0, 0
+    block, pairs = index.bbs, (index.M + 1) // 2
+    if not 0 < block <= 1024 or block % 32 or 2 * pairs != index.M2 or index.ksub != 16:
+        return False
+    if isinstance(index, faiss.IndexIVF):
+        lists: Any = faiss.downcast_InvertedLists(index.invlists)  # type: ignore[arg-type]  # its stubs allow None
+        return bool(lists.n_per_block == block and lists.block_size == block * pairs)
+    return bool(index.ntotal2 == -(-index.ntotal // block) * block and index.codes.size() == index.ntotal2 * pairs)
 
 
 def _parameters_for(index: faiss.Index) -> type[Any]:

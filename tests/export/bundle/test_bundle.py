@@ -75,7 +75,7 @@ def test_what_was_written_is_read(toy: Path) -> None:
     assert categories_of(bundle, 0) == ["a", "b"]
     assert bundle.heldout_indices is not None
     assert bundle.heldout_indices.tolist() == [0, 1]
-    assert bundle.index_path.read_bytes() == b"placeholder"
+    assert bundle.index_path.read_bytes().endswith(b"placeholder")
 
 
 def categories_of(bundle: Bundle, item: int) -> list[str]:

@@ -72,7 +72,7 @@ def test_moving_stable_to_where_it_is_keeps_previous(repository: ModelRepository
 
 def test_a_label_never_points_to_a_bad_bundle(repository: ModelRepository) -> None:
     repository.set_label("toy", "stable", "1")
-    (repository.resolve("toy", "2") / "index.faiss").write_bytes(b"placeholdeR")
+    (repository.resolve("toy", "2") / "fold_in.onnx").write_bytes(b"placeholdeR")
     with pytest.raises(ChecksumMismatch):
         repository.set_label("toy", "stable", "2")
     assert repository.labels("toy") == {"stable": "1"}

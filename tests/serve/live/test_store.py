@@ -7,13 +7,12 @@ import faiss
 import numpy as np
 import pytest
 
-from export.bundle import ChecksumMismatch, UnknownModel
+from export.bundle import ChecksumMismatch, TruncatedIndex, UnknownModel
 from export.bundle.repository import ModelRepository
 from serve.answers.errors import (
     LabelNotServed,
     ModelNotServed,
     NothingToServe,
-    UnusableBundle,
     VersionNotServed,
 )
 from serve.answers.fake import fake_model
@@ -120,5 +119,5 @@ def test_an_index_of_other_items_is_unusable(tmp_path: Path) -> None:
     index.add(np.zeros((200, 2 * DIM), np.float32))
     faiss.write_index(index, str(path / "index.faiss"))
     assert (path / "index.faiss").stat().st_size == whole
-    with pytest.raises(UnusableBundle, match="200 vectors of 16"):
+    with pytest.raises(TruncatedIndex, match="200 items of dimension 16, manifest says 400 of 8"):
         load_model("student", path, verify=False)
