@@ -35,7 +35,8 @@ TIE_SEED = 0
 
 def drawn_order(num_items: int) -> Rows:
     """The order in which equal scores are ranked: all item rows, shape (|I|,), the same each time."""
-    return np.random.default_rng(TIE_SEED).permutation(num_items)
+    rng = np.random.default_rng(TIE_SEED)
+    return rng.permutation(num_items)
 
 
 def rank_items(
