@@ -3,7 +3,8 @@
     DistillError
     ├── DataError       a data file, a field of it or a setting on it is wrong
     ├── RunError        a run directory is missing something or does not fit
-    └── SettingError    a setting is out of range or contradicts another
+    ├── SettingError    a setting is out of range or contradicts another
+    └── NotFiniteError  what was computed are not numbers any more
 
 Each message names the file or the setting, what is wrong, and the remedy, in one line.
 """
@@ -29,3 +30,7 @@ class RunError(DistillError):
 
 class SettingError(DistillError):
     """A setting is out of range or contradicts another."""
+
+
+class NotFiniteError(DistillError):
+    """What training or scoring computed is NaN, or beyond float32."""

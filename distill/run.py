@@ -28,6 +28,7 @@ from safetensors.numpy import load_file, save
 
 from distill.data.interactions import Interactions
 from distill.errors import RunError, SettingError
+from distill.finite import find_flaw
 from distill.storage import write_file
 
 CONFIG_FILE = "config.json"
@@ -46,7 +47,7 @@ class ScoredItem:
 
     Attributes:
         item_id: Outside id.
-        score: Inner product, or cosine of similar items.
+        score: Inner product, or cosine of similar items; of a user without a direction, the item's popularity.
         title: None where the data has no titles.
     """
 
@@ -102,7 +103,8 @@ class Run:
             seen: What the user has: "all" counts the test items too, which the default leaves to be found.
 
         Returns:
-            Items by inner product, best first, equal scores by rising row.
+            Items by inner product, best first, equal scores by rising row; by popularity where the user's embedding
+            is 0.
 
         Raises:
             RunError: The run was opened without its data, or no such user is in it.
@@ -112,7 +114,9 @@ class Run:
         user = self._row("user", user_id)
         splits = (data.train, data.validation, data.test) if seen == "all" else (data.train, data.validation)
         has = np.concatenate([split[user].indices for split in splits])
-        return self._best(self.item_embeddings @ self.user_embeddings[user], has, k)
+        vector = self.user_embeddings[user]
+        scores = self.item_embeddings @ vector if vector.any() else data.item_popularity.astype(np.float32)
+        return self._best(scores, has, k)
 
     def similar_items(self, item_id: str, k: int = 10) -> list[ScoredItem]:
         """Answer with the items whose vectors point most nearly where an item's does; the item itself is left out.
@@ -202,9 +206,12 @@ def open_trajectory(path: Path) -> list[tuple[npt.NDArray[np.float16], npt.NDArr
     try:
         files = sorted((path / TRAJECTORY).glob("*.safetensors"), key=lambda file: int(file.stem))
         past = [load_file(file) for file in files]
-        return [(tensors["user_embeddings"], tensors["item_embeddings"]) for tensors in past]
+        pairs = [(tensors["user_embeddings"], tensors["item_embeddings"]) for tensors in past]
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise RunError(f"{path / TRAJECTORY}: unreadable checkpoints ({error}); train the run again") from error
+    for file, pair in zip(files, pairs, strict=True):
+        _require_finite(file, *pair)
+    return pairs
 
 
 def open_run(path: Path | str, data: Interactions | None = None) -> Run:
@@ -215,7 +222,8 @@ def open_run(path: Path | str, data: Interactions | None = None) -> Run:
         data: What it was trained on, where it is to answer by ids.
 
     Raises:
-        RunError: `path` is not a finished run, a file of it is unreadable, or it was trained on other data.
+        RunError: `path` is not a finished run, a file of it is unreadable, its embeddings cannot be scored with, or it
+            was trained on other data.
     """
     path = Path(path)
     if not (path / METRICS_FILE).is_file():
@@ -227,8 +235,15 @@ def open_run(path: Path | str, data: Interactions | None = None) -> Run:
         metrics = json.loads((path / METRICS_FILE).read_text(encoding="utf-8"))
         tensors = load_file(path / EMBEDDINGS_FILE)
         run = Run(path, config, tensors["user_embeddings"], tensors["item_embeddings"], metrics, data)
+        _require_finite(path / EMBEDDINGS_FILE, run.user_embeddings, run.item_embeddings)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise RunError(f"{path}: unreadable run ({error}); train it again") from error
     if data is not None:
         run.require_same_data(data)
     return run
+
+
+def _require_finite(path: Path, users: npt.NDArray[Any], items: npt.NDArray[Any]) -> None:
+    for side, embeddings in (("user_embeddings", users), ("item_embeddings", items)):
+        if flaw := find_flaw(embeddings):
+            raise RunError(f"{path}: {side}: {flaw}; train or import the run again")

@@ -66,7 +66,7 @@ METHOD_SETTINGS = (
                       "PART.NAME=VALUE sets it for one part."),
 )  # fmt: skip
 
-IMPORTING = {"data", "out", "from_embeddings", "name", "as_json"}
+IMPORTING = {"data", "out", "from_embeddings", "users_ids", "items_ids", "name", "as_json"}
 """Parameters of `train` that mean something where nothing is trained."""
 
 
@@ -77,27 +77,37 @@ IMPORTING = {"data", "out", "from_embeddings", "name", "as_json"}
 @click.option("--from-embeddings", type=(FILE, FILE), metavar="USERS ITEMS",
               help="Train nothing: take embeddings from outside, .npy in the order of the data's rows, or Parquet with "
                    "columns id and embedding in any order.")  # fmt: skip
+@click.option("--users-ids", type=FILE, help="Whose row is whose in a .npy of users: an id a line, .npy, or a column "
+              "id of CSV or Parquet. Without it the order of the rows is taken on trust.")  # fmt: skip
+@click.option("--items-ids", type=FILE, help="The same of items.")
 @click.option("--name", default="imported", show_default=True, help="Backbone recorded for --from-embeddings.")
 @with_options(TRAINING)
 @click.pass_context
 def train(
-    context: click.Context, /, data: Path, out: Path, from_embeddings: tuple[Path, Path] | None, name: str,
-    backbone: str, backbone_settings: dict[str, str], *, resume: bool, as_json: bool, **given: Any,
+    context: click.Context, /, data: Path, out: Path, from_embeddings: tuple[Path, Path] | None,
+    name: str, backbone: str, backbone_settings: dict[str, str], *, users_ids: Path | None, items_ids: Path | None,
+    resume: bool, as_json: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Train a teacher, or a bare student, on the data directory DATA.
 
     With --from-embeddings a teacher that was trained elsewhere becomes a run that distill and export accept. The
-    score of a user and an item must be the inner product of their embeddings.
+    score of a user and an item must be the inner product of their embeddings. A .npy has no ids, and
+    rows in another order than the data's make a teacher that knows nothing, without an error: give --users-ids and
+    --items-ids, or compare the quality with that of popularity, which is printed beside it.
 
     Example: lowpass train data/citeulike-t --out runs/teacher --dim 400
 
-    Example: lowpass train data/mine --from-embeddings users.parquet items.npy --out runs/teacher
+    Example: lowpass train data/mine --from-embeddings users.parquet items.npy --items-ids items.txt --out runs/teacher
     """
     if from_embeddings is not None:
         refuse(context, set(context.params) - IMPORTING, "means nothing with --from-embeddings: nothing is trained")
-        _import(data, *from_embeddings, out, name, as_json=as_json)
+        interactions = load_interactions(data)
+        metrics = import_embeddings(interactions, *from_embeddings, out, name, users_ids=users_ids, items_ids=items_ids)
+        if not as_json:
+            _say_what_was_understood(metrics["import"])
+        _report(out, metrics, f"{interactions.num_users} users, {interactions.num_items} items", as_json)
         return
-    refuse(context, {"name"}, "is recorded for --from-embeddings; give those, or leave it out")
+    refuse(context, {"users_ids", "items_ids", "name"}, "is for --from-embeddings; give those, or leave it out")
     job = build_job("scratch", given, backbone=backbone, backbone_settings=backbone_settings)
     _finish(out, run_job(job, load_interactions(data), out, resume=resume), as_json=as_json)
 
@@ -173,10 +183,14 @@ def _finish(out: Path, metrics: Mapping[str, Any], *, as_json: bool) -> None:
     )
 
 
-def _import(data: Path, users: Path, items: Path, out: Path, name: str, *, as_json: bool) -> None:
-    interactions = load_interactions(data)
-    metrics = import_embeddings(interactions, users, items, out, name)
-    _report(out, metrics, f"{interactions.num_users} users, {interactions.num_items} items", as_json)
+def _say_what_was_understood(understood: Mapping[str, Any]) -> None:
+    for side in ("users", "items"):
+        click.echo(f"{side}: {understood[side]}")
+    for split in ("validation", "test"):
+        if split in understood["popularity"]:
+            click.echo(f"{f'popularity, {split}':20s} {_quality(understood['popularity'][split])}")
+    if understood["doubt"]:
+        click.echo(f"warning: {understood['doubt']}", err=True)
 
 
 def _report(out: Path, metrics: Mapping[str, Any], words: str, as_json: bool) -> None:

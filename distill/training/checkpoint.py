@@ -79,9 +79,19 @@ def save_checkpoint(
     )
     state = {"tensors_file": tensors_file, "config": config, "progress": asdict(progress)}
     write_file(directory / STATE_FILE, (json.dumps(state) + "\n").encode())
-    for old in directory.glob("checkpoint-*.safetensors"):
-        if old.name != tensors_file:
-            old.unlink()
+    _remove_tensors(directory, but=tensors_file)
+
+
+def remove_checkpoints(directory: Path) -> None:
+    """Remove what a finished run needs no longer, and what a killed one left half-written."""
+    (directory / STATE_FILE).unlink(missing_ok=True)
+    _remove_tensors(directory)
+
+
+def _remove_tensors(directory: Path, but: str = "") -> None:
+    for old in [*directory.glob("checkpoint-*.safetensors"), *directory.glob(".checkpoint-*.draft")]:
+        if old.name != but:
+            old.unlink(missing_ok=True)
 
 
 def load_checkpoint(

@@ -26,7 +26,7 @@ from typing import Generic, Literal, Self, TypeVar
 from tqdm import tqdm
 
 from distill.data.interactions import Interactions, load_interactions
-from distill.errors import RunError
+from distill.errors import NotFiniteError, RunError
 from distill.run import CONFIG_FILE, METRICS_FILE, Run, open_run
 from distill.training.checkpoint import STATE_FILE, require_same_settings
 from distill.training.job import Job, describe, run_job
@@ -92,7 +92,13 @@ def is_finished(job: Job, data: Interactions, out: Path, teacher: Run | None = N
 
 
 def train_all(
-    jobs: Mapping[str, Job], data: Path, runs: Path, teacher: Path | None = None, *, processes: int = 1
+    jobs: Mapping[str, Job],
+    data: Path,
+    runs: Path,
+    teacher: Path | None = None,
+    *,
+    processes: int = 1,
+    diverged: dict[str, str] | None = None,
 ) -> list[Run]:
     """Train what is missing in a folder of runs, and open all.
 
@@ -102,21 +108,32 @@ def train_all(
         runs: The folder of the run directories.
         teacher: The teacher's run, or None.
         processes: How many train at a time.
+        diverged: Where it is to be noted which trainings diverged, and why; they are an error like others when None.
 
     Returns:
         The finished runs, in the order of `jobs`.
 
     Raises:
         RunError: A finished run has other settings, or a training failed.
+        NotFiniteError: A training diverged.
     """
     loaded, opened = load_interactions(data), None if teacher is None else open_run(teacher)
     missing = [name for name, job in jobs.items() if not is_finished(job, loaded, runs / name, opened)]
     trainings = {name: Training(jobs[name], data, runs / name, teacher) for name in missing}
-    run_all(trainings, processes, title="training", unit="run", done=len(jobs) - len(missing))
-    return [open_run(runs / name) for name in jobs]
+    done = len(jobs) - len(missing)
+    run_all(trainings, processes, title="training", unit="run", done=done, diverged=diverged)
+    return [open_run(runs / name) for name in jobs if name not in (diverged or {})]
 
 
-def run_all(work: Mapping[str, Work], processes: int, *, title: str, unit: str, done: int = 0) -> None:
+def run_all(
+    work: Mapping[str, Work],
+    processes: int,
+    *,
+    title: str,
+    unit: str,
+    done: int = 0,
+    diverged: dict[str, str] | None = None,
+) -> None:
     """Do all work, each in a process of its own, behind a bar that estimates the time left.
 
     Args:
@@ -125,8 +142,10 @@ def run_all(work: Mapping[str, Work], processes: int, *, title: str, unit: str, 
         title: Of the bar.
         unit: One piece of work, for the bar.
         done: Pieces that were finished before, for the bar.
+        diverged: As in `train_all`.
 
     Raises:
+        NotFiniteError: Some work diverged; the others are done.
         RunError: Some work was refused or killed; the others are done.
         ChildFailed: Some work failed by a fault of ours; the others are done.
     """
@@ -138,7 +157,9 @@ def run_all(work: Mapping[str, Work], processes: int, *, title: str, unit: str, 
                 name = waiting.popleft()
                 children.start(name, work[name])
             for outcome in children.wait():
-                if outcome.status != "done":
+                if outcome.status == "diverged" and diverged is not None:
+                    diverged[outcome.key] = outcome.error
+                elif outcome.status != "done":
                     failures.append(_failure(outcome))
                 bar.set_postfix_str(outcome.key)
                 bar.update()
@@ -156,17 +177,19 @@ class Outcome(Generic[K]):
 
     Attributes:
         key: As given to `Children.start`.
-        status: "refused" by an error that the user can act on; "failed" by any other one; "killed" where the process
-            ended without a word, as the kernel ends one that takes too much memory.
+        status: "refused" by an error that the user can act on, "diverged" by `NotFiniteError`, "failed" by any other
+            one; "killed" where the process ended without a word, as the kernel ends one that takes too much memory.
         error: What went wrong, the last line says it best; empty where it is done.
     """
 
     key: K
-    status: Literal["done", "refused", "failed", "killed"] = "done"
+    status: Literal["done", "refused", "diverged", "failed", "killed"] = "done"
     error: str = ""
 
 
 def _failure(outcome: Outcome[str]) -> Exception:
+    if outcome.status == "diverged":
+        return NotFiniteError(outcome.error)
     if outcome.status == "refused":
         return RunError(outcome.error)
     if outcome.status == "killed":
@@ -248,6 +271,8 @@ def _run(sender: Connection, work: Work) -> None:
         try:
             work()
             sender.send(("done", ""))
+        except NotFiniteError as error:
+            sender.send(("diverged", str(error)))
         except Exception as error:
             refused = hasattr(error, "exit_code")
             sender.send(("refused", str(error)) if refused else ("failed", traceback.format_exc()))

@@ -24,12 +24,13 @@ from tqdm import tqdm
 from distill.backbones.base import Backbone
 from distill.backbones.sampling import Batch, Sampler, UserSampler
 from distill.data.interactions import Interactions
-from distill.errors import SettingError
+from distill.errors import NotFiniteError, SettingError
 from distill.evaluation.protocol import Protocol, evaluate, report_splits
+from distill.finite import find_flaw
 from distill.methods.base import Method, Step
 from distill.run import HISTORY_FILE, write_run, write_trajectory
 from distill.storage import write_file
-from distill.training.checkpoint import STATE_FILE, Embeddings, Progress, load_checkpoint, save_checkpoint
+from distill.training.checkpoint import Embeddings, Progress, load_checkpoint, remove_checkpoints, save_checkpoint
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MMAP_THRESHOLD = 2**30
@@ -168,12 +169,12 @@ class TrainingOptions:
             )
         if self.keep_checkpoints < 0:
             raise SettingError(f"keep_checkpoints: {self.keep_checkpoints} is negative; give 0 or more")
-        if self.max_seconds is not None and self.max_seconds <= 0:
+        if self.max_seconds is not None and not self.max_seconds > 0:
             raise SettingError(f"max_seconds: {self.max_seconds} is not above 0")
         if self.schedule not in get_args(Schedule):
             raise SettingError(f"schedule: '{self.schedule}' is not one of {', '.join(get_args(Schedule))}")
-        if self.learning_rate <= 0 or self.weight_decay < 0:
-            raise SettingError("learning_rate must be above 0 and weight_decay not below 0")
+        if not (0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf):
+            raise SettingError("learning_rate must be above 0 and weight_decay not below 0, both finite")
 
 
 def open_device(name: str) -> torch.device:
@@ -248,6 +249,9 @@ class Trainer:
 
         Returns:
             What `metrics.json` holds.
+
+        Raises:
+            NotFiniteError: The training diverged. It leaves no run, and no checkpoint later than its last finite epoch.
         """
         torch.set_num_threads(self.options.threads)
         keep_freed_memory()
@@ -256,6 +260,7 @@ class Trainer:
         with Tracker(self.options.epochs, self.progress.epoch, self.options.tensorboard) as tracker:
             while not self._is_done():
                 loss = self.train_epoch()
+                self._require_finite(loss)
                 tracker.advance(loss)
                 if self.progress.epoch % self.options.eval_every == 0 or self.progress.epoch == self.options.epochs:
                     tracker.evaluated(self._evaluate(loss))
@@ -287,6 +292,19 @@ class Trainer:
         self.progress.processor_seconds += time.process_time() - on_processor
         return mean
 
+    def _require_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise self._diverged(f"the loss is {loss}")
+        for name, value in [*self.student.named_parameters(), *self.method.named_parameters()]:
+            if not bool(value.isfinite().all()):
+                raise self._diverged(f"'{name}' holds numbers that are not finite")
+
+    def _diverged(self, flaw: str) -> NotFiniteError:
+        return NotFiniteError(
+            f"{self.out}: training diverged in epoch {self.progress.epoch}: {flaw}; no run is written: start again "
+            f"with a smaller --lr (it was {self.options.learning_rate:g}) or weaker settings of the method"
+        )
+
     def _take_steps(self, rng: np.random.Generator, generator: torch.Generator) -> float:
         """Go through the batches; return the sum of their losses."""
         total = torch.zeros((), device=self.device)
@@ -315,6 +333,9 @@ class Trainer:
 
     def _evaluate(self, loss: float) -> dict[str, float]:
         embeddings = self.student.final_embeddings()
+        for side, values in zip(("user", "item"), embeddings, strict=True):
+            if flaw := find_flaw(values.detach().cpu().numpy()):
+                raise self._diverged(f"{side} embeddings: {flaw}")
         report = evaluate(*embeddings, self.data, VALIDATION)
         row = {
             "epoch": float(self.progress.epoch),
@@ -363,8 +384,7 @@ class Trainer:
         write_trajectory(self.out, {epoch: (u.numpy(), i.numpy()) for epoch, (u, i) in self.trajectory.items()})
         user, item = (part.cpu().numpy() for part in self.best)
         write_run(self.out, self.config, user, item, metrics)
-        for leftover in [self.out / STATE_FILE, *self.out.glob("checkpoint-*.safetensors")]:
-            leftover.unlink(missing_ok=True)
+        remove_checkpoints(self.out)
         return metrics
 
     def _stopping_rule(self) -> str:

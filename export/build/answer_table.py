@@ -47,7 +47,7 @@ def rank_answers(
     """
     vectors, columns = (np.asarray(side, dtype=np.float32) for side in (users, items))
     everybody = np.arange(len(vectors))
-    ranked = rank_scores(lambda rows: vectors[rows] @ columns.T, had, everybody, length, progress=True)
+    ranked = rank_scores(lambda rows: vectors[rows] @ columns.T, had, everybody, length, ties="row", progress=True)
     left = had.shape[1] - np.diff(had.indptr)
     scores = np.empty(ranked.shape, dtype=np.float32)
     for start in range(0, len(ranked), CHUNK_USERS):

@@ -22,6 +22,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from distill.finite import find_flaw
 from export.build.ann import Vectors, build_index, code_size, one_thread
 from export.bundle.errors import ExportError
 
@@ -82,18 +83,31 @@ def store(users: npt.NDArray[Any], items: npt.NDArray[Any], precision: str) -> S
     if precision.startswith(PRODUCT):
         index, decoded, factory = quantize_items(items, int(precision.removeprefix(PRODUCT)))
         wide = np.ascontiguousarray(users, dtype=np.float32)
-        return StoredVectors(wide, decoded, "float32", "float32", index, factory)
-    index = _encode(items, precision)
-    dtype = "float16" if precision == "float16" else "float32"
-    with np.errstate(over="ignore"):
-        rounded = users.astype(dtype).astype(np.float32)
-    decoded = index.reconstruct_n(0, len(items))
-    for side, values in (("user", rounded), ("item", decoded)):
-        if not np.isfinite(values).all():
-            raise ExportError(
-                f"{side} embeddings hold values that are not finite in {precision}; train again or use float32"
-            )
-    return StoredVectors(rounded, decoded, dtype, dtype, index, FACTORIES[precision])
+        stored = StoredVectors(wide, decoded, "float32", "float32", index, factory)
+    else:
+        index = _encode(items, precision)
+        dtype = "float16" if precision == "float16" else "float32"
+        with np.errstate(over="ignore"):
+            rounded = users.astype(dtype).astype(np.float32)
+        stored = StoredVectors(rounded, index.reconstruct_n(0, len(items)), dtype, dtype, index, FACTORIES[precision])
+    for side, values in (("user", stored.users), ("item", stored.items)):
+        require_finite(f"{side} embeddings", values, precision)
+    return stored
+
+
+def require_finite(name: str, values: npt.NDArray[Any], precision: str) -> None:
+    """Refuse what no bundle may hold.
+
+    Args:
+        name: Of the values.
+        values: As they are to be stored, shape (N, d).
+        precision: In which.
+
+    Raises:
+        ExportError: They cannot be scored with.
+    """
+    if flaw := find_flaw(values):
+        raise ExportError(f"{name} in {precision}: {flaw}; train again or use float32")
 
 
 def decode_rounded(item_embeddings: npt.NDArray[Any], precision: str) -> Vectors:

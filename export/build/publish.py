@@ -26,7 +26,7 @@ from export.build.fold_in import fit_fold_in
 from export.build.fold_in_choice import choose_recent_step, choose_settings
 from export.build.index_choice import choose_index
 from export.build.onnx_graphs import write_fold_in_graph, write_recommend_graph
-from export.build.precision import StoredVectors, store
+from export.build.precision import StoredVectors, require_finite, store
 from export.build.quality import CONVENTION, compare_with_teacher, measure_bundle
 from export.build.verify import verify_bundle
 from export.bundle import SCHEMA_VERSION, BundleContents, ExportError, IndexCard, Manifest, ModelCard, ModelRepository
@@ -152,7 +152,7 @@ def publish_vectors(
 
     Raises:
         RunError: The teacher was trained on other data.
-        ExportError: No index keeps within the bound.
+        ExportError: No index keeps within the bound, or a vector does not fit its element type.
         BundleError: The bundle cannot be written.
     """
     had = had_items(data, options.seen)
@@ -160,7 +160,9 @@ def publish_vectors(
     users, items = contents.user_embeddings, contents.item_embeddings
     rng = np.random.default_rng(options.seed)
     settings, measured = choose_settings(items, users, data.train, data.validation, rng)
-    table = fit_fold_in(data.train, users, settings).astype(items.dtype)
+    with np.errstate(over="ignore"):
+        table = fit_fold_in(data.train, users, settings).astype(items.dtype)
+    require_finite("fold-in vectors", table, items.dtype.name)
     contents = replace(contents, fold_in_embeddings=table)
     step = choose_recent_step(items, users, table, data.train, data.validation, rng)
     fold_in = {**asdict(settings), **measured, **step}

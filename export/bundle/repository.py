@@ -167,6 +167,8 @@ class ModelRepository:
                 labels[PREVIOUS] = str(before)
             labels[label] = path.name
             text = json.dumps(labels, indent=2, sort_keys=True) + "\n"
+            for left in directory.glob(f".{LABELS_FILE}.*.draft"):  # of a process that was killed: this one is alone
+                left.unlink(missing_ok=True)
             try:
                 write_file(directory / LABELS_FILE, text.encode())
             except OSError as error:
@@ -241,7 +243,7 @@ class ModelRepository:
                 self.set_label(manifest.model.name, label, target.name, verify=False)
             except RepositoryError:
                 # Under a name that is no version: nobody sees a bundle of which half is gone.
-                shutil.rmtree(target.rename(target.with_name(f".{target.name}.unlabelled")))
+                shutil.rmtree(target.rename(target.with_name(f".{target.name}.unlabelled")), ignore_errors=True)
                 raise
         return target
 
@@ -301,7 +303,7 @@ def write_file(path: Path, content: bytes) -> None:
         path: In a directory that exists.
         content: All of it.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".draft")
     draft = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -310,6 +312,11 @@ def write_file(path: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         draft.chmod(0o644)
         draft.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise

@@ -1,12 +1,18 @@
-"""Writing a bundle whole or not at all."""
+"""Writing a bundle whole or not at all.
+
+What a killed export leaves is a draft that nobody locks any more; the next export of the model removes it.
+"""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +33,8 @@ from export.bundle.manifest import (
     compute_bundle_id,
 )
 from export.bundle.reader import open_bundle
+
+_DRAFT = re.compile(r"\.[1-9][0-9]*\.([a-z0-9_]{8}\.draft|unlabelled)")
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,7 @@ def _write(
     check: Callable[[Path], object],
 ) -> Manifest:
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    draft, lock = _open_draft(target)
     try:
         _write_contents(draft, contents)
         write_graphs(draft)
@@ -130,10 +138,37 @@ def _write(
                 raise
             raise BundleExists(f"{target}: exists and bundles are immutable; give another version") from error
         _flush([target.parent])
-    except BaseException:
+    finally:
         shutil.rmtree(draft, ignore_errors=True)
-        raise
+        os.close(lock)
+        with suppress(OSError):
+            target.parent.rmdir()  # where nothing else is in it: a model without a version is none
     return complete
+
+
+def _open_draft(target: Path) -> tuple[Path, int]:
+    """Make an empty draft beside `target`, locked as long as this process lives; remove those that nobody locks."""
+    for left in target.parent.iterdir():
+        if _DRAFT.fullmatch(left.name):
+            _remove_abandoned(left)
+    while True:
+        draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".draft"))
+        lock = os.open(draft, os.O_RDONLY)
+        with suppress(OSError):  # a file system without locks: nobody removes drafts there
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if draft.exists():
+            return draft, lock
+        os.close(lock)  # taken for an abandoned one, before it was locked
+
+
+def _remove_abandoned(draft: Path) -> None:
+    with suppress(OSError):
+        handle = os.open(draft, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(draft)
+        finally:
+            os.close(handle)
 
 
 def _complete(draft: Path, manifest: Manifest, contents: BundleContents) -> Manifest:

@@ -69,7 +69,9 @@ def run_frontier(request: Request) -> dict[str, Any]:
     request.plan.require_below(teacher.dim)
     jobs = request.plan.jobs()
     others = _open_others(request.runs, data, teacher, set(jobs))
-    students = train_all(jobs, request.data, request.out / RUNS_FOLDER, request.teacher, processes=request.jobs)
+    diverged: dict[str, str] = {}
+    runs = request.out / RUNS_FOLDER
+    students = train_all(jobs, request.data, runs, request.teacher, processes=request.jobs, diverged=diverged)
     dims = sorted({*request.plan.dims, *(run.dim for run in others)})
     candidates, notes = measure_candidates(
         replace(request.plan, dims=tuple(dims)),
@@ -87,7 +89,7 @@ def run_frontier(request: Request) -> dict[str, Any]:
         request.limits,
         found,
         reasons=explain(found, rows, request.limits),
-        notes=notes,
+        notes=notes + [f"{name} is left out: {reason}" for name, reason in diverged.items()],
         commands=next_commands(found, request.out),
     )
     write_file(request.out / FIGURE_FILE, encode_png(draw_frontier(build_frontier(document))))

@@ -219,6 +219,8 @@ class Recommender:
             source, (vector, has, unknown) = Source.UPDATED, self._encode_updated(query, user_index)
         else:
             source, (vector, has, unknown) = Source.PERSONAL, self._encode_user(query, user_index)
+        if vector is not None and not vector.any():
+            vector = None  # every item would score 0, and the order of the catalogue pass for an answer
         blocked = self._selection.blocked(NO_ROWS if query.include_seen else has, query.exclude_item_ids)
         return _Task(
             position=position,

@@ -10,7 +10,15 @@ import pytest
 
 from distill.data.interactions import Interactions
 from distill.errors import RunError, SettingError
-from distill.run import Run, ScoredItem, features_fingerprint, open_run, write_run
+from distill.run import (
+    Run,
+    ScoredItem,
+    features_fingerprint,
+    open_run,
+    open_trajectory,
+    write_run,
+    write_trajectory,
+)
 from tests.distill.toy import build_interactions
 
 USERS = np.array([[1, 0], [0, 2], [1, 1]], dtype=np.float32)
@@ -87,3 +95,32 @@ def test_a_run_is_opened_with_its_own_data_only(run: Run) -> None:
 def test_runs_of_the_same_embeddings_have_one_fingerprint(run: Run) -> None:
     assert features_fingerprint(run) == features_fingerprint(replace(run, path=Path("elsewhere")))
     assert features_fingerprint(run) != features_fingerprint(replace(run, item_embeddings=ITEMS[::-1].copy()))
+
+
+def test_a_user_without_a_direction_is_answered_by_popularity(data: Interactions, run: Run) -> None:
+    silent = replace(run, user_embeddings=np.zeros_like(USERS))
+    assert silent.recommend("u2", k=3) == [ScoredItem("i0", 1.0), ScoredItem("i1", 1.0), ScoredItem("i2", 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("users", "items", "message"),
+    [
+        (USERS * np.float32(np.nan), ITEMS, r"embeddings.safetensors: user_embeddings: 6 of 6 numbers are not finite"),
+        (USERS, ITEMS * np.float32(1e25), "item_embeddings: row 5 has length 5e[+]25, and scores"),
+        (USERS[:, :0], ITEMS[:, :0], "user_embeddings: dimension 0"),
+    ],
+)
+def test_a_run_that_cannot_be_scored_with_is_refused(
+    run: Run, users: np.ndarray, items: np.ndarray, message: str
+) -> None:
+    write_run(run.path, run.config, users, items, {})
+    with pytest.raises(RunError, match=message):
+        open_run(run.path)
+
+
+def test_a_trajectory_beyond_its_half_precision_is_refused(run: Run) -> None:
+    with np.errstate(over="ignore"):
+        halves = (USERS * 1e5).astype(np.float16), ITEMS.astype(np.float16)
+    write_trajectory(run.path, {5: halves})
+    with pytest.raises(RunError, match=r"5.safetensors: user_embeddings: 4 of 6 numbers are not finite"):
+        open_trajectory(run.path)

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import distill.storage
 from distill.storage import publish_directory, write_file
 
 
@@ -50,3 +54,42 @@ def test_publish_directory_keeps_the_old_one_on_error(tmp_path: Path) -> None:
         fail()
     assert [path.name for path in target.iterdir()] == ["good"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def leave_drafts(target: Path) -> list[Path]:
+    """What a process leaves that is killed while it writes `target`, as a file or as a directory."""
+    code = (
+        "import os, signal, sys; from pathlib import Path; from distill.storage import publish_directory, _open_draft\n"
+        "_open_draft(Path(sys.argv[1]), directory=False)\n"
+        "with publish_directory(Path(sys.argv[1])) as draft:\n"
+        "    (draft / 'half').touch()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(target)], check=False).returncode == -signal.SIGKILL
+    return sorted(target.parent.iterdir())
+
+
+def test_drafts_of_a_killed_process_are_removed_by_the_next_one(tmp_path: Path) -> None:
+    assert len(leave_drafts(tmp_path / "out")) == 2
+    mine = tmp_path / ".out.original.txt"
+    mine.touch()
+    with publish_directory(tmp_path / "out") as draft:
+        (draft / "whole").touch()
+    assert sorted(tmp_path.iterdir()) == [mine, tmp_path / "out"]
+
+
+def test_drafts_of_a_living_process_stay(tmp_path: Path) -> None:
+    with publish_directory(tmp_path / "out") as slow:
+        (slow / "slow").touch()
+        with publish_directory(tmp_path / "out") as quick:
+            (quick / "quick").touch()
+        write_file(tmp_path / "other", b"")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["slow"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out"]
+
+
+def test_a_directory_is_replaced_where_two_paths_cannot_change_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distill.storage, "_exchange", lambda one, other: False)
+    test_publish_directory_replaces_a_whole_directory(tmp_path)

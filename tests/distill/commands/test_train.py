@@ -85,7 +85,11 @@ def test_embeddings_from_outside_work_on_data_without_a_test_split(
     files = [str(tmp_path / name) for name in ("users.npy", "items.npy")]
     arguments = ["train", str(tmp_path / "data"), "--from-embeddings", *files]
     assert lowpass.main([*arguments, "--out", str(tmp_path / "run")]) == 0
-    assert capsys.readouterr().out == f"run {tmp_path / 'run'}: 3 users, 21 items\n"
+    assert capsys.readouterr().out.splitlines() == [
+        "users: order of rows taken on trust, since users.npy has no ids",
+        "items: order of rows taken on trust, since items.npy has no ids",
+        f"run {tmp_path / 'run'}: 3 users, 21 items",
+    ]
     assert lowpass.main(["evaluate", str(tmp_path / "run"), "--plot", str(tmp_path / "p.png")]) == 0
 
 
@@ -95,7 +99,7 @@ def test_embeddings_from_outside_work_on_data_without_a_test_split(
         (["--from-embeddings", "u.npy", "i.npy", "--epochs", "3"], "--epochs means nothing with --from-embeddings"),
         (["--from-embeddings", "u.npy", "i.npy", "--dim", "64"], "--dim means nothing with --from-embeddings"),
         (["--from-embeddings", "u.npy", "i.npy", "--resume"], "--resume means nothing with --from-embeddings"),
-        (["--name", "mine"], "--name is recorded for --from-embeddings"),
+        (["--name", "mine"], "--name is for --from-embeddings"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(

@@ -142,3 +142,13 @@ def test_a_cutoff_beyond_the_catalogue_and_an_empty_split_are_refused(rng: np.ra
         evaluate(*embeddings, data, Protocol("validation", cutoffs=(10,)))
     with pytest.raises(SettingError, match="no test interactions"):
         evaluate(*embeddings, data, Protocol("test", cutoffs=(2,)))
+
+
+def test_a_model_that_says_nothing_is_not_rewarded_for_the_order_of_the_file() -> None:
+    """Everybody's relevant items are the first of the file, as where items stand by popularity."""
+    users, items = 20, 2000
+    held_out = [(user, item) for user in range(users) for item in range(20)]
+    data = build_interactions((users, items), [(user, 1999) for user in range(users)], test=held_out)
+    silent = torch.zeros(users, 4), torch.ones(items, 4)
+    for report in (evaluate(*silent, data), evaluate_scores(lambda rows: np.zeros((len(rows), items)), data)):
+        assert report.metrics["Recall@20"] <= 0.1, "of 20 in 2,000 drawn ones 0.01 are expected"

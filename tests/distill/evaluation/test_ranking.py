@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distill.errors import NotFiniteError
 from distill.evaluation.metrics import Rows
-from distill.evaluation.ranking import GROUP, rank_items, rank_scores
+from distill.evaluation.ranking import GROUP, rank_items, rank_scores, top_scores
 from tests.distill.toy import build_interactions, build_random, random_embeddings
 
 
@@ -49,12 +50,44 @@ def test_the_ranking_is_the_one_of_a_full_sort(problem: tuple[torch.Tensor, sp.c
         assert ranked[row].max() < num_items
 
 
-def test_equal_scores_go_to_the_lower_item(rng: np.random.Generator) -> None:
+def test_equal_scores_go_to_the_lower_item_where_a_server_is_imitated(rng: np.random.Generator) -> None:
     scores = rng.integers(0, 4, size=(5, 1500)).astype(np.float32)
     scores[0] = 0
     scores[1, 700:] = 9
-    ranked = rank_scores(lambda rows: scores[rows], sp.csr_matrix(scores.shape), np.arange(5), 10)
+    ranked = rank_scores(lambda rows: scores[rows], sp.csr_matrix(scores.shape), np.arange(5), 10, ties="row")
     np.testing.assert_array_equal(ranked, np.argsort(-scores, axis=1, kind="stable")[:, :10])
+
+
+def test_equal_scores_do_not_favour_the_first_rows_of_a_file() -> None:
+    shape, k = (3, 1500), 100
+    users, items = torch.zeros(3, 2), torch.ones(1500, 2)
+    nothing = sp.csr_matrix(shape)
+    ranked = [
+        rank_items(users, items, nothing, np.arange(3), k),
+        rank_scores(lambda rows: np.zeros((len(rows), 1500)), nothing, np.arange(3), k),
+        top_scores(lambda rows: np.zeros((len(rows), 1500)), nothing, k)[0],
+    ]
+    for lists in ranked:
+        assert abs(lists.mean() - 750) < 150, "the middle of the file, within three standard errors"
+        assert [len(set(row)) for row in lists.tolist()] == [k] * 3
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_refused(rng: np.random.Generator, bad: float) -> None:
+    scores = rng.normal(size=(5, 1500)).astype(np.float32)
+    masked = sp.csr_matrix((np.ones(5), (range(5), range(5))), shape=scores.shape)
+    scores[range(5), range(5)] = bad
+    rank_scores(lambda rows: scores[rows], masked, np.arange(5), 3)  # a masked one is not looked at
+    scores[2] = bad
+    with pytest.raises(NotFiniteError, match="scores of 1 of 5 users are not finite"):
+        rank_scores(lambda rows: scores[rows], masked, np.arange(5), 3)
+    with pytest.raises(NotFiniteError, match="scores of 5 of 5 users"):
+        rank_items(torch.full((5, 1), 1e30), torch.full((9, 1), -1e30), sp.csr_matrix((5, 9)), np.arange(5), 3)
+
+
+def test_a_user_with_everything_masked_is_no_fault() -> None:
+    ranked = rank_scores(lambda rows: np.ones((len(rows), 4)), sp.csr_matrix(np.ones((1, 4))), np.arange(1), 2)
+    assert ranked.shape == (1, 2)
 
 
 def test_equal_inner_products_are_ranked_by_score_alone(rng: np.random.Generator) -> None:

@@ -20,14 +20,14 @@ import distill.training.trainer
 from distill.commands.train import distill as distill_command
 from distill.data.interactions import Interactions
 from distill.data.synthetic import SyntheticOptions, synthesize
-from distill.errors import RunError, SettingError
+from distill.errors import NotFiniteError, RunError, SettingError
 from distill.evaluation.protocol import Protocol, evaluate
 from distill.methods.freqd import FreqDSettings
 from distill.run import Run, open_run, open_trajectory
 from distill.storage import write_file
 from distill.training.job import FLAGS, Job, build_job, command_line, describe, run_job
 from distill.training.sweep.plan import sweepable
-from distill.training.trainer import Tracker, TrainingOptions, flush_denormals, open_device, thin_trajectory
+from distill.training.trainer import Tracker, Trainer, TrainingOptions, flush_denormals, open_device, thin_trajectory
 
 OPTIONS = TrainingOptions(epochs=6, batch_size=128, learning_rate=0.01, eval_every=2, patience=6)
 FREQD = FreqDSettings(variant="cooccurrence", projector="mlp", keep_prob=0.5)
@@ -505,3 +505,51 @@ def test_ials_is_solved_and_resumes(data: Interactions, tmp_path: Path, monkeypa
     run_job(job, data, tmp_path / "resumed", resume=True)
     assert_same_run(tmp_path / "straight", tmp_path / "resumed")
     assert metrics["training"]["epochs"] == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": 1e30}, r"diverged in epoch [12]: .*; no run is written.* a smaller --lr \(it was 1e[+]30\)"),
+        # The numbers stay finite, the scores do not.
+        ({"learning_rate": 1e19, "weight_decay": 0.0}, r"diverged in epoch [1-6]: "),
+    ],
+)
+def test_a_training_that_diverges_says_when_and_leaves_no_run(
+    data: Interactions, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(NotFiniteError, match=message) as caught:
+        run_job(quick_job("scratch", **changes), data, tmp_path / "run")
+    assert str(tmp_path / "run") in str(caught.value)
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_training_that_diverges_late_leaves_the_checkpoint_of_its_last_finite_epoch(
+    data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_epoch = Trainer.train_epoch
+
+    def spoil_the_third(self: Trainer) -> float:
+        loss = train_epoch(self)
+        if self.progress.epoch == 3:
+            with torch.no_grad():
+                self.student.features[1, 0] = torch.nan
+        return loss
+
+    monkeypatch.setattr(distill.training.trainer, "CHECKPOINT_SECONDS", -1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_epoch", spoil_the_third)
+        with pytest.raises(NotFiniteError, match="diverged in epoch 3: 'table' holds numbers that are not finite"):
+            run_job(quick_job("scratch"), data, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-2.safetensors"]
+    run_job(quick_job("scratch"), data, tmp_path / "run", resume=True)
+    run_job(quick_job("scratch"), data, tmp_path / "straight")
+    assert_same_run(tmp_path / "run", tmp_path / "straight")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"learning_rate": float("nan")}, {"learning_rate": float("inf")}, {"weight_decay": float("nan")}]
+)
+def test_settings_that_are_no_numbers_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(SettingError, match="both finite"):
+        replace(OPTIONS, **changes)

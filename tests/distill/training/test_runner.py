@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from distill.data.interactions import Interactions, load_interactions, save_interactions
-from distill.errors import RunError, SettingError
+from distill.errors import NotFiniteError, RunError, SettingError
 from distill.run import open_run
 from distill.training.checkpoint import STATE_FILE
 from distill.training.job import Job, build_job, run_job
@@ -226,3 +226,13 @@ def test_another_number_of_processes_trains_the_same_runs(data: Path, teacher: P
     one, two = (train_all(JOBS, data, tmp_path / str(count), teacher, processes=count) for count in (1, 2))
     for first, second in zip(one, two, strict=True):
         assert (first.item_embeddings == second.item_embeddings).all()
+
+
+def test_a_training_that_diverges_is_left_out_where_that_is_asked_for(data: Path, tmp_path: Path) -> None:
+    jobs = {"wild": build_job("scratch", {**QUICK, "learning_rate": 1e30}), "tame": JOBS["scratch"]}
+    diverged: dict[str, str] = {}
+    (run,) = train_all(jobs, data, tmp_path / "runs", diverged=diverged)
+    assert (run.path.name, list(diverged)) == ("tame", ["wild"])
+    assert "diverged in epoch" in diverged["wild"]
+    with pytest.raises(NotFiniteError, match="diverged in epoch"):
+        train_all(jobs, data, tmp_path / "runs")

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from distill.data.interactions import Interactions
-from distill.errors import DataError, RunError
+from distill.errors import DataError, RunError, SettingError
 from distill.evaluation.protocol import evaluate
 from distill.run import open_run
 from distill.training.job import Job, run_job
 from distill.training.teacher_import import import_embeddings, read_embeddings
 from distill.training.trainer import TrainingOptions
-from tests.distill.toy import build_random
+from tests.distill.toy import build_checkerboard, build_random
 
 IDS = np.array(["u0", "u1", "u2"])
 
@@ -46,7 +46,8 @@ def test_npy_and_shuffled_parquet_make_the_same_run(
     np.testing.assert_array_equal(one.user_embeddings, users.astype(np.float32))
     np.testing.assert_array_equal(one.item_embeddings, items)
     np.testing.assert_array_equal(two.item_embeddings, items)
-    assert one.metrics == two.metrics == metrics
+    assert two.metrics == metrics
+    assert [one.metrics[split] for split in ("validation", "test")] == [metrics["validation"], metrics["test"]]
     assert metrics["test"] == evaluate(users.astype(np.float32), items, data).as_dict()
     assert (one.config["backbone"], one.config["method"], one.config["dim"]) == ("mine", "imported", 6)
 
@@ -62,12 +63,14 @@ def test_an_imported_teacher_can_be_distilled(data: Interactions, rng: np.random
 
 def test_more_ids_than_the_data_has_are_left_out(tmp_path: Path) -> None:
     path = save_parquet(tmp_path / "a.parquet", ["u2", "spare", "u0", "u1"], [[2.0], [9.0], [0.0], [1.0]])
-    assert read_embeddings(path, IDS).tolist() == [[0.0], [1.0], [2.0]]
+    embeddings, understood = read_embeddings(path, IDS)
+    assert embeddings.tolist() == [[0.0], [1.0], [2.0]]
+    assert understood == "in order by the ids of a.parquet, 1 rows of ids the data lacks left out"
 
 
 def test_integer_ids_match_their_text(tmp_path: Path) -> None:
     path = save_parquet(tmp_path / "a.parquet", [7, 5], [[7.0], [5.0]])
-    assert read_embeddings(path, np.array(["5", "7"])).tolist() == [[5.0], [7.0]]
+    assert read_embeddings(path, np.array(["5", "7"]))[0].tolist() == [[5.0], [7.0]]
 
 
 def npy(array: Any) -> Callable[[Path], Path]:
@@ -109,9 +112,17 @@ ROWS = [[1.0, 2.0]] * 3
         (npy(np.ones((4, 2))), r"shape \(4, 2\) where \(3, d\) is needed"),
         (npy(np.ones(3)), r"shape \(3,\) where \(3, d\) is needed"),
         (npy(np.array([[1.0], [np.nan], [2.0]])), "not finite"),
-        (npy(np.array([["a"], ["b"], ["c"]])), "not finite numbers"),
-        (parquet(["u0", "u1", "u1"], ROWS), "column 'id' has duplicates"),
-        (parquet(["u0", "u1", "x"], ROWS), "column 'id' lacks 1 ids of the data, 'u2' first"),
+        (npy(np.array([["a"], ["b"], ["c"]])), "values of type <U1, not real numbers"),
+        (npy(np.array([[1.0], [1e39], [-1e39]])), "as float32 2 of 3 numbers are not finite, the first in row 1"),
+        (npy(np.full((3, 2), 1e25)), "row 0 has length 1.4e[+]25, and scores of rows beyond 1.8e[+]19 overflow"),
+        (npy(np.ones((3, 0))), "dimension 0"),
+        (npy(np.ones((3, 2)) + 1j), r"complex numbers \(complex128\), not real .*save as float32"),
+        (npy(np.ones((3, 2), np.uint16).view("V2")), r"bfloat16 \(dtype V2\).*save as float32"),
+        (npy(np.ones((3, 2), bool)), "values of type bool"),
+        (parquet(["u0", "u1", "u2"], [[], [], []]), "dimension 0|unreadable"),
+        (parquet(["u0", "u1", "u2"], [[1.0], [1e39], [1.0]]), "as float32 1 of 3 numbers are not finite"),
+        (parquet(["u0", "u1", "u1"], ROWS), "1 ids are duplicates, 'u1' stands 2 times"),
+        (parquet(["u0", "u1", "x"], ROWS), "lacks 1 of the data's 3 ids, 'u2' first"),
         (parquet(["u0", "u1", "u2"], [[1.0], [1.0, 2.0], [1.0]]), "lists of different lengths"),
         (parquet(["u0", "u1", "u2"], ROWS, column="vector"), "column 'embedding' is missing"),
         (parquet(["u0", "u1", "u2"], [[1.0], None, [1.0]]), "unreadable embeddings"),
@@ -142,3 +153,47 @@ def test_a_finished_run_is_never_overwritten(data: Interactions, tmp_path: Path)
     import_embeddings(*arguments)
     with pytest.raises(RunError, match="a finished run is there"):
         import_embeddings(*arguments)
+
+
+def test_numbers_that_no_float32_holds_write_no_run(data: Interactions, tmp_path: Path) -> None:
+    np.save(tmp_path / "users.npy", np.ones((data.num_users, 3)) * 1e39)
+    np.save(tmp_path / "items.npy", np.ones((data.num_items, 3)))
+    with pytest.raises(DataError, match=r"users\.npy: as float32 90 of 90 numbers are not finite"):
+        import_embeddings(data, tmp_path / "users.npy", tmp_path / "items.npy", tmp_path / "run", "mine")
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_in_another_order_are_put_right_by_their_ids_and_told_without_them(tmp_path: Path) -> None:
+    data = build_checkerboard(60)
+    known = np.eye(2, dtype=np.float32)[np.arange(60) % 2] * 2 - 1
+    order = np.roll(np.arange(60), 1)
+    np.save(tmp_path / "users.npy", known[order])
+    np.save(tmp_path / "items.npy", known)
+    (tmp_path / "ids.txt").write_text("".join(f"{value}\n" for value in data.user_ids[order]))
+    files = tmp_path / "users.npy", tmp_path / "items.npy"
+    trusted = import_embeddings(data, *files, tmp_path / "trusted", "mine")
+    ordered = import_embeddings(data, *files, tmp_path / "ordered", "mine", users_ids=tmp_path / "ids.txt")
+    assert trusted["test"]["Recall@20"] < ordered["test"]["Recall@20"] == 1
+    assert "no better than popularity" in trusted["import"]["doubt"]
+    assert trusted["import"]["users"] == "order of rows taken on trust, since users.npy has no ids"
+    assert ordered["import"]["doubt"] is None
+    assert ordered["import"]["users"] == "in order by the ids of ids.txt"
+    np.testing.assert_array_equal(open_run(tmp_path / "ordered").user_embeddings, known)
+
+
+def test_ids_must_be_as_many_as_rows_and_stand_once(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones((3, 2)))
+    for lines, message in (
+        (["u0", "u1"], r"a\.npy: shape \(3, 2\) where \(2, d\) is needed; one row for each id of .*ids\.txt"),
+        (["u0", "u1", "u1"], r"ids\.txt: 1 ids are duplicates, 'u1' stands 2 times"),
+        (["u0", "u1", "v"], r"ids\.txt: lacks 1 of the data's 3 ids, 'u2' first"),
+    ):
+        (tmp_path / "ids.txt").write_text("\n".join(lines))
+        with pytest.raises(DataError, match=message):
+            read_embeddings(tmp_path / "a.npy", IDS, tmp_path / "ids.txt")
+
+
+def test_ids_beside_a_file_that_has_its_own_are_refused(tmp_path: Path) -> None:
+    path = save_parquet(tmp_path / "a.parquet", ["u0", "u1", "u2"], ROWS)
+    with pytest.raises(SettingError, match="has ids of its own"):
+        read_embeddings(path, IDS, tmp_path / "ids.txt")

@@ -139,7 +139,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(CannotWriteBundle, match="disk full"):
         write_bundle(tmp_path / "m" / "1", toy_manifest(), toy_contents(), fail)
-    assert list((tmp_path / "m").iterdir()) == []
+    assert not list(tmp_path.iterdir()), "nor an empty model"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_what_would_not_open_is_not_written(tmp_path: Path, change: dict[str, An
     contents: BundleContents = replace(toy_contents(), **change)
     with pytest.raises(error):
         write_toy(tmp_path / "m" / "1", contents)
-    assert list((tmp_path / "m").iterdir()) == []
+    assert not list(tmp_path.iterdir()), "nor an empty model"
 
 
 def test_not_a_bundle(tmp_path: Path) -> None:

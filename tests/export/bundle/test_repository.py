@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -199,3 +204,44 @@ def test_a_bundle_is_found_by_name_or_by_path(repository: ModelRepository) -> No
         find_bundle("toy")
     with pytest.raises(UnknownLabel):
         find_bundle("toy:canary", repository.root)
+
+
+def test_drafts_of_a_killed_export_go_with_the_next_and_those_of_a_living_one_stay(repository: ModelRepository) -> None:
+    model = repository.root / "toy"
+    code = (
+        "import os, signal, sys; from pathlib import Path; from tests.export.toy import toy_contents, toy_manifest\n"
+        "from export.bundle import write_bundle\n"
+        "die = lambda draft: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_bundle(Path(sys.argv[1]), toy_manifest(), toy_contents(), die)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(model / "3")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (model / ".2.unlabelled").mkdir()
+    (abandoned,) = model.glob(".3.*.draft")
+    seen: list[set[str]] = []
+
+    def look(draft: Path) -> None:
+        write_placeholders(draft)
+        publish(repository, "9")
+        seen.append({path.name for path in model.glob(".*")} - {draft.name})
+
+    assert abandoned.is_dir()
+    repository.publish(toy_manifest("toy", "4"), toy_contents(), look)
+    assert seen == [set()]
+    assert sorted(path.name for path in model.iterdir()) == ["1", "2", "4", "9"]
+
+
+def test_a_label_is_on_disk_when_it_is_said_to_be(repository: ModelRepository, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bool] = []
+    fsync = os.fsync
+
+    def watch(descriptor: int) -> None:
+        synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        fsync(descriptor)
+
+    left = repository.root / "toy" / ".labels.json.killed00.draft"
+    left.touch()
+    monkeypatch.setattr("os.fsync", watch)
+    repository.set_label("toy", "stable", "1")
+    assert synced == [False, True], "the file, and then the directory that names it"
+    assert not left.exists()

@@ -70,7 +70,12 @@ def oracle(query: Query) -> tuple[list[str], list[float], Shortfall, Source]:
 
 item_ids = st.integers(0, ITEMS - 1).map("i-{}".format)
 # Histories of a power of two of distinct items: their mean is exact in float32, so ties stay ties.
-histories = st.sampled_from([1, 2, 4]).flatmap(lambda n: st.lists(item_ids, min_size=n, max_size=n, unique=True))
+# None has mean 0: such a history is answered by popularity, which has a test of its own.
+histories = (
+    st.sampled_from([1, 2, 4])
+    .flatmap(lambda n: st.lists(item_ids, min_size=n, max_size=n, unique=True))
+    .filter(lambda ids: integer_catalogue()[1][[int(item.removeprefix("i-")) for item in ids]].mean(axis=0).any())
+)
 subjects = st.one_of(
     st.builds(lambda user: {"user_id": f"u-{user}"}, st.integers(0, USERS - 1)),
     st.builds(lambda history: {"history": history}, histories),
@@ -154,6 +159,23 @@ def test_an_unknown_user_is_an_error_or_popular() -> None:
     assert answer.item_ids == [f"i-{row}" for row in popular]
     assert answer.scores == [(catalogue.seen_indices == row).sum() for row in popular]
     assert (answer.source, answer.shortfall) == (Source.POPULAR, Shortfall.NONE)
+
+
+@pytest.mark.parametrize("allow_fallback", [False, True])
+def test_a_user_without_a_direction_is_answered_by_popularity_and_told_so(*, allow_fallback: bool) -> None:
+    recommender = make()
+    catalogue = recommender.catalogue
+    catalogue.user_embeddings[2] = 0
+    answer = only(recommender, Query("u-2", k=4, min_score=1e9, allow_fallback=allow_fallback))
+    has = catalogue.seen_indices[catalogue.seen_indptr[2] : catalogue.seen_indptr[3]].tolist()
+    popular = [row for row in catalogue.popularity.tolist() if row not in has][:4]
+    assert (answer.source, answer.item_ids) == (Source.POPULAR, [f"i-{row}" for row in popular])
+    assert only(recommender, Query("u-2", recent=["i-1"], k=4)).source is Source.POPULAR
+    assert isinstance(recommender._fold_in, FakeFoldIn)
+    recommender._fold_in._items[1] = 0
+    assert only(recommender, Query(history=["i-1"], k=4)).source is Source.POPULAR
+    assert only(recommender, Query(history=["i-2"], k=4)).source is Source.FOLD_IN
+    assert only(recommender, Query("u-1", k=4)).source is Source.PERSONAL
 
 
 def test_popular_answers_keep_to_the_allow_list_in_order_of_popularity() -> None:

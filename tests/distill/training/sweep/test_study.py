@@ -70,6 +70,8 @@ class InstantChildren:
             case ["kill", *rest]:
                 self.fates[key] = rest
                 return [Outcome(key, "killed", "its process ended with code -9")]
+            case ["diverge", *_]:
+                return [Outcome(key, "diverged", "trials/001: training diverged in epoch 3")]
             case ["fail", *_]:
                 return [Outcome(key, "failed", "Traceback\n  line\nValueError: wrong")]
         settings: Any = (work.job.settings or ())[0]
@@ -170,6 +172,13 @@ def test_a_failed_trial_is_marked_with_its_reason(tmp_path: Path, children: type
     assert found["trials"][0]["error"] == "ValueError: wrong"
     assert (tmp_path / "trials" / "000" / "error.txt").read_text().startswith("Traceback")
     assert found["best"]["number"] == 1
+
+
+def test_a_trial_that_diverged_is_a_failed_one_and_not_the_end(tmp_path: Path, children: type[InstantChildren]) -> None:
+    children.fates |= {1: ["diverge"]}
+    found = sweep(tmp_path, Budget(trials=4))
+    assert [trial["value"] is None for trial in found["trials"]] == [False, True, False, False]
+    assert found["trials"][1]["error"] == "trials/001: training diverged in epoch 3"
 
 
 def test_a_sweep_in_which_all_fails_stops_early_and_says_why(tmp_path: Path, children: type[InstantChildren]) -> None:
