@@ -24,11 +24,19 @@ from serve.rpc import credentials
 from serve.rpc.credentials import new_key
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.status import CODES
-from serve.transport.http_gateway import HTTP_STATUS, THREADS, HttpServer, from_parameters, path_of
+from serve.transport.http_gateway import from_parameters, path_of
+from serve.transport.http_messages import HTTP_STATUS, HttpAnswer, HttpRequest, Work, problem
+from serve.transport.http_connection import HttpBounds
+from serve.transport.http_server import HttpServer
 from tests.kits.authority import Authority
 from tests.serve.processes import ServerProcess, serving
 
 LOOK_AGAIN = 0.1
+
+
+class Nothing:
+    def begin(self, request: HttpRequest) -> HttpAnswer | Work:
+        return problem(404, "nothing")
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +149,7 @@ def test_calls_are_counted_with_those_of_grpc(server: ServerProcess) -> None:
 def test_slow_and_broken_callers_hold_nobody(server: ServerProcess) -> None:
     host, port = server.http_address.split(":")
     half, garbage = b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{", b"\x16\x03\x01\r\n\r\n"
-    sockets = [socket.create_connection((host, int(port))) for _ in range(2 * THREADS + 4)]
+    sockets = [socket.create_connection((host, int(port))) for _ in range(36)]
     for number, each in enumerate(sockets):
         each.sendall(garbage if number % 2 else half)
     done: list[int] = []
@@ -191,7 +199,7 @@ def test_a_new_certificate_is_used_without_a_restart_and_a_bad_one_is_not(
 ) -> None:
     monkeypatch.setattr(credentials, "LOOK_AGAIN", LOOK_AGAIN)
     authority = Authority(tmp_path)
-    server = HttpServer(None, 1, authority.server)
+    server = HttpServer(Nothing(), HttpBounds(), tls=authority.server)
     address = server.bind("127.0.0.1:0")
     server.start()
     with caplog.at_level(logging.INFO, "lowpass.serve"):
@@ -213,7 +221,7 @@ def test_certificates_that_cannot_be_read_are_named_at_the_start(tmp_path: Path)
     authority = Authority(tmp_path)
     authority.server.key.write_text("no key")
     with pytest.raises(UnusableCredentials, match=r"server\.key"):
-        HttpServer(None, 1, authority.server).bind("127.0.0.1:0")
+        HttpServer(Nothing(), HttpBounds(), tls=authority.server).bind("127.0.0.1:0")
 
 
 def test_every_code_of_a_refusal_has_a_status() -> None:
