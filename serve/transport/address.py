@@ -70,26 +70,35 @@ def is_local(address: str) -> bool:
         return found[0] == "localhost"
 
 
-def clear_path(option: str, unix: UnixPath) -> None:
-    """Remove the socket that a server left behind when it died.
+def take_path(option: str, address: str) -> Path | None:
+    """Make sure that a Unix socket can be made, where the address names one: what a dead server left there is removed.
+
+    Args:
+        option: Named where it cannot.
+
+    Returns:
+        Its path, or None for another kind of address.
 
     Raises:
-        AddressUnavailable: A server listens there, or it is no socket, or there is no such directory.
+        AddressUnavailable: The address is malformed, a server listens there, it is no socket, or there is no directory.
     """
-    said = f"{option} {UNIX}{unix.path}"
-    if not unix.path.parent.is_dir():
-        raise AddressUnavailable(f"{said}: its directory does not exist: make it first")
+    found = read_address(option, address)
+    if not isinstance(found, UnixPath):
+        return None
+    path = found.path
+    if not path.parent.is_dir():
+        raise AddressUnavailable(f"{option} {address}: its directory does not exist: make it first")
     try:
-        if not stat.S_ISSOCK(unix.path.lstat().st_mode):
-            raise AddressUnavailable(f"{said}: is no socket: choose another path")
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise AddressUnavailable(f"{option} {address}: is no socket: choose another path")
         with socket.socket(socket.AF_UNIX) as one:
             one.settimeout(1.0)
-            one.connect(str(unix.path))
+            one.connect(str(path))
     except FileNotFoundError:
-        return
+        return path
     except ConnectionRefusedError:
-        unix.path.unlink(missing_ok=True)
-        return
+        path.unlink(missing_ok=True)
+        return path
     except OSError as error:
-        raise AddressUnavailable(f"{said}: cannot be bound ({error.strerror or error})") from error
-    raise AddressUnavailable(f"{said}: in use by another server: choose another one")
+        raise AddressUnavailable(f"{option} {address}: cannot be bound ({error.strerror or error})") from error
+    raise AddressUnavailable(f"{option} {address}: in use by another server: choose another one")

@@ -15,11 +15,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from serve.answers.errors import AddressUnavailable
 from serve.rpc.credentials import FollowedFiles, TlsFiles, server_context
-from serve.transport.address import UnixPath, clear_path, read_address
+from serve.transport.address import UnixPath, read_address, take_path
 from serve.transport.http_connection import Connection, HttpBounds
 from serve.transport.http_messages import Application, HttpAnswer, Work, problem
 
@@ -63,7 +64,7 @@ class HttpServer:
         self._shares_port = shares_port
         self._contexts: FollowedFiles[ssl.SSLContext] | None = None
         self._listener: socket.socket | None = None
-        self._unix: UnixPath | None = None
+        self._path: Path | None = None
         self._thread: threading.Thread | None = None
 
     def bind(self, address: str) -> str:
@@ -76,6 +77,7 @@ class HttpServer:
         where, files = read_address("--http-address", address), self._tls
         if files is not None:
             self._contexts = FollowedFiles(files.paths, lambda: server_context(files))
+        self._path = take_path("--http-address", address)
         try:
             self._listener = self._listen(where)
         except (OSError, UnicodeError) as error:
@@ -83,10 +85,7 @@ class HttpServer:
             text = f"--http-address {address}: cannot be bound ({said}): choose another one"
             raise AddressUnavailable(text) from error
         self._listener.setblocking(False)
-        if isinstance(where, UnixPath):
-            self._unix = where
-            return address
-        return f"{address.rpartition(':')[0]}:{self._listener.getsockname()[1]}"
+        return address if self._path is not None else f"{address.rpartition(':')[0]}:{self._listener.getsockname()[1]}"
 
     def start(self) -> None:
         """Accept connections."""
@@ -103,8 +102,8 @@ class HttpServer:
             self.loop.close()
         if self._listener is not None:
             self._listener.close()
-        if self._unix is not None:
-            self._unix.path.unlink(missing_ok=True)
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     def work(self, work: Work, then: Callable[[HttpAnswer], None]) -> None:
@@ -140,9 +139,6 @@ class HttpServer:
 
     def _listen(self, where: tuple[str, int] | UnixPath) -> socket.socket:
         if isinstance(where, UnixPath):
-            if self._shares_port:
-                raise AddressUnavailable(f"--http-address unix:{where.path}: one process listens there, not --workers")
-            clear_path("--http-address", where)
             listener = socket.socket(socket.AF_UNIX)
             listener.bind(str(where.path))
         else:
