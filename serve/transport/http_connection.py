@@ -22,8 +22,6 @@ from serve.transport.http_messages import REASONS, Application, HttpAnswer, Http
 LOG = logging.getLogger("lowpass.http")
 LEAST_CHUNK, FREE_CHUNKS = 64, 64
 """A chunk of a body holds so many bytes on average, beyond the first ones: each costs a look, however small it is."""
-LINGER = 1.0
-"""After a refusal before a request's end, seconds in which the rest is thrown away: else the caller may not read it."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,8 @@ class HttpBounds:
         idle: Longest time between two requests of a connection.
         handshake: Longest time of a TLS handshake.
         sending: Longest time for an answer to be read in.
+        linger: How long, after a refusal before its end, the rest of a request is thrown away: a caller who finds the
+            connection closed while it sends may never read why.
         connections: At a time; no more than a quarter of the descriptors that the process may have.
         held_bytes: Of bodies that have not arrived whole and answers that have not been read, of all connections.
     """
@@ -47,6 +47,7 @@ class HttpBounds:
     idle: float = 30.0
     handshake: float = 5.0
     sending: float = 30.0
+    linger: float = 1.0
     connections: int = 1000
     held_bytes: int = 64 << 20
 
@@ -306,7 +307,7 @@ class Connection(asyncio.BufferedProtocol):
         self._is_last = True
         if self._http.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             self._write(problem(status, message))
-        self._end(LINGER)
+        self._end(self._bounds.linger)
 
     def _end(self, after: float) -> None:
         """Close in some seconds, once all that was said is sent."""

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,7 @@ class HttpServer:
             task = self.loop.create_task(self._open_connection(accepted))
             self._open.add(task)
             self.waiting[task] = task.cancel
+            task.add_done_callback(partial(self._opened_or_not, accepted))
 
     def _make_room(self) -> bool:
         """Drop whoever has waited longest; whether there was anybody."""
@@ -203,15 +205,16 @@ class HttpServer:
         return True
 
     async def _open_connection(self, accepted: socket.socket) -> None:
-        task = asyncio.current_task()
-        connection = Connection(self)
         secured: dict[str, Any] = {}
         if self._contexts is not None:
             secured = {"ssl": self._contexts.current()[0], "ssl_handshake_timeout": self.bounds.handshake}
-        try:
-            await self.loop.connect_accepted_socket(lambda: connection, accepted, **secured)
-        except (OSError, asyncio.CancelledError):
+        await self.loop.connect_accepted_socket(lambda: Connection(self), accepted, **secured)
+
+    def _opened_or_not(self, accepted: socket.socket, task: asyncio.Task[None]) -> None:
+        self.waiting.pop(task, None)
+        self._open.discard(task)
+        if task.cancelled() or isinstance(task.exception(), OSError):
             accepted.close()  # no TLS, not in time, or room was made
-        finally:
-            self.waiting.pop(task, None)
-            self._open.discard(task)
+        elif task.exception() is not None:
+            LOG.error("defect in the gateway", exc_info=task.exception())
+            accepted.close()
