@@ -186,10 +186,10 @@ class GrpcioServer:
         self._arrivals.settle(min(grace, SETTLE_AT_MOST))
         stopped = self._server.stop(grace)
         self._readiness.end_watches()
+        self._arriving.stop()
         emptied = self._settings.admission.wait_empty(grace)
         in_time = stopped.wait(max(0.0, give_up - monotonic()))
         stopped.wait()
-        self._arriving.stop()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
         for pool in (self._threads, self._side, self._reflecting):

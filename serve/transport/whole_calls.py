@@ -124,10 +124,14 @@ class Arriving:
             self._calls.pop(call, None)
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread, and all calls."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
+        with self._lock:
+            left = self._pop_oldest(lambda _: True)
+        for call in left:
+            call.end(grpc.StatusCode.UNAVAILABLE, "the server is shutting down: ask another one")
 
     def _look(self) -> None:
         while not self._stopped.wait(LOOK):
