@@ -121,7 +121,7 @@ class Connection(asyncio.BufferedProtocol):
         self._request: h11.Request | None = None
         self._body = bytearray()
         self._chunks = self._ahead = 0
-        self._is_lost = self._is_unread = self._is_last = False
+        self._is_lost = self._is_unread = self._is_last = self._is_behind = False
 
     @property
     def owes_an_answer(self) -> bool:
@@ -152,7 +152,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._phase is _Phase.ENDING:
             return
         self._http.receive_data(bytes(self._host.buffer[:count]))
-        if self.owes_an_answer:
+        if self.owes_an_answer or self._is_behind:
             self._ahead += count
             if self._ahead > self._bounds.header_bytes:
                 self._transport.pause_reading()
@@ -183,11 +183,14 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def _advance(self) -> None:
-        """Go through what has come, request by request."""
+        """Go through what has come, a request each time: callers who send many at once take turns with the others."""
+        self._is_behind = False
         try:
             while self._phase in {_Phase.IDLE, _Phase.ARRIVING} and not self._is_lost:
                 event = self._http.next_event()
                 if event is h11.NEED_DATA:
+                    self._ahead = 0
+                    self._transport.resume_reading()
                     if self._http.they_are_waiting_for_100_continue:
                         self._transport.write(self._http.send(h11.InformationalResponse(status_code=100, headers=[])))
                     return
@@ -195,6 +198,10 @@ class Connection(asyncio.BufferedProtocol):
                     self._end(0.0)
                     return
                 self._take(event)
+                if isinstance(event, h11.EndOfMessage):
+                    self._is_behind = True
+                    self._host.loop.call_soon(self._advance)
+                    return
         except h11.RemoteProtocolError as error:
             status = error.error_status_hint if error.error_status_hint in REASONS else 400
             self._refuse(status, f"this is not HTTP as it must be: {error}")
@@ -291,8 +298,7 @@ class Connection(asyncio.BufferedProtocol):
             self._end(0.0)
             return
         self._http.start_next_cycle()
-        self._chunks = self._ahead = 0
-        self._transport.resume_reading()
+        self._chunks = 0
         if self._http.trailing_data[0]:
             self._wait(_Phase.ARRIVING, self._bounds.arrival)
         else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cache, partial
 from importlib import resources
 from time import monotonic, perf_counter_ns
 from typing import Any
@@ -100,7 +100,7 @@ class Gateway:
         if verb not in READS.split(", "):
             raise _Problem(405, f"{verb}: send GET", ("Allow", READS))
         if path == "/openapi.json":
-            return resources.files("serve.transport").joinpath("openapi.json").read_bytes()
+            return _description()
         if not self._is_serving():
             raise _Problem(503, "not serving")
         return b'{"status": "SERVING"}'
@@ -128,6 +128,11 @@ class Gateway:
             return _turned_away(request_id, refusal)
         finally:
             self._admission.leave()
+
+
+@cache
+def _description() -> bytes:
+    return resources.files("serve.transport").joinpath("openapi.json").read_bytes()
 
 
 def _split(target: str) -> tuple[str, str]:

@@ -106,11 +106,13 @@ class RawConnection:
         try:
             stream = self.socket.makefile("rb")
             while len(header := stream.read(9)) == 9:
-                stream.read(int.from_bytes(header[:3], "big"))
+                body = stream.read(int.from_bytes(header[:3], "big"))
                 kind, flags = header[3], header[4]
                 self.answered[kind] = self.answered.get(kind, 0) + 1
                 if kind == SETTINGS and not flags & ACK:
                     self.socket.sendall(frame(SETTINGS, ACK, 0))
+                if kind == PING and not flags & ACK:
+                    self.socket.sendall(frame(PING, ACK, 0, body))
         except (OSError, ValueError):
             pass
         self.is_closed = True

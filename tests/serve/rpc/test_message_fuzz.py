@@ -25,7 +25,7 @@ from serve.telemetry.metrics import Metrics
 from serve.telemetry.telemetry import Telemetry
 
 pytestmark = pytest.mark.fuzz
-LIMITS = Limits(max_k=200, max_batch=8, max_stream=8)
+LIMITS = Limits(max_k=200, max_batch=2, max_stream=2)
 
 ids = st.sampled_from(["user-1", "user-7", "item-0", "item-5", "nobody", "", "x" * 513, "\0", " user-1", "é"])
 some_ids = st.lists(ids, max_size=5)
@@ -52,8 +52,8 @@ recommend = st.builds(
 )
 MESSAGES = {
     "Recommend": recommend,
-    "BatchRecommend": st.builds(pb.BatchRecommendRequest, requests=st.lists(recommend, max_size=9)),
-    "StreamRecommend": st.builds(pb.StreamRecommendRequest, requests=st.lists(recommend, max_size=9)),
+    "BatchRecommend": st.builds(pb.BatchRecommendRequest, requests=st.lists(recommend, max_size=3)),
+    "StreamRecommend": st.builds(pb.StreamRecommendRequest, requests=st.lists(recommend, max_size=3)),
     "SimilarItems": st.builds(pb.SimilarItemsRequest, item_id=ids, k=st.integers(0, 250), exclude_item_ids=some_ids),
     "GetInfo": st.builds(pb.GetInfoRequest),
 }
@@ -118,7 +118,7 @@ def test_any_message_is_answered_as_promised_or_refused_by_name(name: str, data:
                 check(asked, entry.response)
 
 
-@given(requests=st.lists(recommend, min_size=1, max_size=6))
+@given(requests=st.lists(recommend, min_size=1, max_size=4))
 def test_calls_answered_together_are_answered_as_each_alone(requests: list[pb.RecommendRequest]) -> None:
     method = METHODS["Recommend"]
     assert isinstance(method, Method)

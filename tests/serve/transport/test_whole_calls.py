@@ -32,7 +32,7 @@ def test_the_oldest_make_room_for_the_newest_unless_they_are_young(monkeypatch: 
         assert bench.ask("ann").item_ids == ["ann"]
         eventually(lambda: slow.answered.get(HEADERS, 0) == 6)
         assert bench.ask("ben").item_ids == ["ben"]
-        assert slow.answered[HEADERS] == 6, "no more than must"
+        assert slow.answered[HEADERS] <= 7, "no more than must: this one may have found its place taken"
         slow.close()
 
 
