@@ -32,7 +32,7 @@ class Authority:
 
     def date(self, first_day: datetime, last_day: datetime) -> None:
         """Sign the server's certificate for some days."""
-        self._issue(not_before=first_day, not_after=last_day)
+        self._issue(first_day, last_day)
 
     def trusting_context(self, *, with_client: bool = False) -> ssl.SSLContext:
         """The same as the standard library has it."""
@@ -49,7 +49,7 @@ class Authority:
         chain = b"".join(blob.bytes() for blob in self._client.cert_chain_pems)
         return grpc.ssl_channel_credentials(root, self._client.private_key_pem.bytes(), chain)
 
-    def _issue(self, **dates: datetime) -> None:
-        made = self._now.issue_cert("127.0.0.1", "localhost", **dates)
+    def _issue(self, first_day: datetime | None = None, last_day: datetime | None = None) -> None:
+        made = self._now.issue_cert("127.0.0.1", "localhost", not_before=first_day, not_after=last_day)
         self.server.key.write_bytes(made.private_key_pem.bytes())
         self.server.certificate.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))

@@ -124,9 +124,9 @@ def asking(server: ServerProcess, trust: ssl.SSLContext | None, authority: Autho
     others, stop = Others(), threading.Event()
 
     def by_http() -> None:
-        kind = http.client.HTTPConnection if trust is None else http.client.HTTPSConnection
-        options = {} if trust is None else {"context": trust}
-        connection = kind(server.http_address, timeout=PATIENCE, **options)  # type: ignore[arg-type]
+        connection = http.client.HTTPConnection(server.http_address, timeout=PATIENCE)
+        if trust is not None:
+            connection = http.client.HTTPSConnection(server.http_address, timeout=PATIENCE, context=trust)
         try:
             connection.request("GET", "/v1/recommend?user_id=user-1&k=3")
             if connection.getresponse().status != 200:

@@ -36,7 +36,7 @@ anything = st.recursive(
     max_leaves=20,
 )
 some_ids = st.lists(st.sampled_from(["item-1", "x", ""]), max_size=4)
-questions = st.fixed_dictionaries(
+questions: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {},
     optional={
         "user_id": st.sampled_from(["user-1", "user-7", "nobody", ""]) | anything,
