@@ -230,6 +230,8 @@ def _bounds(limits: Limits) -> list[tuple[str, int]]:
     bounds = [
         ("grpc.max_receive_message_length", limits.max_message_bytes),
         ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
+        # It refuses what a client sends in the place of an answered call that is still being freed.
+        ("grpc.http.overload_protection", 0),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ]
