@@ -50,7 +50,11 @@ class Limits:
         0.0, "Ask callers to connect anew after so many seconds, so that they spread over servers. 0: never.", 0
     )
     max_concurrent_streams: int = _bound(
-        1024, "Requests in flight on one connection; a client holds back more.", 1, 1_000_000
+        64,
+        "Requests in flight on one connection; a client holds back more. Each may hold 8 KiB of headers, which take ten"
+        " times as much in memory.",
+        1,
+        1_000_000,
     )
     default_k: int = 10
     max_offset: int = 10_000

@@ -11,7 +11,7 @@ from typing import Any
 
 from export.bundle.repository import write_file
 from serve.process.options import ServerOptions
-from serve.transport.address import is_loopback, split_address
+from serve.transport.address import is_local
 
 LOG = logging.getLogger("lowpass.serve")
 ADDRESSES = ("address", "metrics_address", "admin_address", "health_address", "http_address")
@@ -28,7 +28,7 @@ def announce(options: ServerOptions, ready: Mapping[str, Any]) -> None:
     """
     for name, harm in HARM.items():
         address = ready[name]
-        if address and options.tls_cert is None and not is_loopback(split_address("--address", address)[0]):
+        if address and options.tls_cert is None and not is_local(address):
             warning = f"OPEN WITHOUT TLS: anyone who reaches this address can {harm}"
             LOG.warning(warning, extra={"fields": {"address": address}})
     if options.admin_open:

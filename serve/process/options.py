@@ -83,7 +83,7 @@ class ServerOptions:
         least=0,
         metavar="MIB",
     )
-    address: str = _option("127.0.0.1:50051", ADDRESSES, "For gRPC; port 0: any free one.")
+    address: str = _option("127.0.0.1:50051", ADDRESSES, "For gRPC, HOST:PORT or unix:PATH; port 0: any free one.")
     http_address: str = _option("", ADDRESSES, "The same methods as JSON over HTTP, for browsers and curl.")
     metrics_address: str = _option("127.0.0.1:9464", ADDRESSES, "For Prometheus; '' for nowhere.")
     health_address: str = _option("", ADDRESSES, "Health alone, in plain text: for probes that speak no TLS.")

@@ -33,10 +33,12 @@ from serve.telemetry.logs import AccessLog, log_to_stderr
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.telemetry import Telemetry
 from serve.telemetry.traces import open_tracing
-from serve.transport.address import split_address
+from serve.transport.address import read_address, split_address
 from serve.transport.base import MakeTransport, TransportSettings
 from serve.transport.choice import choose_transport
-from serve.transport.http_gateway import Gateway, HttpServer
+from serve.transport.http_connection import HttpBounds
+from serve.transport.http_gateway import Gateway
+from serve.transport.http_server import HttpServer
 
 LOG = logging.getLogger("lowpass.serve")
 ADMIN_IN_FLIGHT, ADMIN_SECONDS = 16, 3600.0
@@ -144,7 +146,14 @@ class Server:
             _authorize(options.api_keys),
             lambda: self.is_serving,
         )
-        return HttpServer(gateway, options.limits.max_message_bytes, options.tls, shares_port=options.workers > 1)
+        return HttpServer(
+            gateway,
+            HttpBounds(body_bytes=options.limits.max_message_bytes),
+            options.threads,
+            limit_native_threads,
+            options.tls,
+            shares_port=options.workers > 1,
+        )
 
     def _health_settings(self) -> TransportSettings:
         return TransportSettings(
@@ -188,7 +197,7 @@ class Server:
 
     def _accept(self) -> None:
         options = self._options
-        split_address("--address", options.address)
+        read_address("--address", options.address)
         self.address = self._transport.bind(options.address)
         if options.metrics_address:
             host, port = split_address("--metrics-address", options.metrics_address)

@@ -6,7 +6,7 @@ import errno
 import socket
 
 from serve.answers.errors import AddressUnavailable
-from serve.transport.address import split_address
+from serve.transport.address import UNIX, split_address
 
 NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
@@ -29,6 +29,10 @@ class SharedPort:
     """
 
     def __init__(self, option: str, address: str) -> None:
+        if address.startswith(UNIX):
+            raise AddressUnavailable(
+                f"{option} {address}: workers share a port, not a Unix socket; leave out --workers"
+            )
         host, port = split_address(option, address)
         self._sockets: list[socket.socket] = []
         try:

@@ -18,7 +18,7 @@ import ssl
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -34,6 +34,12 @@ SCHEME = "Bearer "
 LOOK_AGAIN = 1.0
 """Seconds between looks at a file's time of change."""
 _LINE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})\s+sha256:(?P<digest>[0-9a-f]{64})")
+
+_UNTIMELY = {
+    9: "the certificate is not valid yet; look at its dates and at this machine's clock",
+    10: "the certificate has expired; put a new one there",
+}
+"""Of OpenSSL's reasons why a certificate is not verified (X509_V_ERR_…), those that time brings."""
 
 Metadata = Iterable[tuple[str, str | bytes]]
 Authorize = Callable[[Metadata], RequestError | None]
@@ -298,12 +304,34 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
 def _read_tls(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
     certificate, key = _read_pem(files.certificate, "CERTIFICATE"), _read_pem(files.key, "PRIVATE KEY")
     authority = _read_pem(files.client_authority, "CERTIFICATE") if files.client_authority else None
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # gRPC would take a key of another certificate, and then fail every handshake.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(files.certificate, files.key)
+        server.load_cert_chain(files.certificate, files.key)
     except (ssl.SSLError, OSError) as error:
         raise UnusableCredentials(f"{files.key}: does not fit {files.certificate} ({error})") from error
+    if said := _untimely(server, certificate):
+        raise UnusableCredentials(f"{files.certificate}: {said}")
     return grpc.ssl_server_certificate_configuration([(key, certificate)], authority)
+
+
+def _untimely(server: ssl.SSLContext, certificate: bytes) -> str:
+    """What is wrong with a certificate's dates, if anything, as a client that trusts it sees them."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (client.wrap_bio(to_client, to_server), server.wrap_bio(to_server, to_client, server_side=True))
+    try:
+        client.load_verify_locations(cadata=certificate.decode("ascii", errors="ignore"))
+        for end in ends * 3:
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    except ssl.SSLCertVerificationError as error:
+        return _UNTIMELY.get(error.verify_code, "")
+    except ssl.SSLError:
+        pass  # of something else, which callers may judge otherwise
+    return ""
 
 
 def _read_pem(path: Path, kind: str) -> bytes:

@@ -15,6 +15,10 @@ from serve.telemetry.telemetry import Telemetry
 UNREADABLE = "the message cannot be read"
 """What is said of bytes that are not the method's request, with INTERNAL, as gRPC's own libraries do."""
 
+MAX_METADATA_BYTES = 8 << 10
+"""Headers of a call, each with 32 bytes on top (RFC 9113, 6.5.2). In memory they take up to ten times as much, and on
+the wire a byte each: this times the streams of a connection is what one caller can make a server hold."""
+
 
 @dataclass(frozen=True)
 class TransportSettings:
@@ -50,7 +54,10 @@ class Transport(Protocol):
     """A server on one address: gRPC methods, `grpc.health.v1`, and reflection."""
 
     def bind(self, address: str) -> str:
-        """Take the address, `host:port` with port 0 for any free one; returns the one really bound.
+        """Take the address; returns the one really bound.
+
+        Args:
+            address: `host:port`, with port 0 for any free one, or `unix:PATH`.
 
         Raises:
             AddressUnavailable: It is malformed, or somebody else has it.

@@ -1,16 +1,19 @@
 """The default transport: grpcio's synchronous server.
 
-Arrival is seen by a server interceptor, which grpcio runs on its polling thread before a request queues for a
-thread: queue time is measured from there, and refusals are answered on threads of their own, so that a full server
-still says quickly that it is full. So is `grpc.health.v1`: load cannot make a probe fail (`Readiness`).
+A request counts, and queues for a thread, once it has arrived whole (`whole_calls`): queue time is measured from
+there, and refusals are answered on threads of their own, so that a full server still says quickly that it is full. So
+is `grpc.health.v1`: load cannot make a probe fail (`Readiness`). Who may call is seen at the headers (`_Arrivals`).
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
+from functools import partial
+from pathlib import Path
 from time import monotonic, perf_counter_ns, sleep
 from typing import Any
 
@@ -29,8 +32,11 @@ from serve.rpc.status import Refusal
 from serve.telemetry.logs import HEADER, request_id_of
 from serve.telemetry.metrics import Metrics
 from serve.transport import reflection
-from serve.transport.base import UNREADABLE, TransportSettings
+from serve.transport.address import take_path
+from serve.transport.base import MAX_METADATA_BYTES, UNREADABLE, TransportSettings
+from serve.transport.whole_calls import AT_MOST, UNDERSTOOD, Arriving, GrpcioCall, WholeCalls
 
+LOG = logging.getLogger("lowpass.serve")
 Send = Callable[[Any], None]
 
 REFUSALS_QUEUED = 1024
@@ -61,11 +67,11 @@ class Readiness:
 
     Args:
         services: Full names beside "", which stands for the whole server.
-        pool: Threads for probes.
+        pool: Takes probes.
     """
 
-    def __init__(self, services: Iterable[str], pool: ThreadPoolExecutor) -> None:
-        self._servicer = health.HealthServicer(experimental_non_blocking=True, experimental_thread_pool=pool)
+    def __init__(self, services: Iterable[str], pool: WholeCalls) -> None:
+        self._servicer = health.HealthServicer(experimental_non_blocking=True, experimental_thread_pool=None)
         self._services = ("", health.SERVICE_NAME, *services)
         self._pool = pool
         self._watches: set[Send] = set()
@@ -126,17 +132,22 @@ class GrpcioServer:
         if settings.batch_wait:
             raise AddressUnavailable("--transport grpcio: works on one request a thread; --batch-wait-ms needs native")
         self._settings = settings
-        self._threads = _ThreadPool(settings)
-        self._side = ThreadPoolExecutor(2, thread_name_prefix="lowpass-side")
+        if not UNDERSTOOD:
+            fields = {"version": grpc.__version__}
+            LOG.warning("this grpcio is not known: requests that arrive slowly hold threads", extra={"fields": fields})
+        self._arriving = Arriving(settings.limits.max_deadline)
+        self._side = WholeCalls(self._arriving, 2, "lowpass-side")
+        self._threads = _ThreadPool(settings, self._arriving, self._side)
         self._reflecting = ThreadPoolExecutor(2, thread_name_prefix="lowpass-reflection")
         self._readiness = Readiness(settings.services, self._side)
         self._arrivals = _Arrivals(settings)
+        self._path: Path | None = None
         # Unless told otherwise, a second server on the port would silently take half of the connections.
         self._server = grpc.server(
             self._threads,
             interceptors=[self._arrivals],
             options=[*OPTIONS, *_bounds(settings.limits), ("grpc.so_reuseport", int(settings.shares_port))],
-            maximum_concurrent_rpcs=settings.limits.max_in_flight + REFUSALS_QUEUED,
+            maximum_concurrent_rpcs=settings.limits.max_in_flight + REFUSALS_QUEUED + AT_MOST,
         )
         for service, methods in settings.services.items():
             self._register(service, methods)
@@ -146,6 +157,7 @@ class GrpcioServer:
 
     def bind(self, address: str) -> str:
         """Take the address; see `Transport`."""
+        self._path = take_path("--address", address)
         tls = self._settings.tls
         credentials = server_credentials(tls) if tls is not None else None
         try:
@@ -157,10 +169,11 @@ class GrpcioServer:
             raise AddressUnavailable(
                 f"--address {address}: malformed, or in use by another server: choose another one"
             ) from error
-        return f"{address.rpartition(':')[0]}:{port}"
+        return address if self._path is not None else f"{address.rpartition(':')[0]}:{port}"
 
     def start(self) -> None:
         """Accept connections; see `Transport`."""
+        self._arriving.start()
         self._server.start()
 
     def set_serving(self, serving: bool) -> None:
@@ -173,9 +186,12 @@ class GrpcioServer:
         self._arrivals.settle(min(grace, SETTLE_AT_MOST))
         stopped = self._server.stop(grace)
         self._readiness.end_watches()
+        self._arriving.stop()
         emptied = self._settings.admission.wait_empty(grace)
         in_time = stopped.wait(max(0.0, give_up - monotonic()))
         stopped.wait()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
         for pool in (self._threads, self._side, self._reflecting):
             pool.shutdown(wait=emptied)
         return emptied and in_time
@@ -195,6 +211,7 @@ class GrpcioServer:
                 make_handler = grpc.unary_unary_rpc_method_handler
             turn_away = _refuser(method.name, settings.telemetry.metrics)
             turn_away.experimental_thread_pool = self._side  # type: ignore[attr-defined]  # read by grpcio
+            self._threads.turn_away[serve] = turn_away
             codec = (_reader(method.request), method.response.SerializeToString)
             handlers[method.name] = make_handler(serve, *codec)
             refusing = make_handler(turn_away, bytes, method.response.SerializeToString)
@@ -213,6 +230,10 @@ def _bounds(limits: Limits) -> list[tuple[str, int]]:
     bounds = [
         ("grpc.max_receive_message_length", limits.max_message_bytes),
         ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
+        # It refuses what a client sends in the place of an answered call that is still being freed.
+        ("grpc.http.overload_protection", 0),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ]
     if limits.max_connection_age:
         # By then every call that began on the connection is over.
@@ -222,27 +243,45 @@ def _bounds(limits: Limits) -> list[tuple[str, int]]:
     return bounds
 
 
-class _ThreadPool(ThreadPoolExecutor):
-    """Counts a request from the moment it queues, and one that was given up before its method ran."""
+class _ThreadPool(WholeCalls):
+    """Counts a request while it queues and is worked on, and one that was given up before its method ran.
 
-    def __init__(self, settings: TransportSettings) -> None:
-        super().__init__(settings.threads, thread_name_prefix="lowpass-thread", initializer=settings.prepare_thread)
+    Args:
+        side: Where those are told who are not admitted.
+
+    Attributes:
+        turn_away: Behaviour of a method → the one that refuses it.
+    """
+
+    def __init__(self, settings: TransportSettings, arriving: Arriving, side: WholeCalls) -> None:
+        super().__init__(arriving, settings.threads, "lowpass-thread", settings.prepare_thread)
         self._admission = settings.admission
         self._metrics = settings.telemetry.metrics
+        self._side = side
         self._local = threading.local()
+        self.turn_away: dict[Any, Any] = {}
 
-    def submit(self, task: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def begin(self, call: GrpcioCall) -> Future[Any]:
+        """A request has arrived whole: count it in and pass it to a thread, or turn it away."""
+        refusal = self._admission.refusal()
+        call.run(_ARRIVAL.set, (perf_counter_ns(), refusal))
+        if refusal is not None:
+            return self._side.work_on(call.task(self.turn_away[call.behaviour]))
+        return self.work_on(call.task())
+
+    def work_on(self, task: Callable[[], Any]) -> Future[Any]:
+        """Let a thread do it, and count it until then."""
         self._admission.enter()
-        return super().submit(self._work, task, *args, **kwargs)
+        return super().work_on(partial(self._work, task))
 
     def taken_up(self) -> None:
         """The method of this thread's request runs."""
         self._local.taken_up = True
 
-    def _work(self, task: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    def _work(self, task: Callable[[], Any]) -> Any:
         self._local.taken_up = False
         try:
-            return task(*args, **kwargs)
+            return task()
         finally:
             if not self._local.taken_up:
                 self._metrics.rejected("abandoned")
@@ -250,7 +289,7 @@ class _ThreadPool(ThreadPoolExecutor):
 
 
 class _Arrivals(grpc.ServerInterceptor):
-    """Stamps arrivals and turns refused requests away before they queue.
+    """Turns those away who may not call.
 
     Attributes:
         refusing: Method → the handler that refuses it.
@@ -259,10 +298,10 @@ class _Arrivals(grpc.ServerInterceptor):
 
     def __init__(self, settings: TransportSettings) -> None:
         self._admission = settings.admission
+        self.admitted: set[str] = set()
         self._authorize = settings.authorize
         self._last = monotonic()
         self.refusing: dict[str, Any] = {}
-        self.admitted: set[str] = set()
 
     def settle(self, at_most: float) -> None:
         """Wait for a quiet moment once nothing is admitted any more.
@@ -282,7 +321,7 @@ class _Arrivals(grpc.ServerInterceptor):
         refusal = None
         if refusing is not None and self._authorize is not None:
             refusal = self._authorize(handler_call_details.invocation_metadata)
-        if refusal is None and method in self.admitted:
+        if refusal is None and not UNDERSTOOD and method in self.admitted:
             refusal = self._admission.refusal()
         _ARRIVAL.set((perf_counter_ns(), refusal))
         self._last = monotonic()

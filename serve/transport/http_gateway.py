@@ -4,75 +4,51 @@
     GET  /v1/recommend?user_id=u7&k=5&history.item_ids=a&history.item_ids=b
     GET  /openapi.json, /healthz
 
-A failure is `{"error": {"code": 404, "status": "NOT_FOUND", "message": …, "details": […]}}`, as Google's APIs have it.
-
-`Gateway` is a WSGI application that knows messages and methods, and no server. `HttpServer` is cheroot around it, with
-bounds on threads, on header and body sizes, and on slow callers.
+`Gateway` knows messages and methods, and no server: `http_server` hands it requests that have arrived whole.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import ssl
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
 from importlib import resources
 from time import monotonic, perf_counter_ns
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-from cheroot import wsgi
-from cheroot.ssl.builtin import BuiltinSSLAdapter
-from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
-from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from serve.answers.admission import Admission, Deadline
 from serve.answers.call import Call
-from serve.answers.errors import AddressUnavailable, FieldViolation, InvalidRequest, RequestError
+from serve.answers.errors import FieldViolation, InvalidRequest, RequestError
 from serve.answers.limits import Limits
-from serve.rpc.credentials import Authorize, FollowedFiles, TlsFiles, server_context
-from serve.rpc.interceptors import guard, refuse
+from serve.rpc.credentials import Authorize
+from serve.rpc.interceptors import Guarded, guard, refuse
 from serve.rpc.services import AnyMethod, Method
 from serve.rpc.status import Refusal, to_refusal
 from serve.telemetry.logs import HEADER, request_id_of
 from serve.telemetry.telemetry import Telemetry
-from serve.transport.address import split_address
+from serve.transport.http_messages import ALWAYS, Header, HttpAnswer, HttpRequest, Work, problem, refused
 
-LOG = logging.getLogger("lowpass.http")
-MAX_HEADER_BYTES = 16 << 10
-SLOW_CALLER = 2.0
-"""Longest wait for the next byte of a request, in seconds: a caller holds a thread while it sends."""
-THREADS = 16
-Environment = Mapping[str, Any]
-Start = Callable[[str, list[tuple[str, str]]], Any]
 PREFIX = "/v1/"
-JSON = ("Content-Type", "application/json; charset=utf-8")
-
-HTTP_STATUS: dict[int, str] = {
-    code_pb2.INVALID_ARGUMENT: "400 Bad Request",
-    code_pb2.FAILED_PRECONDITION: "400 Bad Request",
-    code_pb2.UNAUTHENTICATED: "401 Unauthorized",
-    code_pb2.NOT_FOUND: "404 Not Found",
-    code_pb2.RESOURCE_EXHAUSTED: "429 Too Many Requests",
-    code_pb2.INTERNAL: "500 Internal Server Error",
-    code_pb2.UNAVAILABLE: "503 Service Unavailable",
-    code_pb2.DEADLINE_EXCEEDED: "504 Gateway Timeout",
-}
-"""google.rpc code → HTTP status line, after google/rpc/code.proto."""
+READS, CALLS = "GET, HEAD", "GET, HEAD, POST"
+MAX_PARAMETERS = 1000
+SAID_AT_MOST = 300
 
 
-class _HttpError(Exception):
-    """An answer that is no answer of a method."""
+class _Problem(Exception):
+    """The request names no call."""
 
-    def __init__(self, line: str, message: str) -> None:
+    def __init__(self, status: int, message: str, *headers: Header) -> None:
         super().__init__(message)
-        self.line = line
+        self.status = status
+        self.headers = headers
 
 
 class Gateway:
-    """A WSGI application over the methods of a service.
+    """An `Application` over the methods of a service.
 
     Args:
         methods: Of the service; those that stream are left out.
@@ -99,92 +75,138 @@ class Gateway:
         self._authorize = authorize
         self._is_serving = is_serving
 
-    def __call__(self, environment: Environment, start: Start) -> Iterable[bytes]:
-        """Answer one request."""
-        arrival = perf_counter_ns()
-        request_id = request_id_of([(HEADER, environment.get("HTTP_X_REQUEST_ID", ""))])
-        headers = [JSON, ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
-        headers.append(("X-Request-Id", request_id))
+    def begin(self, request: HttpRequest) -> HttpAnswer | Work:
+        """Answer at once, or count the call as load until the rest is done; see `Application`."""
+        request_id = request_id_of([(HEADER, request.headers.get(HEADER, ""))])
         try:
-            line, body = self._route(environment, arrival, request_id)
-        except _HttpError as error:
-            line = error.line
-            body = _error_body(int(line.split()[0]), line.partition(" ")[2].upper().replace(" ", "_"), str(error))
+            path, query = _split(request.target)
+            if path not in self._methods:
+                return _answer(request_id, 200, self._document(path, request.verb))
+            if request.verb not in CALLS.split(", "):
+                raise _Problem(405, f"{request.verb}: send GET or POST", ("Allow", CALLS))
+            method, guarded = self._methods[path]
+            self._admit(method, request)
+        except _Problem as wrong:
+            return problem(wrong.status, str(wrong), ("X-Request-Id", request_id), *wrong.headers)
         except Refusal as refusal:
-            line, body = refused(refusal.status)
-            pushback = dict(refusal.trailers).get("grpc-retry-pushback-ms")
-            if pushback is not None:
-                headers.append(("Retry-After", str(max(1, round(int(pushback) / 1000)))))
-            if line.startswith("401"):
-                headers.append(("WWW-Authenticate", "Bearer"))
-        headers.append(("Content-Length", str(len(body))))
-        start(line, headers)
-        return [b"" if environment["REQUEST_METHOD"] == "HEAD" else body]
-
-    def _route(self, environment: Environment, arrival: int, request_id: str) -> tuple[str, bytes]:
-        path, verb = environment.get("PATH_INFO", ""), environment["REQUEST_METHOD"]
-        if path == "/healthz":
-            if not self._is_serving():
-                raise _HttpError("503 Service Unavailable", "not serving")
-            return "200 OK", b'{"status": "SERVING"}'
-        if path == "/openapi.json":
-            return "200 OK", resources.files("serve.transport").joinpath("openapi.json").read_bytes()
-        if path not in self._methods:
-            raise _HttpError("404 Not Found", f"no method at {path}; /openapi.json lists them")
-        if verb not in {"GET", "HEAD", "POST"}:
-            raise _HttpError("405 Method Not Allowed", f"{verb}: send GET or POST")
-        return "200 OK", self._call(path, environment, arrival, request_id)
-
-    def _call(self, path: str, environment: Environment, arrival: int, request_id: str) -> bytes:
-        method, guarded = self._methods[path]
-        self._admit(method, environment, arrival)
+            return _turned_away(request_id, refusal)
         self._admission.enter()
-        try:
-            request = self._read(method, environment)
-            deadline = Deadline.of(monotonic(), self._limits.max_deadline, None)
-            call = Call(arrival, deadline, lambda: True, perf_counter_ns(), request_id=request_id)
-            call.metadata, call.protocol = _trace_headers(environment), "http_json"
-            answer = guarded(request, call)
-        finally:
-            self._admission.leave()
-        return _to_json(answer)
+        return partial(self._call, method, guarded, request, query, request_id)
 
-    def _admit(self, method: Method, environment: Environment, arrival: int) -> None:
+    def _document(self, path: str, verb: str) -> bytes:
+        if path not in {"/healthz", "/openapi.json"}:
+            shown = path[:SAID_AT_MOST].encode("unicode_escape").decode()
+            raise _Problem(404, f"no method at {shown}; /openapi.json lists them")
+        if verb not in READS.split(", "):
+            raise _Problem(405, f"{verb}: send GET", ("Allow", READS))
+        if path == "/openapi.json":
+            return _description()
+        if not self._is_serving():
+            raise _Problem(503, "not serving")
+        return b'{"status": "SERVING"}'
+
+    def _admit(self, method: Method, request: HttpRequest) -> None:
         error: RequestError | None = None
         if self._authorize is not None:
-            error = self._authorize([("authorization", environment.get("HTTP_AUTHORIZATION", ""))])
+            error = self._authorize([("authorization", request.headers.get("authorization", ""))])
         error = error or self._admission.refusal()
         if error is not None:
-            raise refuse(method.name, error, self._metrics, arrival)
+            raise refuse(method.name, error, self._metrics, request.arrival_ns)
 
-    def _read(self, method: Method, environment: Environment) -> Message:
-        request = method.request()
+    def _call(self, method: Method, guarded: Guarded, request: HttpRequest, query: str, request_id: str) -> HttpAnswer:
         try:
-            if environment["REQUEST_METHOD"] == "POST":
-                content = json.loads(self._body(environment) or b"{}")
-            else:
-                content = from_parameters(parse_qsl(environment.get("QUERY_STRING", ""), max_num_fields=1000), request)
-            ParseDict(content, request)
-        except (ParseError, ValueError, RecursionError) as error:
-            said = str(error).splitlines()[0][:300]
-            raise to_refusal(InvalidRequest(FieldViolation("body", f"cannot be read ({said})"))) from error
-        return request
-
-    def _body(self, environment: Environment) -> bytes:
-        try:
-            size = int(environment.get("CONTENT_LENGTH") or 0)
-        except ValueError:
-            size = 0
-        if size > self._limits.max_message_bytes:
-            raise _HttpError("413 Content Too Large", f"{size} bytes; send at most {self._limits.max_message_bytes}")
-        body: bytes = environment["wsgi.input"].read(size)
-        return body
+            if not request.is_active():
+                self._metrics.rejected("abandoned")
+                return _answer(request_id, 200, b"")  # for nobody
+            message = _read(method, request, query)
+            arrived_at = monotonic() - (perf_counter_ns() - request.arrival_ns) * 1e-9
+            deadline = Deadline.of(arrived_at, self._limits.max_deadline, None)
+            call = Call(request.arrival_ns, deadline, request.is_active, perf_counter_ns(), request_id=request_id)
+            call.metadata, call.protocol = _trace_headers(request), "http_json"
+            return _answer(request_id, 200, _to_json(guarded(message, call)))
+        except Refusal as refusal:
+            return _turned_away(request_id, refusal)
+        finally:
+            self._admission.leave()
 
 
-def _trace_headers(environment: Environment) -> list[tuple[str, str | bytes]]:
-    names = ("traceparent", "tracestate")
-    found = ((name, environment.get(f"HTTP_{name.upper()}")) for name in names)
-    return [(name, value) for name, value in found if value is not None]
+@cache
+def _description() -> bytes:
+    return resources.files("serve.transport").joinpath("openapi.json").read_bytes()
+
+
+def _split(target: str) -> tuple[str, str]:
+    try:
+        parts = urlsplit(target)
+        return unquote(parts.path, errors="strict"), parts.query
+    except ValueError as error:
+        raise _Problem(400, "the address cannot be read") from error
+
+
+def _answer(request_id: str, status: int, body: bytes, *headers: Header) -> HttpAnswer:
+    return HttpAnswer(status, (*ALWAYS, ("X-Request-Id", request_id), *headers), body)
+
+
+def _turned_away(request_id: str, refusal: Refusal) -> HttpAnswer:
+    status, body = refused(refusal.status)
+    headers = []
+    pushback = dict(refusal.trailers).get("grpc-retry-pushback-ms")
+    if pushback is not None:
+        headers.append(("Retry-After", str(max(1, round(int(pushback) / 1000)))))
+    if status == 401:
+        headers.append(("WWW-Authenticate", "Bearer"))
+    return _answer(request_id, status, body, *headers)
+
+
+def _read(method: Method, request: HttpRequest, query: str) -> Message:
+    message = method.request()
+    try:
+        if request.verb == "POST":
+            content = json.loads(request.body or b"{}", object_pairs_hook=_once)
+        else:
+            pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS, errors="strict")
+            content = from_parameters(pairs, message)
+        check_objects(content, message.DESCRIPTOR)
+        ParseDict(content, message)
+    # The parsers have no error in common: what they cannot read raises anything, RecursionError and SystemError too.
+    except Exception as error:
+        # What was sent stands in the text, and need not be text.
+        said = str(error).encode(errors="backslashreplace").decode().strip() or type(error).__name__
+        raise to_refusal(
+            InvalidRequest(FieldViolation("body", f"cannot be read ({said.splitlines()[0][:SAID_AT_MOST]})"))
+        ) from error
+    return message
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise ValueError("a field is given twice")
+    return content
+
+
+def check_objects(content: Any, descriptor: Any) -> None:
+    """Refuse what is no object where a message must be; protobuf's own reader takes `[]` and `""` for an empty one.
+
+    Args:
+        content: As read from JSON.
+        descriptor: Of the message.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"{descriptor.name} must be an object")  # a caller's slip, not ours
+    for name, value in content.items():
+        field = descriptor.fields_by_name.get(name) or descriptor.fields_by_camelcase_name.get(name)
+        if field is None or field.message_type is None or value is None:
+            continue
+        for each in value if field.is_repeated and isinstance(value, list) else [value]:
+            check_objects(each, field.message_type)
+
+
+def _trace_headers(request: HttpRequest) -> list[tuple[str, str | bytes]]:
+    return [(name, request.headers[name]) for name in ("traceparent", "tracestate") if name in request.headers]
 
 
 def path_of(method: str) -> str:
@@ -200,7 +222,7 @@ def from_parameters(pairs: Iterable[tuple[str, str]], message: Message) -> dict[
         message: Says which fields repeat.
 
     Raises:
-        ValueError: There is no such field.
+        ValueError: There is no such field, or one that does not repeat is given twice.
     """
     content: dict[str, Any] = {}
     for name, text in pairs:
@@ -219,111 +241,13 @@ def from_parameters(pairs: Iterable[tuple[str, str]], message: Message) -> dict[
             value = {"true": True, "1": True, "": True, "false": False, "0": False}.get(text.lower(), text)
         if field.is_repeated:
             place.setdefault(last, []).append(value)
+        elif last in place:
+            raise ValueError(f"{name} is given twice")
         else:
             place[last] = value
     return content
 
 
-def refused(status: status_pb2.Status) -> tuple[str, bytes]:
-    """HTTP status line and body of a google.rpc.Status."""
-    line = HTTP_STATUS.get(status.code, "500 Internal Server Error")
-    details = []
-    for packed in status.details:
-        kind = getattr(error_details_pb2, packed.TypeName().rpartition(".")[2], None)
-        if kind is not None:
-            detail = kind()
-            packed.Unpack(detail)
-            details.append({"@type": packed.type_url, **MessageToDict(detail, preserving_proto_field_name=True)})
-    name = code_pb2.Code.Name(status.code)
-    return line, _error_body(int(line.split()[0]), name, status.message, details)
-
-
-def _error_body(code: int, status: str, message: str, details: Sequence[Mapping[str, Any]] = ()) -> bytes:
-    error = {"code": code, "status": status, "message": message, "details": list(details)}
-    return json.dumps({"error": error}, ensure_ascii=False).encode()
-
-
 def _to_json(message: Message) -> bytes:
     content = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     return json.dumps(content, ensure_ascii=False).encode()
-
-
-class _Server(wsgi.Server):
-    """Says what it has to say as lines of this server's log."""
-
-    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
-        """Log a line."""
-        LOG.log(level, msg, exc_info=traceback)
-
-
-class _FollowingAdapter(BuiltinSSLAdapter):
-    """TLS by what the files hold now."""
-
-    def __init__(self, files: TlsFiles) -> None:
-        self._contexts = FollowedFiles(files.paths, lambda: server_context(files))
-        super().__init__(str(files.certificate), str(files.key))
-        self.context, _ = self._contexts.current()
-
-    def wrap(self, sock: Any) -> tuple[ssl.SSLSocket, dict[str, str]]:
-        """Speak TLS on an accepted connection."""
-        context, is_new = self._contexts.current()
-        if is_new:
-            self.context = context
-        wrapped: tuple[ssl.SSLSocket, dict[str, str]] = super().wrap(sock)  # type: ignore[no-untyped-call]
-        return wrapped
-
-
-class HttpServer:
-    """A WSGI application on an address.
-
-    Args:
-        max_body_bytes: Largest request body.
-        tls: Certificates; None for plain text. Files that change are used from the next connection.
-        shares_port: Whether other processes of ours listen on the address too.
-    """
-
-    def __init__(
-        self, application: Any, max_body_bytes: int, tls: TlsFiles | None = None, *, shares_port: bool = False
-    ) -> None:
-        self._application = application
-        self._max_body_bytes = max_body_bytes
-        self._tls = tls
-        self._shares_port = shares_port
-        self._server: Any = None
-        self._thread: threading.Thread | None = None
-
-    def bind(self, address: str) -> str:
-        """Take the address; returns the one really bound.
-
-        Raises:
-            AddressUnavailable: It is malformed, or somebody else has it.
-            UnusableCredentials: The certificates are missing or wrong.
-        """
-        host, port = split_address("--http-address", address)
-        server = _Server((host, port), self._application, THREADS, server_name="lowpass", reuse_port=self._shares_port)
-        server.max_request_header_size = MAX_HEADER_BYTES
-        server.max_request_body_size = self._max_body_bytes
-        server.timeout = SLOW_CALLER
-        if self._tls is not None:
-            server.ssl_adapter = _FollowingAdapter(self._tls)
-        try:
-            server.prepare()
-        except OSError as error:
-            raise AddressUnavailable(f"--http-address {address}: cannot be bound: choose another one") from error
-        self._server = server
-        bound = server.bind_addr
-        return f"{host}:{bound[1]}"
-
-    def start(self) -> None:
-        """Accept connections."""
-        self._thread = threading.Thread(target=self._server.serve, name="lowpass-http", daemon=True)
-        self._thread.start()
-
-    def stop(self, grace: float) -> None:
-        """Accept nothing more, let what is in flight end, close."""
-        if self._server is None:
-            return
-        self._server.shutdown_timeout = grace
-        self._server.stop()
-        if self._thread is not None:
-            self._thread.join()

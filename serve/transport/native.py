@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from time import monotonic, perf_counter_ns, sleep
 from typing import Any
 
@@ -34,7 +35,8 @@ from serve.rpc.interceptors import GuardedMany, GuardedStream, guard_many, guard
 from serve.rpc.services import AnyMethod, Method, Parts, StreamMethod
 from serve.rpc.status import INTERNAL, Refusal
 from serve.telemetry.logs import HEADER, request_id_of
-from serve.transport.base import UNREADABLE, TransportSettings
+from serve.transport.address import take_path
+from serve.transport.base import MAX_METADATA_BYTES, UNREADABLE, TransportSettings
 from serve.transport.reflection import ReflectionServer
 
 LOG = logging.getLogger("lowpass.serve")
@@ -221,6 +223,7 @@ class NativeServer:
         self._answers = [self._answerer(method) for _, method in self._methods]
         self._health = NativeHealth(settings.services, first_method=len(self._methods))
         self._front: Any = None
+        self._path: Path | None = None
         self._fallback: ReflectionServer | None = None
         self._receiving = threading.Lock()
         self._backlog = Backlog(settings.threads, self._answers_many)
@@ -231,6 +234,7 @@ class NativeServer:
     def bind(self, address: str) -> str:
         """Take the address; see `Transport`."""
         methods = [(path, isinstance(method, StreamMethod)) for path, method in self._methods]
+        self._path = take_path("--address", address)
         try:
             self._front = NativeGrpcFront(
                 address,
@@ -238,6 +242,7 @@ class NativeServer:
                 io_threads=1,
                 call_details=True,
                 max_concurrent_streams=self._settings.limits.max_concurrent_streams,
+                max_metadata_size=MAX_METADATA_BYTES,
                 reuse_port=self._settings.shares_port,
             )
             port = self._front.bound_port
@@ -249,7 +254,7 @@ class NativeServer:
         if self._settings.reflection:
             self._fallback = ReflectionServer(self._settings.services, self._settings.authorize)
             self._front.set_fallback(self._fallback.path)
-        return f"{address.rpartition(':')[0]}:{port}"
+        return address if self._path is not None else f"{address.rpartition(':')[0]}:{port}"
 
     def start(self) -> None:
         """Accept connections; see `Transport`."""
@@ -273,6 +278,8 @@ class NativeServer:
         if self._threads:
             sleep(FLUSH)
         self._front.close()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
         for thread in self._threads:
             thread.join(None if emptied else 0.0)
         if self._fallback is not None:

@@ -5,16 +5,28 @@ from __future__ import annotations
 import socket
 import time
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import grpc
 import pytest
 
+from serve.answers.errors import AddressUnavailable
 from serve.answers.limits import Limits
-from tests.kits.transport_bench import WAIT, Bench, eventually
+from serve.rpc.credentials import ApiKeys, new_key
+from tests.kits.raw_http2 import (
+    DATA,
+    HEADERS,
+    PREFACE,
+    SETTINGS,
+    RawConnection,
+    call_headers,
+    frame,
+    header_frames,
+)
+from tests.kits.transport_bench import RECOMMEND, STREAM, WAIT, Bench, eventually
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-SETTINGS, MAX_CONCURRENT_STREAMS = 4, 3
+MAX_CONCURRENT_STREAMS = 3
 
 
 def announced_settings(address: str) -> dict[int, int]:
@@ -34,7 +46,7 @@ class ConnectionKit:
     """The checks."""
 
     ages_connections: ClassVar[bool] = True
-    resets_at_the_bound: ClassVar[bool] = False
+    ends_slow_arrivals: ClassVar[bool] = True
 
     def running(self, limits: Limits | None = None, **options: Any) -> AbstractContextManager[Bench]:
         raise NotImplementedError
@@ -51,14 +63,64 @@ class ConnectionKit:
             assert bench.admission.in_flight == 2
             bench.release.set()
             failed = [call.exception() for call in held if call.exception() is not None]
-            if self.resets_at_the_bound:
-                assert {error.code() for error in failed} <= {grpc.StatusCode.UNAVAILABLE}, "told to ask again"
-            else:
-                assert failed == []
+            assert failed == []
             answered = [call.result().item_ids[0] if call.exception() is None else None for call in held]
             assert {*answered} - {None} <= {f"held-{number}" for number in range(6)}
             assert len(answered) - len(failed) >= 2
             eventually(lambda: bench.admission.in_flight == 0)
+
+    @pytest.mark.parametrize("kind", [RECOMMEND, STREAM])
+    def test_requests_that_never_arrive_whole_hold_no_thread_and_end_in_time(self, kind: str) -> None:
+        with self.running(Limits(max_deadline=1.0), threads=2) as bench:
+            slow = RawConnection(bench.address)
+            assert slow.send(header_frames(2 * number + 1, call_headers(kind)) for number in range(20))
+            for number in range(20):
+                slow.send([frame(DATA, 0, 2 * number + 1, b"\x00")])
+            for number in range(5):
+                assert bench.ask(f"u{number}").item_ids == [f"u{number}"]
+            assert bench.check() == "SERVING", "probes and refusals have threads of their own, and those are free too"
+            assert bench.admission.in_flight == 0
+            if self.ends_slow_arrivals:
+                eventually(lambda: slow.answered.get(HEADERS, 0) == 20)
+            slow.close()
+
+    def test_strangers_who_never_send_their_request_hold_no_thread(self, tmp_path: Path) -> None:
+        key, line = new_key("somebody")
+        (tmp_path / "keys").write_text(line)
+        with self.running(authorize=ApiKeys(tmp_path / "keys").authorize) as bench:
+            slow = RawConnection(bench.address)
+            assert slow.send(header_frames(2 * number + 1, call_headers(RECOMMEND)) for number in range(20))
+            bench.metadata = (("authorization", f"Bearer {key}"),)
+            assert bench.ask("ann").item_ids == ["ann"]
+            bench.metadata = ()
+            assert bench.refused().code() == grpc.StatusCode.UNAUTHENTICATED
+            assert bench.check() == "SERVING"
+            slow.close()
+
+    def test_more_metadata_than_a_call_may_have_is_refused(self) -> None:
+        with self.running() as bench:
+            bench.metadata = (("x-large", "v" * 7000),)
+            assert bench.ask("ann").item_ids == ["ann"]
+            bench.metadata = (("x-large", "v" * 9000),)
+            # HTTP's own 431 is UNKNOWN to gRPC.
+            assert bench.refused().code() in {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNKNOWN}
+            bench.metadata = ()
+            assert bench.ask("ann").item_ids == ["ann"]
+
+    def test_it_listens_on_ipv6(self) -> None:
+        with self.running(address="[::1]:0") as bench:
+            assert bench.address.startswith("[::1]:")
+            assert bench.ask("ann").item_ids == ["ann"]
+
+    def test_it_listens_on_a_unix_socket_that_no_other_server_has(self, tmp_path: Path) -> None:
+        address = f"unix:{tmp_path}/s"
+        with self.running(address=address) as bench:
+            assert bench.address == address
+            assert bench.ask("ann").item_ids == ["ann"]
+            with pytest.raises(AddressUnavailable, match="in use by another server"), self.running(address=address):
+                pass
+            assert bench.ask("ben").item_ids == ["ben"]
+        assert list(tmp_path.iterdir()) == []
 
     def test_an_old_connection_is_left_for_a_new_one_without_a_failed_request(self) -> None:
         if not self.ages_connections:

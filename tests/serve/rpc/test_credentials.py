@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,15 @@ import pytest
 import lowpass
 from serve.answers.errors import Unauthenticated, UnusableCredentials
 from serve.rpc import credentials
-from serve.rpc.credentials import ApiKeys, FollowedFiles, TlsFiles, new_key, read_digests, server_credentials
+from serve.rpc.credentials import (
+    ApiKeys,
+    FollowedFiles,
+    TlsFiles,
+    new_key,
+    read_digests,
+    server_context,
+    server_credentials,
+)
 from tests.kits.authority import Authority
 
 
@@ -134,6 +143,27 @@ def test_certificates_that_do_not_fit_are_refused_at_the_start(tmp_path: Path) -
         server_credentials(TlsFiles(first.certificate, first.certificate))
     with pytest.raises(UnusableCredentials, match="unreadable"):
         server_credentials(TlsFiles(tmp_path / "nowhere", first.key))
+
+
+def test_a_certificate_out_of_its_time_is_refused_at_the_start_and_never_taken_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, now, day = Authority(tmp_path), datetime.now(UTC), timedelta(days=1)
+    with_tls = authority.mutual
+    authority.date(now - 9 * day, now - day)
+    for make in (server_credentials, server_context):
+        with pytest.raises(UnusableCredentials, match=r"server\.pem: the certificate has expired; put a new one there"):
+            make(with_tls)
+    authority.date(now + day, now + 9 * day)
+    with pytest.raises(UnusableCredentials, match="not valid yet"):
+        server_context(with_tls)
+    authority.date(now - day, now + day)
+    server_credentials(with_tls)
+    monkeypatch.setattr(credentials, "LOOK_AGAIN", 0.0)
+    followed = FollowedFiles(with_tls.paths, lambda: server_context(with_tls))
+    in_force, _ = followed.current()
+    authority.date(now - 9 * day, now - day)
+    assert followed.current() == (in_force, False)
 
 
 def test_followed_files_say_once_that_they_are_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

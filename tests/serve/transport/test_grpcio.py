@@ -11,8 +11,6 @@ from tests.kits.transport_kit import TransportKit
 
 class TestGrpcioServer(TransportKit):
     transport = GrpcioServer
-    # It resets what comes while the place of an answered call is still being freed.
-    resets_at_the_bound = True
 
 
 @pytest.mark.parametrize("address", ["", "nonsense", "256.0.0.1:x"])

@@ -30,6 +30,7 @@ class TestNativeServer(TransportKit):
     speaks_tls = False
     sends_pushback = False
     ages_connections = False
+    ends_slow_arrivals = False
 
 
 def test_tls_is_refused_in_words(tmp_path: Path) -> None:
