@@ -56,6 +56,7 @@ HTTP_STATUS: dict[int, str] = {
     code_pb2.UNAUTHENTICATED: "401 Unauthorized",
     code_pb2.NOT_FOUND: "404 Not Found",
     code_pb2.RESOURCE_EXHAUSTED: "429 Too Many Requests",
+    code_pb2.CANCELLED: "499 Client Closed Request",
     code_pb2.INTERNAL: "500 Internal Server Error",
     code_pb2.UNAVAILABLE: "503 Service Unavailable",
     code_pb2.DEADLINE_EXCEEDED: "504 Gateway Timeout",
