@@ -8,8 +8,8 @@ from serve.answers.errors import RequestError
 from serve.answers.recommender import Recommender, go_on
 from serve.answers.types import Answers, Query
 
-BLOCK = 64
-"""Questions answered together: fewer would share too little work, more would hold a thread too long."""
+BLOCK = 256
+"""Questions answered together: of fewer, searches would share less; of more, one defect would cost more."""
 
 
 def answer_in_blocks(recommender: Recommender, queries: Sequence[Query], check: Callable[[], None] = go_on) -> Answers:

@@ -32,6 +32,8 @@ from serve.answers.types import Answers, Query, Recommendation, Rows, Scores, Si
 
 NO_SCORES: Scores = np.empty(0, dtype=np.float32)
 NO_VECTORS: npt.NDArray[np.float32] = np.empty((0, 0), dtype=np.float32)
+LOOK_EVERY = 16
+"""Answers finished between two looks at whether they are still wanted."""
 SCORED_AT_ONCE = 1 << 22
 """Most items scored between two looks at whether the answers are still wanted: tens of milliseconds."""
 WALKED = 256
@@ -215,7 +217,9 @@ class Recommender:
         self._search(tasks, index, exact, check)
         searched = perf_counter_ns()
         outcomes: dict[int, Recommendation | Exception] = {**failures}
-        for task in tasks:
+        for number, task in enumerate(tasks):
+            if number % LOOK_EVERY == LOOK_EVERY - 1:
+                check()
             outcomes[task.position] = self._finish(task, exact, check)
         filtered = perf_counter_ns()
         in_order = [outcomes[position] for position in range(len(outcomes))]

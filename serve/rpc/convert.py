@@ -75,8 +75,10 @@ def to_selection(selector: pb.ModelSelector, limits: Limits) -> tuple[str, str, 
     Raises:
         InvalidRequest: Naming every one that is too long.
     """
-    limits.check_selection(name=selector.name, version=selector.version, label=selector.label)
-    return selector.name, selector.version, selector.label
+    name, version, label = selector.name, selector.version, selector.label
+    if len(name) + len(version) + len(label) > limits.max_id_bytes // 4:
+        limits.check_selection(name=name, version=version, label=label)
+    return name, version, label
 
 
 def to_timings(nanoseconds: Sequence[int]) -> pb.Timings:

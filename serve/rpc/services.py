@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from serve.answers.blocks import BLOCK, answer_in_blocks
+from serve.answers.blocks import answer_in_blocks
 from serve.answers.call import Call
 from serve.answers.errors import Overloaded, RequestError
 from serve.answers.limits import Limits
@@ -33,6 +33,8 @@ from serve.telemetry.metrics import Metrics
 
 LOG = logging.getLogger("lowpass.serve")
 UNANSWERED = pb.RecommendResponse()
+STREAM_BLOCK = 64
+"""Entries in a part of a streamed batch; what is held in memory of its answers."""
 STREAM_RETRY = 1.0
 """When to come back with a streamed batch that found no place, in seconds."""
 SERVICE: str = pb.DESCRIPTOR.services_by_name["RecommenderService"].full_name
@@ -163,9 +165,9 @@ class RecommenderService:
             raise Overloaded(STREAM_RETRY)
         named = set()
         try:
-            for first in range(0, len(request.requests), BLOCK):
+            for first in range(0, len(request.requests), STREAM_BLOCK):
                 call.check()
-                entries = self._entries(request.requests[first : first + BLOCK], call)
+                entries = self._entries(request.requests[first : first + STREAM_BLOCK], call)
                 named.add((call.model, call.version))
                 yield pb.StreamRecommendResponse(first_position=first, entries=entries)
             if len(named) > 1:
@@ -232,7 +234,7 @@ class RecommenderService:
         timings = self._timings(model, answers, call)
         defects = {}
         for number, ((position, _), outcome) in enumerate(zip(members, answers.outcomes, strict=True)):
-            if number % BLOCK == 0:
+            if number % STREAM_BLOCK == 0:
                 call.check()
             if isinstance(outcome, RequestError):
                 entries[position] = pb.BatchRecommendEntry(status=to_status(outcome))

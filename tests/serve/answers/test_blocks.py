@@ -1,28 +1,33 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from serve.answers.blocks import BLOCK, answer_in_blocks
+from serve.answers.blocks import answer_in_blocks
 from serve.answers.errors import CallerLeft, UnknownUser
 from serve.answers.types import Query, Recommendation
 from tests.kits.broken_index import broken_recommender
 
+BLOCK = 64
 USERS = 3 * BLOCK
 
 
-class Leaving:
-    """Somebody who waits for so many looks, and then no longer."""
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.answers.blocks.BLOCK", BLOCK)
 
-    def __init__(self, looks: int) -> None:
-        self.left = looks
 
-    def __call__(self) -> None:
-        self.left -= 1
-        if self.left < 0:
+def until(has_left: Callable[[], bool]) -> Callable[[], None]:
+    """A look that somebody has left."""
+
+    def check() -> None:
+        if has_left():
             raise CallerLeft("gone")
+
+    return check
 
 
 def test_blocks_answer_as_one_batch_does() -> None:
@@ -38,12 +43,14 @@ def test_blocks_answer_as_one_batch_does() -> None:
     assert min(parts.encode_ns, parts.search_ns, parts.filter_ns) > 0
 
 
-@pytest.mark.parametrize("looks", [0, 1, 2])
-def test_nothing_is_searched_for_a_caller_who_left(looks: int) -> None:
+@pytest.mark.parametrize("searches", [0, 1, 2])
+def test_nothing_is_searched_for_a_caller_who_left(searches: int) -> None:
     made, index = broken_recommender(USERS)
     with pytest.raises(CallerLeft):
-        answer_in_blocks(made, [Query(f"user-{user}") for user in range(USERS)], Leaving(looks))
-    assert index.searches == looks
+        answer_in_blocks(
+            made, [Query(f"user-{user}") for user in range(USERS)], until(lambda: index.searches >= searches)
+        )
+    assert index.searches == searches
 
 
 def test_a_caller_who_leaves_is_seen_between_two_rerankings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,15 +65,26 @@ def test_a_caller_who_leaves_is_seen_between_two_rerankings(monkeypatch: pytest.
     monkeypatch.setattr(made._cosine, "item_vectors", count)
     queries = [Query(f"user-{user}", diversity=0.5) for user in range(USERS)]
     with pytest.raises(CallerLeft):
-        answer_in_blocks(made, queries, Leaving(1 + 5))
+        answer_in_blocks(made, queries, until(lambda: len(reranked) >= 5))
     assert (index.searches, len(reranked)) == (1, 5)
+
+
+def test_a_caller_who_leaves_is_seen_between_plain_answers() -> None:
+    made, index = broken_recommender(USERS)
+    looks: list[int] = []
+
+    def count() -> None:
+        looks.append(index.searches)
+
+    answer_in_blocks(made, [Query(f"user-{user}") for user in range(USERS)], count)
+    assert len([one for one in looks if one == 1]) == BLOCK // 16 + 1
 
 
 def test_a_caller_who_leaves_is_seen_between_scans_of_a_large_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     made, index = broken_recommender(USERS)
-    monkeypatch.setattr("serve.answers.recommender.SCORED_AT_ONCE", 4 * 400)
+    monkeypatch.setattr("serve.answers.recommender.SCORED_AT_ONCE", 4 * made._num_items)
     with pytest.raises(CallerLeft):
-        answer_in_blocks(made, [Query(f"user-{user}") for user in range(BLOCK)], Leaving(3))
+        answer_in_blocks(made, [Query(f"user-{user}") for user in range(BLOCK)], until(lambda: index.searches >= 3))
     assert index.searches == 3
     assert len(answer_in_blocks(made, [Query(f"user-{user}") for user in range(BLOCK)]).outcomes) == BLOCK
 

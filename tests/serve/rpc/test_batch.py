@@ -9,7 +9,6 @@ import pytest
 from google.rpc import code_pb2
 from prometheus_client import CollectorRegistry
 
-from serve.answers.blocks import BLOCK
 from serve.answers.errors import CallerLeft, DeadlineExpired, InvalidRequest
 from serve.answers.fake import fake_model
 from serve.answers.limits import Limits
@@ -20,7 +19,13 @@ from serve.telemetry.metrics import Metrics
 from tests.kits.broken_index import BrokenIndex, broken_recommender
 from tests.serve.rpc.test_many import call
 
+BLOCK = 64
 USERS = 4 * BLOCK
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.answers.blocks.BLOCK", BLOCK)
 
 
 def make(bad: tuple[int, ...] = (), **limits: Any) -> tuple[RecommenderService, BrokenIndex]:

@@ -8,7 +8,6 @@ import pytest
 from google.rpc import code_pb2
 from prometheus_client import CollectorRegistry
 
-from serve.answers.blocks import BLOCK
 from serve.answers.call import Call
 from serve.answers.errors import CallerLeft, DeadlineExpired, InvalidRequest, Overloaded
 from serve.answers.fake import fake_model
@@ -16,7 +15,7 @@ from serve.answers.limits import Limits
 from serve.live.store import ModelStore, ServedModel
 from serve.rpc.interceptors import guard_stream
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
-from serve.rpc.services import RecommenderService, StreamMethod
+from serve.rpc.services import STREAM_BLOCK, RecommenderService, StreamMethod
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.telemetry import Telemetry
 from tests.serve.rpc.test_many import call
@@ -42,12 +41,12 @@ def users(count: int, **fields: Any) -> pb.StreamRecommendRequest:
 
 
 def test_parts_are_blocks_in_order_and_entries_those_of_a_batch(service: RecommenderService) -> None:
-    request = users(2 * BLOCK + 5)
+    request = users(2 * STREAM_BLOCK + 5)
     request.requests[70].user_id = "nobody"
     request.requests[71].k = 5000
     parts = list(service.stream(request, call()))
-    assert [part.first_position for part in parts] == [0, BLOCK, 2 * BLOCK]
-    assert [len(part.entries) for part in parts] == [BLOCK, BLOCK, 5]
+    assert [part.first_position for part in parts] == [0, STREAM_BLOCK, 2 * STREAM_BLOCK]
+    assert [len(part.entries) for part in parts] == [STREAM_BLOCK, STREAM_BLOCK, 5]
     entries = [entry for part in parts for entry in part.entries]
     whole = service.batch(pb.BatchRecommendRequest(requests=request.requests), call()).entries
     assert [entry.response.item_ids for entry in entries] == [entry.response.item_ids for entry in whole]
@@ -57,13 +56,13 @@ def test_parts_are_blocks_in_order_and_entries_those_of_a_batch(service: Recomme
 
 def test_nothing_more_is_computed_for_a_caller_who_left_or_is_late(service: RecommenderService) -> None:
     left = call()
-    parts = service.stream(users(3 * BLOCK), left)
+    parts = service.stream(users(3 * STREAM_BLOCK), left)
     next(parts)
     left.is_active = lambda: False
     with pytest.raises(CallerLeft):
         next(parts)
     late = call()
-    parts = service.stream(users(3 * BLOCK), late)
+    parts = service.stream(users(3 * STREAM_BLOCK), late)
     next(parts)
     late.deadline = call(-1.0).deadline
     with pytest.raises(DeadlineExpired):
@@ -71,7 +70,7 @@ def test_nothing_more_is_computed_for_a_caller_who_left_or_is_late(service: Reco
 
 
 def test_one_place_is_given_back_however_a_stream_ends(service: RecommenderService) -> None:
-    first = service.stream(users(2 * BLOCK), call())
+    first = service.stream(users(2 * STREAM_BLOCK), call())
     next(first)
     with pytest.raises(Overloaded) as caught:
         next(service.stream(users(1), call()))
@@ -99,8 +98,8 @@ def test_a_stream_of_several_models_counts_for_none(service: RecommenderService,
         return own
 
     assert run(users(3)).model == "one"
-    mixed = users(BLOCK + 1)
-    mixed.requests[BLOCK].model.name = "two"
+    mixed = users(STREAM_BLOCK + 1)
+    mixed.requests[STREAM_BLOCK].model.name = "two"
     assert run(mixed).model == ""
     counted = {"method": "StreamRecommend", "model": "one", "version": "1", "code": "OK"}
     assert metrics.registry.get_sample_value("lowpass_request_duration_seconds_count", counted) == 1
@@ -108,7 +107,7 @@ def test_a_stream_of_several_models_counts_for_none(service: RecommenderService,
 
 def test_giving_up_counts_as_cancelled(service: RecommenderService, metrics: Metrics) -> None:
     (method,) = (each for each in service.methods() if isinstance(each, StreamMethod))
-    parts = guard_stream(method, Telemetry(metrics))(users(2 * BLOCK), call())
+    parts = guard_stream(method, Telemetry(metrics))(users(2 * STREAM_BLOCK), call())
     next(parts)
     parts.close()
     counted = {"method": "StreamRecommend", "model": "one", "version": "1", "code": "CANCELLED"}
