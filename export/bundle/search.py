@@ -62,6 +62,11 @@ class ExactIndex:
         vector: npt.NDArray[np.float32] = self._items[row].astype(np.float32)
         return vector if self._scale is None else vector * self._scale[row]
 
+    def item_vectors(self, rows: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+        """The same of several items, shape (n, d)."""
+        vectors: npt.NDArray[np.float32] = self._items.take(rows, axis=0).astype(np.float32, copy=False)
+        return vectors if self._scale is None else vectors * self._scale[rows, None]
+
     def score(self, vector: npt.NDArray[np.float32], rows: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
         """Scores of chosen items.
 

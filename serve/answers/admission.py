@@ -23,7 +23,8 @@ class Admission:
     """Counts the requests in work or waiting, and refuses more than the bound, and who would wait too long.
 
     The wait of a newcomer is estimated by Little's law: those before it, times the time between two departures while
-    all threads are at work.
+    all threads are at work. Where none departs for long, each thread's request lasts that long at least, and so the
+    time between two departures is no less than that, divided by the number of threads.
 
     Args:
         max_in_flight: The bound.
@@ -73,7 +74,10 @@ class Admission:
     @property
     def expected_wait(self) -> float:
         """How long a request arriving now would wait for a thread, in seconds."""
-        return self._in_flight * self._gap if self._in_flight >= self._threads else 0.0
+        in_flight = self._in_flight
+        if in_flight < self._threads:
+            return 0.0
+        return in_flight * max(self._gap, (monotonic() - self._busy_since) / self._threads)
 
     def enter(self) -> None:
         """Count one admitted request."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 
 from serve.answers.admission import Deadline
+from serve.answers.errors import CallerLeft
 
 
 @dataclass(slots=True)
@@ -42,6 +43,17 @@ class Call:
     search_ns: int = 0
     filter_ns: int = 0
     trace_id: str = ""
+
+    def check(self) -> None:
+        """Refuse work nobody waits for.
+
+        Raises:
+            DeadlineExpired: Its time is up.
+            CallerLeft: Its caller no longer waits.
+        """
+        self.deadline.check()
+        if not self.is_active():
+            raise CallerLeft("the caller left before its answer")
 
     @property
     def queue_ns(self) -> int:

@@ -24,6 +24,7 @@
         ├── Unauthenticated     the caller shows no key that may call
         ├── Overloaded          too many requests in flight; try again later
         ├── DeadlineExpired     the caller's, or the server's, time was up before an answer
+        ├── CallerLeft          nobody waits for the answer any more
         ├── NotReady            the server still loads its models
         └── ShuttingDown        the server drains; another one will answer
 
@@ -34,6 +35,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
+
+SHOWN = 200
+"""Characters of a name from outside that an error repeats."""
+
+
+def shown(name: str) -> str:
+    """A name as an error repeats it: quoted, and cut where it is long."""
+    return repr(name if len(name) <= SHOWN else name[: SHOWN - 1] + "…")
 
 
 class ServingError(Exception):
@@ -106,7 +115,7 @@ class NotFound(RequestError):
     remedy: ClassVar[str] = "check the name"
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"unknown {self.kind} {name!r}: {self.remedy}")
+        super().__init__(f"unknown {self.kind} {shown(name)}: {self.remedy}")
         self.name = name
 
 
@@ -199,6 +208,13 @@ class Overloaded(RequestError):
 
 class DeadlineExpired(RequestError):
     """The caller's, or the server's, time was up before an answer."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}: allow more time, or ask for less at once")
+
+
+class CallerLeft(RequestError):
+    """Nobody waits for the answer any more."""
 
 
 class NotReady(RequestError):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # The command line reads these limits before NumPy may be imp
 MAX_DISCOUNT = 100.0
 RERANKED = 500
 """Best candidates that another order is made of, whatever k is."""
+RERANKED_PLACE = 10
+"""What a place costs that is chosen by comparing it with `RERANKED` others, in places that are not."""
 MAX_ANSWER_BYTES = 64 << 20
 """Largest answer sent; a client must accept as much (`serve.client.recommender` does)."""
 
@@ -42,6 +44,13 @@ class Limits:
     max_deadline: float = _bound(10.0, "Longest time of a request in seconds, whatever its own deadline.", 0.001, 3600)
     max_k: int = _bound(1000, "Largest k.", 1, 100_000)
     max_batch: int = _bound(1000, "Requests in a batch.", 1, 100_000)
+    max_batch_cost: int = _bound(
+        1_000_000,
+        "Work of a batch: k + offset of every entry, ten times that with diversity or popularity_discount; a unit takes"
+        " about a microsecond.",
+        1,
+        1_000_000_000,
+    )
     max_stream: int = _bound(
         100_000, "Requests in a streamed batch; --max-message-bytes bounds them too.", 1, 10_000_000
     )
@@ -108,6 +117,32 @@ class Limits:
         """
         _check_size(size, self.max_batch)
 
+    def check_cost(self, queries: Sequence[Query]) -> None:
+        """Refuse a batch that would take too much work.
+
+        Raises:
+            InvalidRequest: Naming what to lower.
+        """
+        cost = sum((query.k + query.offset) * (RERANKED_PLACE if query.reranks else 1) for query in queries)
+        if cost > self.max_batch_cost:
+            fit = max(1, self.max_batch_cost * len(queries) // cost)
+            text = (
+                f"cost {cost:,} together (k + offset of each, times {RERANKED_PLACE} with diversity or"
+                f" popularity_discount), at most {self.max_batch_cost:,}: lower k, or send {fit} at once"
+            )
+            raise InvalidRequest(FieldViolation("requests", text))
+
+    def check_selection(self, **names: str) -> None:
+        """Refuse a model selector whose name, version or label is too long.
+
+        Raises:
+            InvalidRequest: Naming every one that is.
+        """
+        long = [name for name, text in names.items() if self._is_long(text)]
+        if long:
+            text = f"is longer than {self.max_id_bytes} bytes"
+            raise InvalidRequest(*(FieldViolation(f"model.{name}", text) for name in long))
+
     def check_stream(self, size: int) -> None:
         """Refuse a streamed batch that is empty or too large.
 
@@ -145,8 +180,11 @@ class Limits:
     def _ids(self, name: str, ids: Sequence[str], most: int) -> Iterator[FieldViolation]:
         if len(ids) > most:
             yield FieldViolation(name, f"has {len(ids)} entries; send at most {most}")
-        elif any(len(text) * 4 > self.max_id_bytes and len(text.encode()) > self.max_id_bytes for text in ids):
+        elif any(map(self._is_long, ids)):
             yield FieldViolation(name, f"holds an id longer than {self.max_id_bytes} bytes")
+
+    def _is_long(self, text: str) -> bool:
+        return len(text) * 4 > self.max_id_bytes and len(text.encode()) > self.max_id_bytes
 
 
 def _check_size(size: int, most: int) -> None:

@@ -83,6 +83,10 @@ class ItemScorer(CandidateIndex, Protocol):
         """What to search with for items like the one at `row`: float32 of shape (d,)."""
         ...
 
+    def item_vectors(self, rows: Rows) -> npt.NDArray[np.float32]:
+        """The same of several items, shape (n, d)."""
+        ...
+
 
 class FoldIn(Protocol):
     """Turns a history into a vector.

@@ -8,7 +8,7 @@ bundle was made), plain questions of known users are looked up instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 
@@ -31,10 +31,19 @@ from serve.answers.selection import (
 from serve.answers.types import Answers, Query, Recommendation, Rows, Scores, SimilarQuery, Source
 
 NO_SCORES: Scores = np.empty(0, dtype=np.float32)
+NO_VECTORS: npt.NDArray[np.float32] = np.empty((0, 0), dtype=np.float32)
+LOOK_EVERY = 16
+"""Answers finished between two looks at whether they are still wanted."""
+SCORED_AT_ONCE = 1 << 22
+"""Most items scored between two looks at whether the answers are still wanted: tens of milliseconds."""
 WALKED = 256
 """Rankings up to this length, with no more to leave out, are walked in plain Python."""
 MAX_FOLDED = 1000
 """Most of a user's own items that are folded in with recent ones."""
+
+
+def go_on() -> None:
+    """Nobody looks whether an answer is still wanted."""
 
 
 class AnswerTable:
@@ -157,11 +166,12 @@ class Recommender:
         """Whether histories can be answered."""
         return self._fold_in is not None
 
-    def recommend(self, queries: Sequence[Query]) -> Answers:
+    def recommend(self, queries: Sequence[Query], check: Callable[[], None] = go_on) -> Answers:
         """Answer a batch of questions; one that fails does not fail the others.
 
         Args:
             queries: Already checked against the server's limits.
+            check: Called between parts that take long; what it raises ends the work.
 
         Returns:
             One outcome per question, and where the time went.
@@ -170,11 +180,13 @@ class Recommender:
         tasks: list[_Task] = []
         failures: dict[int, RequestError] = {}
         for position, query in enumerate(queries):
+            if query.allow_categories:
+                check()
             try:
                 tasks.append(self._encode(position, query))
             except RequestError as error:
                 failures[position] = error
-        return self._answer(tasks, failures, self._index, self._exact, started)
+        return self._answer(tasks, failures, self._index, self._exact, started, check)
 
     def similar_items(self, query: SimilarQuery) -> Answers:
         """Answer an item-to-item question, exactly, by cosine.
@@ -199,13 +211,16 @@ class Recommender:
         index: CandidateIndex,
         exact: ItemScorer,
         started: int,
+        check: Callable[[], None] = go_on,
     ) -> Answers:
         encoded = perf_counter_ns()
-        self._search(tasks, index, exact)
+        self._search(tasks, index, exact, check)
         searched = perf_counter_ns()
-        outcomes: dict[int, Recommendation | RequestError] = {**failures}
-        for task in tasks:
-            outcomes[task.position] = self._finish(task, exact)
+        outcomes: dict[int, Recommendation | Exception] = {**failures}
+        for number, task in enumerate(tasks):
+            if number % LOOK_EVERY == LOOK_EVERY - 1:
+                check()
+            outcomes[task.position] = self._finish(task, exact, check)
         filtered = perf_counter_ns()
         in_order = [outcomes[position] for position in range(len(outcomes))]
         return Answers(in_order, encoded - started, searched - encoded, filtered - searched)
@@ -286,7 +301,7 @@ class Recommender:
             exact=True,
         )
 
-    def _search(self, tasks: list[_Task], index: CandidateIndex, exact: ItemScorer) -> None:
+    def _search(self, tasks: list[_Task], index: CandidateIndex, exact: ItemScorer, check: Callable[[], None]) -> None:
         groups: dict[tuple[bool, int], list[_Task]] = {}
         for task in tasks:
             if task.vector is None:
@@ -295,6 +310,7 @@ class Recommender:
             elif self.answers and (ready := self.answers.look_up(task.user_index, task.query, task.blocked)):
                 (task.rows, task.scores), task.ranked = ready, True
             elif task.allowed is not None:
+                check()
                 rows = self._selection.without(task.allowed, task.blocked)
                 task.rows, task.scores = rows, exact.score(task.vector, rows)
             else:
@@ -304,20 +320,28 @@ class Recommender:
                 step = 1 << (fetch - 1).bit_length() if scan or index.is_exact else 16
                 size = fetch if len(tasks) == 1 else min(-(-fetch // step) * step, self._num_items)
                 groups.setdefault((scan, size), []).append(task)
+        at_once = max(1, SCORED_AT_ONCE // self._num_items)
         for (scan, size), group in groups.items():
-            _search_group(group, exact if scan else index, size)
+            asked: CandidateIndex = exact if scan else index
+            step = at_once if asked.is_exact else len(group)
+            for first in range(0, len(group), step):
+                if first:
+                    check()
+                _search_group(group[first : first + step], asked, size)
 
     def _over_fetch(self, task: _Task) -> int:
         return min(task.wanted + len(task.blocked), self._num_items)
 
-    def _finish(self, task: _Task, exact: ItemScorer) -> Recommendation:
+    def _finish(self, task: _Task, exact: ItemScorer, check: Callable[[], None]) -> Recommendation:
         query = task.query
         rows, scores = self._eligible(task)
         if len(rows) < task.wanted and not task.complete:
             # The approximate index found fewer than it was asked for: no answer may be short for that reason.
+            check()
             _search_group([task], exact, self._over_fetch(task))
             rows, scores = self._eligible(task)
         if task.vector is not None and isinstance(query, Query) and query.reranks:
+            check()
             rows, scores = self._rerank(query, np.asarray(rows), np.asarray(scores, dtype=np.float32))
         min_score = None if task.source is Source.POPULAR else query.min_score
         rows, scores, shortfall = cut(rows, scores, offset=query.offset, k=query.k, min_score=min_score)
@@ -335,11 +359,8 @@ class Recommender:
         pool = min(first_good(scores, query.min_score), RERANKED)
         pooled = rows[:pool]
         relevance = relevance_of(scores[:pool], self._selection.popularity_shares[pooled], query.popularity_discount)
-
-        def similarities(place: int) -> npt.NDArray[np.float32]:
-            return self._cosine.score(self._cosine.item_vector(int(pooled[place])), pooled)
-
-        return reorder(rows, scores, diversify(relevance, similarities, query.diversity, query.offset + query.k))
+        vectors = self._cosine.item_vectors(pooled) if query.diversity > 0 else NO_VECTORS
+        return reorder(rows, scores, diversify(relevance, vectors, query.diversity, query.offset + query.k))
 
     def _eligible(self, task: _Task) -> tuple[Rows, Scores] | tuple[list[int], list[float]]:
         rows, scores = task.rows, task.scores

@@ -10,13 +10,13 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
 
-from serve.answers.errors import FieldViolation, InvalidRequest
+from serve.answers.errors import FieldViolation, InvalidRequest, shown
 from serve.answers.ports import Catalogue
 from serve.answers.types import Rows, Scores, Shortfall
 
@@ -127,8 +127,8 @@ class Selection:
     def _in_categories(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
         unknown = [name for name in names if name not in self._category_rows]
         if unknown:
-            known = ", ".join(self._catalogue.category_names[:5]) or "none at all"
-            text = f"unknown category {unknown[0]!r}; the model knows {known}"
+            known = ", ".join(shown(name) for name in self._catalogue.category_names[:5]) or "none at all"
+            text = f"unknown category {shown(unknown[0])}; the model knows {known}"
             raise InvalidRequest(FieldViolation("allow_categories", text))
         indptr = self._category_indptr
         parts = [
@@ -220,13 +220,13 @@ def relevance_of(scores: Scores, popularity: Relevance, discount: float) -> Rele
 
 
 def diversify(
-    relevance: Relevance, similarities: Callable[[int], Relevance], diversity: float, wanted: int
+    relevance: Relevance, vectors: npt.NDArray[np.float32], diversity: float, wanted: int
 ) -> npt.NDArray[np.int64]:
     """An order by maximal marginal relevance: next is argmax (1 − λ) rel(i) − λ max over those chosen of sim(i, j).
 
     Args:
         relevance: Of the pool, shape (n,).
-        similarities: Place → its similarity to each of the pool, shape (n,).
+        vectors: Of unit length, so that an inner product is a similarity, shape (n, d); not read where λ is 0.
         diversity: λ in [0, 1]; 0 sorts by relevance.
         wanted: How many places to choose; the others follow by relevance.
 
@@ -236,15 +236,20 @@ def diversify(
     by_relevance = np.argsort(-relevance, kind="stable")
     if diversity == 0 or len(relevance) < 2:
         return by_relevance
-    nearest = np.zeros_like(relevance)
-    left = np.ones(len(relevance), dtype=bool)
+    merit = (1 - diversity) * relevance
+    nearest, near, gain = np.zeros_like(merit), np.empty_like(merit), np.empty_like(merit)
     chosen: list[int] = []
     for _ in range(min(wanted, len(relevance))):
-        gain = np.where(left, (1 - diversity) * relevance - diversity * nearest, -np.inf)
-        place = int(np.argmax(gain))
-        nearest = np.maximum(nearest, similarities(place)) if chosen else similarities(place).copy()
-        left[place] = False
+        np.multiply(nearest, -diversity, out=gain)
+        gain += merit
+        place = int(gain.argmax())
+        # A row at a time: all of them at once would win only where most of the pool is wanted.
+        np.dot(vectors, vectors[place], out=near)
+        nearest = np.maximum(nearest, near, out=nearest) if chosen else near.copy()
+        merit[place] = -np.inf
         chosen.append(place)
+    left = np.ones(len(relevance), dtype=bool)
+    left[chosen] = False
     return np.concatenate([np.array(chosen, dtype=np.int64), by_relevance[left[by_relevance]]])
 
 

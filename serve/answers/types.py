@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serve.answers.errors import RequestError
-
 Rows = npt.NDArray[np.integer[Any]]
 """Row numbers of items or users, shape (n,)."""
 Scores = npt.NDArray[np.float32]
@@ -128,13 +126,14 @@ class Answers:
     """What became of a batch of questions.
 
     Args:
-        outcomes: One per question: the answer, or the reason why there is none.
+        outcomes: One per question: the answer, or the reason why there is none: a `RequestError`, or a defect where
+            the questions were answered by `answer_in_blocks`.
         encode_ns: Time from ids to vectors, for the whole batch.
         search_ns: Time from vectors to scored candidates.
         filter_ns: Time from candidates to answers.
     """
 
-    outcomes: list[Recommendation | RequestError]
+    outcomes: list[Recommendation | Exception]
     encode_ns: int
     search_ns: int
     filter_ns: int

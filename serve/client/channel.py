@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import grpc
 
-from serve.client.errors import error_from_call
+from serve.client.errors import RecommenderError, TimeUp, error_from_call
 
 
 class GrpcClient:
@@ -31,6 +31,7 @@ class GrpcClient:
         options: Sequence[tuple[str, Any]] = (),
     ) -> None:
         self.timeout = timeout
+        self._target = target
         self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
         if credentials is None:
             self._channel = grpc.insecure_channel(target, options)
@@ -53,13 +54,21 @@ class GrpcClient:
         try:
             return method(request, timeout=self.timeout, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise error_from_call(error) from error
+            raise self._in_words(error, self.timeout) from error
 
     def _stream(self, method: Any, request: Any, timeout: float) -> Iterator[Any]:
         parts = method(request, timeout=timeout, metadata=self._metadata)
         try:
             yield from parts
         except grpc.RpcError as error:
-            raise error_from_call(error) from error
+            raise self._in_words(error, timeout) from error
         finally:
             parts.cancel()
+
+    def _in_words(self, error: grpc.RpcError, timeout: float) -> RecommenderError:
+        found = error_from_call(error)
+        if not isinstance(found, TimeUp) or found.details:
+            return found
+        # gRPC gave up on this side, and says no more than that.
+        remedy = "allow more time (timeout, --timeout), or ask for less at once"
+        return TimeUp(found.code, f"no answer from {self._target} within {timeout:g} s: {remedy}")

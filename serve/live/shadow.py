@@ -180,7 +180,7 @@ class Shadow:
             self._series.count(live, offer.rule.model, "failed")
             return
         outcome = answers.outcomes[0]
-        if isinstance(outcome, RequestError):
+        if isinstance(outcome, Exception):
             self._series.count(live, offer.rule.model, "failed")
             return
         self._series.count(live, offer.rule.model, "compared")

@@ -69,6 +69,18 @@ def to_similar_query(request: pb.SimilarItemsRequest, limits: Limits) -> Similar
     return query
 
 
+def to_selection(selector: pb.ModelSelector, limits: Limits) -> tuple[str, str, str]:
+    """Name, version and label of the model that is asked, each maybe empty.
+
+    Raises:
+        InvalidRequest: Naming every one that is too long.
+    """
+    name, version, label = selector.name, selector.version, selector.label
+    if len(name) + len(version) + len(label) > limits.max_id_bytes // 4:
+        limits.check_selection(name=name, version=version, label=label)
+    return name, version, label
+
+
 def to_timings(nanoseconds: Sequence[int]) -> pb.Timings:
     """Timings from nanoseconds in the order queue, encode, search, filter, total."""
     queue, encode, search, filtered, total = nanoseconds
@@ -121,6 +133,7 @@ def to_limits(limits: Limits) -> pb.Limits:
         default_k=limits.default_k,
         max_offset=limits.max_offset,
         max_batch=limits.max_batch,
+        max_batch_cost=limits.max_batch_cost,
         max_history=limits.max_history,
         max_exclude=limits.max_exclude,
         max_allow=limits.max_allow,

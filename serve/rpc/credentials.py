@@ -30,7 +30,8 @@ from serve.answers.errors import RequestError, Unauthenticated, UnusableCredenti
 
 LOG = logging.getLogger("lowpass.serve")
 HEADER = "authorization"
-SCHEME = "Bearer "
+SCHEME = "bearer"
+"""In any case, as RFC 9110 has it."""
 LOOK_AGAIN = 1.0
 """Seconds between looks at a file's time of change."""
 _LINE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})\s+sha256:(?P<digest>[0-9a-f]{64})")
@@ -111,9 +112,10 @@ class ApiKeys:
         """Why a caller who shows this metadata may not call, or None if it may."""
         digests, _ = self._digests.current()
         shown = next((str(value) for name, value in metadata if name == HEADER), "")
-        if not shown.startswith(SCHEME):
+        scheme, _, key = shown.partition(" ")
+        if scheme.lower() != SCHEME:
             return Unauthenticated()
-        digest = digest_of(shown.removeprefix(SCHEME))
+        digest = digest_of(key.lstrip(" "))
         # Every key is compared, each in constant time: nothing is told by how long it takes.
         found = [hmac.compare_digest(digest, known) for known in digests.values()]
         return None if any(found) else Unauthenticated()

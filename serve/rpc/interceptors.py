@@ -84,39 +84,38 @@ class _Ending:
     ) -> None:
         call = self._call
         try:
-            if isinstance(error, RequestError):
-                self.code = count_refusal(error, self._metrics)
-                raise to_refusal(error) from error
             if isinstance(error, Exception):
-                self.code = "INTERNAL"
-                which = {"method": self._method, "model": call.model, "request_id": call.request_id, **trace_of(call)}
-                LOG.error("defect in a method", exc_info=error, extra={"fields": which})
-                raise Refusal(INTERNAL) from error
+                self.code, refusal = _refuse(error, self._method, self._metrics, call)
+                raise refusal from error
         finally:
             self._record(call, self.code)
 
 
 def guard_many(method: Method, telemetry: Telemetry) -> GuardedMany:
     """Wrap a method for several calls at once; see `guard`. Returns answers and refusals, one a call."""
-    handle_many = method.handle_many
+    handle_many, guarded = method.handle_many, guard(method, telemetry)
+
+    def one_by_one(requests: Sequence[Any], calls: Sequence[Call]) -> list[Message | Refusal]:
+        return [_attempt(guarded, *pair) for pair in zip(requests, calls, strict=True)]
+
     if handle_many is None:
-        guarded = guard(method, telemetry)
-        return lambda requests, calls: [_attempt(guarded, *pair) for pair in zip(requests, calls, strict=True)]
+        return one_by_one
 
     record, metrics = _recorder(method, telemetry), telemetry.metrics
 
     def call_many(requests: Sequence[Any], calls: Sequence[Call]) -> list[Message | Refusal]:
-        late: Message | RequestError = DeadlineExpired("no time is left: the request waited past its deadline")
-        outcomes: list[Message | RequestError | None] = [late if call.deadline.expired else None for call in calls]
-        waiting = [place for place, outcome in enumerate(outcomes) if outcome is None]
+        late = DeadlineExpired("no time is left: the request waited past its deadline")
+        outcomes: list[Message | Exception] = [late] * len(calls)
+        waiting = [place for place, call in enumerate(calls) if not call.deadline.expired]
         try:
             answers = handle_many([requests[place] for place in waiting], [calls[place] for place in waiting])
             for place, answer in zip(waiting, answers, strict=True):
                 outcomes[place] = answer
         except Exception:
-            which = {"method": method.name, "request_ids": [calls[place].request_id for place in waiting]}
-            LOG.exception("defect in a method", extra={"fields": which})
-        return [_finish(metrics, record, *pair) for pair in zip(outcomes, calls, strict=True)]
+            which = {"method": method.name, "request_ids": [call.request_id for call in calls]}
+            LOG.exception("defect in a method: its calls are answered one by one", extra={"fields": which})
+            return one_by_one(requests, calls)
+        return [_finish(method.name, metrics, record, *pair) for pair in zip(outcomes, calls, strict=True)]
 
     return call_many
 
@@ -125,16 +124,23 @@ def _recorder(method: AnyMethod, telemetry: Telemetry) -> Callable[[Call, str], 
     return telemetry.recorder(method.name, full_name(method))
 
 
+def _refuse(error: Exception, method: str, metrics: Metrics, call: Call) -> tuple[str, Refusal]:
+    """The code by name, and the refusal, of a call that failed; a defect is logged."""
+    if isinstance(error, RequestError):
+        return count_refusal(error, metrics), to_refusal(error)
+    which = {"method": method, "model": call.model, "request_id": call.request_id, **trace_of(call)}
+    LOG.error("defect in a method", exc_info=error, extra={"fields": which})
+    return "INTERNAL", Refusal(INTERNAL)
+
+
 def _finish(
-    metrics: Metrics, record: Callable[[Call, str], None], outcome: Message | RequestError | None, call: Call
+    method: str, metrics: Metrics, record: Callable[[Call, str], None], outcome: Message | Exception, call: Call
 ) -> Message | Refusal:
     if isinstance(outcome, Message) and call.deadline.expired:
         outcome = DeadlineExpired("the answer came after the deadline")
     found: Message | Refusal
-    if outcome is None:
-        code, found = "INTERNAL", Refusal(INTERNAL)
-    elif isinstance(outcome, RequestError):
-        code, found = count_refusal(outcome, metrics), to_refusal(outcome)
+    if isinstance(outcome, Exception):
+        code, found = _refuse(outcome, method, metrics, call)
     else:
         code, found = "OK" if call.is_active() else "CANCELLED", outcome
     record(call, code)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
+from serve.answers.blocks import answer_in_blocks
 from serve.answers.call import Call
 from serve.answers.errors import Overloaded, RequestError
 from serve.answers.limits import Limits
@@ -19,14 +21,17 @@ from serve.rpc.convert import (
     to_info,
     to_query,
     to_response,
+    to_selection,
     to_similar_query,
     to_similar_response,
     to_timings,
 )
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
-from serve.rpc.status import to_status
+from serve.rpc.status import INTERNAL, to_status
+from serve.telemetry.logs import trace_of
 from serve.telemetry.metrics import Metrics
 
+LOG = logging.getLogger("lowpass.serve")
 UNANSWERED = pb.RecommendResponse()
 STREAM_BLOCK = 64
 """Entries in a part of a streamed batch; what is held in memory of its answers."""
@@ -42,14 +47,15 @@ class Method:
     Args:
         name: Without the service.
         handle: Answers, or raises a `RequestError`.
-        handle_many: Answers several at once, an error in the place of an answer; None where that gains nothing.
+        handle_many: Answers several at once, an error or a defect in the place of an answer; None where that gains
+            nothing.
     """
 
     name: str
     request: type[Message]
     response: type[Message]
     handle: Callable[[Any, Call], Message]
-    handle_many: Callable[[Sequence[Any], Sequence[Call]], Sequence[Message | RequestError]] | None = None
+    handle_many: Callable[[Sequence[Any], Sequence[Call]], Sequence[Message | Exception]] | None = None
 
 
 Part = TypeVar("Part")
@@ -124,9 +130,9 @@ class RecommenderService:
 
     def recommend_many(
         self, requests: Sequence[pb.RecommendRequest], calls: Sequence[Call]
-    ) -> list[Message | RequestError]:
+    ) -> list[Message | Exception]:
         """Answer the questions of several calls, each model once."""
-        outcomes: list[Message | RequestError] = [UNANSWERED] * len(requests)
+        outcomes: list[Message | Exception] = [UNANSWERED] * len(requests)
         groups: dict[ServedModel, list[tuple[int, Query]]] = {}
         for place, (request, call) in enumerate(zip(requests, calls, strict=True)):
             try:
@@ -136,9 +142,9 @@ class RecommenderService:
                 outcomes[place] = error
         for model, members in groups.items():
             with model:
-                answers = model.recommender.recommend([query for _, query in members])
+                answers = answer_in_blocks(model.recommender, [query for _, query in members])
             for (place, query), outcome in zip(members, answers.outcomes, strict=True):
-                if isinstance(outcome, RequestError):
+                if isinstance(outcome, Exception):
                     outcomes[place] = outcome
                     continue
                 self._metrics.answer(model.summary.name, outcome.source)
@@ -150,7 +156,7 @@ class RecommenderService:
     def batch(self, request: pb.BatchRecommendRequest, call: Call) -> pb.BatchRecommendResponse:
         """Answer many questions, each with a status of its own."""
         self._limits.check_batch(len(request.requests))
-        return pb.BatchRecommendResponse(entries=self._entries(request.requests, call))
+        return pb.BatchRecommendResponse(entries=self._entries(request.requests, call, self._limits.check_cost))
 
     def stream(self, request: pb.StreamRecommendRequest, call: Call) -> Parts[pb.StreamRecommendResponse]:
         """Answer very many questions, a block after the other, as long as somebody waits for them."""
@@ -160,9 +166,7 @@ class RecommenderService:
         named = set()
         try:
             for first in range(0, len(request.requests), STREAM_BLOCK):
-                call.deadline.check()
-                if not call.is_active():
-                    return
+                call.check()
                 entries = self._entries(request.requests[first : first + STREAM_BLOCK], call)
                 named.add((call.model, call.version))
                 yield pb.StreamRecommendResponse(first_position=first, entries=entries)
@@ -171,19 +175,24 @@ class RecommenderService:
         finally:
             self._streams.release()
 
-    def _entries(self, requests: Sequence[pb.RecommendRequest], call: Call) -> list[pb.BatchRecommendEntry]:
+    def _entries(
+        self,
+        requests: Sequence[pb.RecommendRequest],
+        call: Call,
+        check_cost: Callable[[Sequence[Query]], None] = lambda _: None,
+    ) -> list[pb.BatchRecommendEntry]:
         entries: list[pb.BatchRecommendEntry | None] = [None] * len(requests)
         groups: dict[ServedModel, list[tuple[int, Query]]] = {}
         for position, entry in enumerate(requests):
             try:
                 query = to_query(entry, self._limits)
-                model = self._store.find(*_selected(entry.model), asker(query))
+                model = self._store.find(*to_selection(entry.model, self._limits), asker(query))
             except RequestError as error:
                 entries[position] = pb.BatchRecommendEntry(status=to_status(error))
             else:
                 groups.setdefault(model, []).append((position, query))
+        check_cost([query for members in groups.values() for _, query in members])
         for model, members in groups.items():
-            call.deadline.check()
             self._answer_group(model, members, entries, call)
         if len(groups) > 1:
             call.model = call.version = ""
@@ -208,7 +217,7 @@ class RecommenderService:
             self._shadow.offer(model, query, answer, answers)
 
     def _find(self, selector: pb.ModelSelector, call: Call, key: str = "") -> ServedModel:
-        model = self._store.find(*_selected(selector), key)
+        model = self._store.find(*to_selection(selector, self._limits), key)
         call.model, call.version = model.summary.name, model.summary.version
         return model
 
@@ -221,15 +230,23 @@ class RecommenderService:
     ) -> None:
         call.model, call.version = model.summary.name, model.summary.version
         with model:
-            answers = model.recommender.recommend([query for _, query in members])
+            answers = answer_in_blocks(model.recommender, [query for _, query in members], call.check)
         timings = self._timings(model, answers, call)
-        for (position, _), outcome in zip(members, answers.outcomes, strict=True):
+        defects = {}
+        for number, ((position, _), outcome) in enumerate(zip(members, answers.outcomes, strict=True)):
+            if number % STREAM_BLOCK == 0:
+                call.check()
             if isinstance(outcome, RequestError):
                 entries[position] = pb.BatchRecommendEntry(status=to_status(outcome))
+            elif isinstance(outcome, Exception):
+                defects[position] = outcome
+                entries[position] = pb.BatchRecommendEntry(status=INTERNAL)
             else:
                 self._metrics.answer(call.model, outcome.source)
                 response = to_response(outcome, model.summary, timings)
                 entries[position] = pb.BatchRecommendEntry(response=response)
+        if defects:
+            _log_defects(defects, call)
 
     def _timings(self, model: ServedModel, answers: Answers, call: Call) -> pb.Timings:
         call.encode_ns += answers.encode_ns
@@ -252,12 +269,14 @@ def asker(query: Query) -> str:
     return query.user_id if query.user_id is not None else "\n".join(query.history)
 
 
-def _selected(selector: pb.ModelSelector) -> tuple[str, str, str]:
-    return selector.name, selector.version, selector.label
+def _log_defects(defects: Mapping[int, Exception], call: Call) -> None:
+    """Log the first defect of a batch, and where the others are: they are mostly one."""
+    which = {"model": call.model, "request_id": call.request_id, "positions": list(defects), **trace_of(call)}
+    LOG.error("defect in entries of a batch", exc_info=next(iter(defects.values())), extra={"fields": which})
 
 
 def _only(answers: Answers) -> Recommendation:
     outcome = answers.outcomes[0]
-    if isinstance(outcome, RequestError):
+    if isinstance(outcome, Exception):
         raise outcome
     return outcome

@@ -17,6 +17,9 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from serve.answers import errors
 
 DOMAIN = "lowpass"
+MESSAGE_BYTES, NAME_BYTES, VIOLATIONS_BYTES = 1024, 512, 1024
+"""Most of an error's words, of a name in its details, and of all its violations together: in the trailers, where words
+beyond ASCII are three times as long, a client takes 8 KiB, and more would hide the error behind RESOURCE_EXHAUSTED."""
 INTERNAL = status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")
 """All that a caller learns of a defect; the log has the rest."""
 
@@ -35,6 +38,7 @@ CODES: dict[type[errors.RequestError], int] = {
     errors.Unauthenticated: code_pb2.UNAUTHENTICATED,
     errors.Overloaded: code_pb2.RESOURCE_EXHAUSTED,
     errors.DeadlineExpired: code_pb2.DEADLINE_EXCEEDED,
+    errors.CallerLeft: code_pb2.CANCELLED,
     errors.NotReady: code_pb2.UNAVAILABLE,
     errors.ShuttingDown: code_pb2.UNAVAILABLE,
 }
@@ -81,20 +85,24 @@ def to_status(error: errors.RequestError) -> status_pb2.Status:
     """
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason_of(type(error)), domain=DOMAIN)]
     if isinstance(error, errors.InvalidRequest):
+        room = VIOLATIONS_BYTES // max(1, len(error.violations))
         violations = [
-            error_details_pb2.BadRequest.FieldViolation(field=wrong.field, description=wrong.description)
+            error_details_pb2.BadRequest.FieldViolation(field=wrong.field, description=_cut(wrong.description, room))
             for wrong in error.violations
         ]
         details.append(error_details_pb2.BadRequest(field_violations=violations))
     elif isinstance(error, errors.NotFound):
         details.append(
-            error_details_pb2.ResourceInfo(resource_type=error.kind, resource_name=error.name, description=error.remedy)
+            error_details_pb2.ResourceInfo(
+                resource_type=error.kind, resource_name=_cut(error.name, NAME_BYTES), description=error.remedy
+            )
         )
     elif isinstance(error, errors.Overloaded):
         delay = Duration()
         delay.FromMilliseconds(retry_milliseconds(error))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    return status_pb2.Status(code=CODES[type(error)], message=str(error), details=map(_pack, details))
+    message = _cut(str(error), MESSAGE_BYTES)
+    return status_pb2.Status(code=CODES[type(error)], message=message, details=map(_pack, details))
 
 
 def to_refusal(error: errors.RequestError) -> Refusal:
@@ -117,6 +125,11 @@ def retry_milliseconds(error: errors.Overloaded) -> int:
 def reason_of(kind: type[errors.RequestError]) -> str:
     """An error's name as ErrorInfo wants it, e.g. "UNKNOWN_USER"."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).upper()
+
+
+def _cut(text: str, most: int) -> str:
+    encoded = text.encode()
+    return text if len(encoded) <= most else encoded[: most - 3].decode(errors="ignore") + "…"
 
 
 def _pack(message: Message) -> AnyMessage:

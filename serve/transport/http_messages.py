@@ -29,13 +29,14 @@ REASONS = {
     413: "Content Too Large",
     429: "Too Many Requests",
     431: "Request Header Fields Too Large",
+    499: "Client Closed Request",
     500: "Internal Server Error",
     501: "Not Implemented",
     503: "Service Unavailable",
     504: "Gateway Timeout",
     505: "HTTP Version Not Supported",
 }
-"""Status codes in use, in the words of RFC 9110 and 6585."""
+"""Status codes in use, in the words of RFC 9110 and 6585; 499 is nginx's."""
 
 HTTP_STATUS: dict[int, int] = {
     code_pb2.INVALID_ARGUMENT: 400,
@@ -43,6 +44,7 @@ HTTP_STATUS: dict[int, int] = {
     code_pb2.UNAUTHENTICATED: 401,
     code_pb2.NOT_FOUND: 404,
     code_pb2.RESOURCE_EXHAUSTED: 429,
+    code_pb2.CANCELLED: 499,
     code_pb2.INTERNAL: 500,
     code_pb2.UNAVAILABLE: 503,
     code_pb2.DEADLINE_EXCEEDED: 504,

@@ -6,8 +6,9 @@ then what it received waits in a queue (`Backlog`). So whatever has queued while
 without a timer, and a full server still says quickly that it is full. Answers in parts go no further ahead than their
 caller reads (`send_parts`), and `NativeHealth` answers `grpc.health.v1` as calls arrive.
 
-What it cannot do: TLS, closing connections by age, and the trailer `grpc-retry-pushback-ms` (RetryInfo in the details
-says the same). Reflection is answered by a grpcio server on a socket beside it.
+What it cannot do: TLS, closing connections by age, the trailer `grpc-retry-pushback-ms` (RetryInfo in the details
+says the same), and refusing a message before it is received and unpacked: its front has no bound on sizes and does not
+say what was compressed. Reflection is answered by a grpcio server on a socket beside it.
 """
 
 from __future__ import annotations
@@ -35,13 +36,17 @@ from serve.rpc.interceptors import GuardedMany, GuardedStream, guard_many, guard
 from serve.rpc.services import AnyMethod, Method, Parts, StreamMethod
 from serve.rpc.status import INTERNAL, Refusal
 from serve.telemetry.logs import HEADER, request_id_of
-from serve.transport.address import take_path
+from serve.transport.address import is_loopback, take_path
 from serve.transport.base import MAX_METADATA_BYTES, UNREADABLE, TransportSettings
 from serve.transport.reflection import ReflectionServer
 
 LOG = logging.getLogger("lowpass.serve")
 SERVICE = "grpc.health.v1.Health"
 Response = health_pb2.HealthCheckResponse
+UNBOUNDED = (
+    "receives and unpacks a message whole before --max-message-bytes refuses it: for callers you know;"
+    " --transport grpcio for others"
+)
 BATCH_AT_MOST = 64
 RECEIVED_AT_MOST = 1024
 """Calls counted or refused between two batches: a flood must not keep those that were admitted from their answers."""
@@ -250,6 +255,8 @@ class NativeServer:
             raise AddressUnavailable(
                 f"--address {address}: malformed, or in use by another server: choose another one"
             ) from error
+        if not address.startswith("unix:") and not is_loopback(address.rpartition(":")[0].strip("[]")):
+            LOG.warning("--transport native: %s", UNBOUNDED, extra={"fields": {"address": address}})
         self._health.front = self._front
         if self._settings.reflection:
             self._fallback = ReflectionServer(self._settings.services, self._settings.authorize)

@@ -44,6 +44,7 @@ class Bench:
         access_log: Where requests leave a line.
         shares_port: Whether others may bind the address too.
         retries: Whether the channel, as gRPC makes it by default, sends anew what no server began on (gRFC A6).
+        max_wait: Longest expected wait of who is admitted; 0 for no bound.
     """
 
     def __init__(
@@ -59,12 +60,13 @@ class Bench:
         access_log: AccessLog = NO_LOG,
         shares_port: bool = False,
         retries: bool = False,
+        max_wait: float = 0.0,
     ) -> None:
         self.release, self.entered = threading.Event(), threading.Semaphore(0)
         self.behaviour: Callable[[pb.RecommendRequest, Call], pb.RecommendResponse] = self.echo
         self.parts: Callable[[pb.StreamRecommendRequest, Call], Parts[pb.StreamRecommendResponse]] = self.count_up
         self.registry = CollectorRegistry()
-        self.admission = Admission(limits.max_in_flight)
+        self.admission = Admission(limits.max_in_flight, max_wait=max_wait, threads=threads)
         self.prepared: list[str] = []
         method = Method("Recommend", pb.RecommendRequest, pb.RecommendResponse, self.behave)
         stream = StreamMethod(

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,16 +20,30 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from prometheus_client import CollectorRegistry
 
 from serve.answers.call import Call
-from serve.answers.errors import AddressUnavailable, FieldViolation, InvalidRequest, UnknownUser
+from serve.answers.errors import (
+    AddressUnavailable,
+    FieldViolation,
+    InvalidRequest,
+    LabelNotServed,
+    ModelNotServed,
+    NotFound,
+    UnknownItem,
+    UnknownUser,
+)
+from serve.answers.fake import fake_model
 from serve.answers.limits import Limits
+from serve.live.store import ModelStore, ServedModel
 from serve.rpc import credentials
 from serve.rpc.credentials import ApiKeys, new_key
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
-from serve.rpc.services import SERVICE
+from serve.rpc.services import SERVICE, RecommenderService
 from serve.telemetry.logs import AccessLog
+from serve.telemetry.metrics import Metrics
 from tests.kits.authority import Authority
+from tests.kits.broken_index import broken_recommender
 from tests.kits.connection_kit import ConnectionKit
 from tests.kits.stream_kit import StreamKit
 from tests.kits.transport_bench import RECOMMEND, WAIT, Bench, details_of, eventually
@@ -383,3 +398,94 @@ class TransportKit(StreamKit, ConnectionKit):
         assert answers == [[f"{number}-{turn}" for turn in range(3)] for number in range(100)]
         eventually(lambda: bench.count("OK") == 300)
         eventually(lambda: bench.admission.in_flight == 0)
+
+    @pytest.mark.parametrize("kind", [UnknownUser, UnknownItem, ModelNotServed, LabelNotServed])
+    @pytest.mark.parametrize("letter", ["x", "ç", "%", "🙂"])
+    def test_a_name_of_any_length_leaves_the_error_what_it_is(
+        self, bench: Bench, kind: type[NotFound], letter: str
+    ) -> None:
+        def refuse(request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
+            raise kind(letter * 6000)
+
+        bench.behaviour = refuse
+        error = bench.refused()
+        assert error.code() is grpc.StatusCode.NOT_FOUND
+        assert kind.remedy in error.details()
+        assert details_of(error, error_details_pb2.ResourceInfo).resource_name.startswith(letter * 100)
+
+    def test_the_word_bearer_may_be_written_in_any_case(self, tmp_path: Path) -> None:
+        key, line = new_key("reader")
+        (tmp_path / "keys").write_text(line)
+        with self.running(authorize=ApiKeys(tmp_path / "keys").authorize) as bench:
+            for scheme in ("bearer", "BEARER"):
+                bench.metadata = (("authorization", f"{scheme} {key}"),)
+                assert bench.ask("bob").item_ids == ["bob"]
+
+    def test_work_that_looks_up_ends_with_its_caller_or_its_time(self) -> None:
+        with self.running(Limits(max_deadline=0.5), threads=1) as bench:
+
+            def work(request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
+                bench.entered.release()
+                while True:
+                    call.check()
+                    time.sleep(0.001)
+
+            bench.behaviour = work
+            left = bench.ask_later("left")
+            assert bench.entered.acquire(timeout=WAIT)
+            left.cancel()
+            eventually(lambda: bench.count("CANCELLED") == 1)
+            eventually(lambda: bench.admission.in_flight == 0)
+            assert bench.refused().code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert bench.count("DEADLINE_EXCEEDED") == 1
+            bench.behaviour = bench.echo
+            assert bench.ask("next").item_ids == ["next"]
+
+    def test_while_nothing_finishes_newcomers_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        real, passed = time.monotonic, [0.0]
+        monkeypatch.setattr("serve.answers.admission.monotonic", lambda: real() + passed[0])
+        with self.running(Limits(max_deadline=3000.0), threads=2, max_wait=100.0) as bench:
+            held = [*bench.hold_threads(2), bench.ask_later("waiting")]
+            eventually(lambda: bench.admission.in_flight == 3)
+            passed[0] = 150.0
+            error = bench.refused(timeout=2.0)
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert details_of(error, error_details_pb2.RetryInfo).retry_delay.ToSeconds() >= 100
+            passed[0] = 0.0
+            bench.release.set()
+            assert [call.result().item_ids[0] for call in held] == ["held-0", "held-1", "waiting"]
+
+    def test_what_unpacks_to_more_than_the_limit_is_refused(self) -> None:
+        with self.running(Limits(max_message_bytes=100_000)) as bench:
+            call: Any = bench.channel.unary_unary(RECOMMEND, response_deserializer=pb.RecommendResponse.FromString)
+
+            def send(size: int) -> Any:
+                message = pb.RecommendRequest(user_id="x" * size).SerializeToString()
+                return call(message, timeout=WAIT, compression=grpc.Compression.Gzip)
+
+            assert send(90_000).item_ids == ["x" * 90_000]
+            with pytest.raises(grpc.RpcError) as caught:
+                send(10 << 20)
+            refused: Any = caught.value
+            assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            eventually(lambda: bench.admission.in_flight == 0)
+
+    def test_a_defect_stays_with_its_call(self) -> None:
+        made, index = broken_recommender(100, bad=(5, 77))
+        store = ModelStore()
+        store.add(ServedModel(fake_model("m")[0], made))
+        service = RecommenderService(store, Limits(), Metrics(CollectorRegistry()), "0")
+        bench = Bench(
+            lambda settings: self.transport(replace(settings, services={SERVICE: service.methods()})),
+            Limits(),
+            threads=1,
+        )
+        bench.open()
+        try:
+            calls = [bench.ask_later(f"user-{user}") for user in range(100)]
+            ended = [call.code() for call in calls]
+        finally:
+            bench.close()
+        assert [user for user, code in enumerate(ended) if code is grpc.StatusCode.INTERNAL] == [5, 77]
+        assert ended.count(grpc.StatusCode.OK) == 98
+        assert index.searches > 0

@@ -84,6 +84,43 @@ def test_a_pause_does_not_count_as_slowness_and_a_slow_time_is_forgotten(monkeyp
     assert admission.refusal() is None
 
 
+def test_while_nothing_finishes_newcomers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads whose calls never end: after 0.2 s each of those before takes a tenth of a second at least."""
+    clock = Clock(monkeypatch)
+    admission = Admission(1000, max_wait=1.0, threads=2)
+    admission.open()
+    for _ in range(9):
+        assert admission.refusal() is None, "nothing is known yet"
+        admission.enter()
+    clock.now += 0.2
+    assert admission.expected_wait == pytest.approx(0.9)
+    assert admission.refusal() is None
+    clock.now += 0.1
+    refusal = admission.refusal()
+    assert isinstance(refusal, Overloaded)
+    assert refusal.retry_after == pytest.approx(0.35)
+    for _ in range(7):
+        admission.leave()
+    assert admission.refusal() is None
+    clock.now += 1.1
+    assert isinstance(admission.refusal(), Overloaded), "the two at work are enough"
+    admission.leave()
+    assert admission.refusal() is None, "a free thread is never refused"
+
+
+def test_threads_that_work_beside_each_other_do_not_look_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four calls at once that last almost as long as anybody may wait."""
+    clock = Clock(monkeypatch)
+    admission = Admission(1000, max_wait=1.0, threads=4)
+    admission.open()
+    for _ in range(4):
+        admission.enter()
+    clock.now += 0.9
+    assert admission.refusal() is None
+    clock.now += 0.2
+    assert isinstance(admission.refusal(), Overloaded)
+
+
 def test_counts_right_from_many_threads() -> None:
     admission = Admission(1)
 

@@ -61,7 +61,7 @@ def plain_mmr(relevance: np.ndarray, vectors: np.ndarray, diversity: float, want
 def test_it_is_maximal_marginal_relevance(size: int, diversity: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     relevance, vectors = rng.random(size).astype(np.float32), unit(rng, size)
-    order = diversify(relevance, lambda place: vectors @ vectors[place], diversity, size)
+    order = diversify(relevance, vectors, diversity, size)
     assert sorted(order.tolist()) == list(range(size))
     expected = plain_mmr(relevance, vectors, diversity, size)
     gains = [expected.index(place) for place in order]
@@ -72,13 +72,8 @@ def test_it_is_maximal_marginal_relevance(size: int, diversity: float, seed: int
 def test_without_diversity_it_sorts_and_a_longer_page_begins_with_a_shorter_one(size: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     relevance, vectors = rng.random(size).astype(np.float32), unit(rng, size)
-
-    def near(place: int) -> np.ndarray:
-        made: np.ndarray = vectors @ vectors[place]
-        return made
-
-    np.testing.assert_array_equal(diversify(relevance, near, 0.0, size), np.argsort(-relevance, kind="stable"))
-    short, long = diversify(relevance, near, 0.6, size // 2), diversify(relevance, near, 0.6, size)
+    np.testing.assert_array_equal(diversify(relevance, vectors, 0.0, size), np.argsort(-relevance, kind="stable"))
+    short, long = diversify(relevance, vectors, 0.6, size // 2), diversify(relevance, vectors, 0.6, size)
     np.testing.assert_array_equal(short[: size // 2], long[: size // 2])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,22 @@ def test_the_servers_no_is_the_users_fault(capsys: pytest.CaptureFixture[str], t
     assert (code, out) == (2, "")
     assert err.startswith("lowpass: error: NOT_FOUND: unknown user 'nobody'")
     assert ask(capsys, target, "--user", "nobody", "--fallback")[0] == 0
+
+
+def test_an_answer_that_does_not_come_in_time_is_told_with_the_remedy(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    users = tmp_path / "users.txt"
+    users.write_text("user-3\n")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        for words in (["--user", "user-3"], ["--info"], ["--users-file", str(users)]):
+            code, out, err = ask(capsys, target, "--timeout", "0.2", *words)
+            assert (code, out) == (2, "")
+            assert err == (
+                f"lowpass: error: DEADLINE_EXCEEDED: no answer from {target} within 0.2 s: allow more time (timeout,"
+                " --timeout), or ask for less at once\n"
+            )
 
 
 @pytest.mark.parametrize(

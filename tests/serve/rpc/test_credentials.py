@@ -42,6 +42,16 @@ def test_a_key_opens_and_its_digest_does_not(tmp_path: Path) -> None:
     assert isinstance(keys.authorize([]), Unauthenticated)
 
 
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "bEaReR"])
+def test_the_scheme_may_be_written_in_any_case(tmp_path: Path, scheme: str) -> None:
+    key, line = new_key("website")
+    (tmp_path / "keys").write_text(line)
+    keys = ApiKeys(tmp_path / "keys")
+    assert keys.authorize([("authorization", f"{scheme} {key}")]) is None
+    for wrong in (f"{scheme}{key}", f"Basic {key}", f"{scheme} {key.swapcase()}", scheme):
+        assert isinstance(keys.authorize([("authorization", wrong)]), Unauthenticated)
+
+
 def test_a_file_that_changes_is_read_again_and_a_bad_one_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,12 +105,40 @@ def test_one_that_is_late_or_gone_does_not_harm_the_others(method: Method, metri
     assert count(metrics, code="DEADLINE_EXCEEDED") == 1
 
 
-def test_a_defect_ends_all_of_a_batch_without_leaking(metrics: Metrics, caplog: pytest.LogCaptureFixture) -> None:
-    def fail(*_: Any) -> Any:
-        raise KeyError("secret")
+def test_after_a_defect_each_is_answered_alone_and_one_fails(
+    metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answer(request: pb.RecommendRequest, _call: Call) -> pb.RecommendResponse:
+        if request.user_id == "u1":
+            raise KeyError("secret")
+        return pb.RecommendResponse(item_ids=[request.user_id])
 
-    broken = Method("Recommend", pb.RecommendRequest, pb.RecommendResponse, fail, fail)
-    found = guard_many(broken, Telemetry(metrics))([pb.RecommendRequest()] * 2, [call(), call()])
-    assert [outcome.status.message for outcome in found if isinstance(outcome, Refusal)] == ["internal error"] * 2
+    def answer_many(asked: Any, calls: Any) -> Any:
+        return [answer(*pair) for pair in zip(asked, calls, strict=True)]
+
+    broken = Method("Recommend", pb.RecommendRequest, pb.RecommendResponse, answer, answer_many)
+    asked = [pb.RecommendRequest(user_id=f"u{number}") for number in range(4)]
+    one, two, three, late = guard_many(broken, Telemetry(metrics))(asked, [call(), call(), call(), call(-1.0)])
+    assert isinstance(one, pb.RecommendResponse)
+    assert isinstance(three, pb.RecommendResponse)
+    assert list(three.item_ids) == ["u2"]
+    assert isinstance(two, Refusal)
+    assert two.status.message == "internal error"
+    assert isinstance(late, Refusal)
     assert "KeyError: 'secret'" in caplog.text
-    assert count(metrics, code="INTERNAL") == 2
+    assert [count(metrics, code=code) for code in ("OK", "INTERNAL", "DEADLINE_EXCEEDED")] == [2, 1, 1]
+
+
+def test_a_defect_in_the_place_of_an_answer_is_told_without_leaking(
+    metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answer_many(asked: Any, _calls: Any) -> Any:
+        return [KeyError("secret"), *[pb.RecommendResponse() for _ in asked[1:]]]
+
+    broken = Method("Recommend", pb.RecommendRequest, pb.RecommendResponse, lambda *_: None, answer_many)  # type: ignore[arg-type]
+    one, two = guard_many(broken, Telemetry(metrics))([pb.RecommendRequest()] * 2, [call(), call()])
+    assert isinstance(one, Refusal)
+    assert one.status.message == "internal error"
+    assert isinstance(two, pb.RecommendResponse)
+    assert "KeyError: 'secret'" in caplog.text
+    assert count(metrics, code="INTERNAL") == 1

@@ -25,6 +25,7 @@ EXAMPLES: dict[type[errors.RequestError], errors.RequestError] = {
     errors.Unauthenticated: errors.Unauthenticated(),
     errors.Overloaded: errors.Overloaded(0.25),
     errors.DeadlineExpired: errors.DeadlineExpired("late"),
+    errors.CallerLeft: errors.CallerLeft("gone"),
     errors.NotReady: errors.NotReady("loading"),
     errors.ShuttingDown: errors.ShuttingDown("bye"),
 }
@@ -56,6 +57,38 @@ def test_every_error_has_its_words_and_its_reason(kind: type[errors.RequestError
 def test_what_is_not_there_is_named() -> None:
     resource = details(errors.LabelNotServed("canary"))["ResourceInfo"]
     assert (resource.resource_type, resource.resource_name) == ("label", "canary")
+
+
+TRAILERS = 8192
+"""Bytes of trailing metadata that a gRPC client takes unless told otherwise, 32 a pair counted on top (RFC 9113)."""
+REST = 1024
+"""For the other trailers."""
+LONG = ["x" * 6000, "ç" * 6000, "🙂" * 6000, "\x01" * 6000, "%" * 6000, "e\u0301" * 3000]
+
+
+def trailer_bytes(error: errors.RequestError) -> int:
+    """What the status takes there: its words percent-encoded, its details in base64."""
+    refusal = to_refusal(error)
+    words = sum(1 if 0x20 <= byte <= 0x7E and byte != 0x25 else 3 for byte in refusal.status.message.encode())
+    name, content = refusal.details
+    return words + len("grpc-message") + 32 + len(name) + -(-len(content) * 4 // 3) + 32
+
+
+@pytest.mark.parametrize("text", LONG, ids=["ascii", "two bytes", "four bytes", "control", "percent", "combined"])
+def test_no_name_is_so_long_that_a_client_refuses_the_error(text: str) -> None:
+    made: list[errors.RequestError] = [kind(text) for kind in CODES if issubclass(kind, errors.NotFound)]
+    made += [errors.ModelUnusable(text), errors.FoldInUnavailable(text), errors.ModelInUse(text, text)]
+    made.append(errors.InvalidRequest(*[errors.FieldViolation("exclude_item_ids", text)] * 10))
+    for error in made:
+        assert trailer_bytes(error) < TRAILERS - REST
+        to_status(error).message.encode()
+
+
+def test_a_long_name_is_cut_where_it_is_told_and_the_remedy_is_not() -> None:
+    status = to_status(errors.UnknownItem("x" * 6000))
+    assert "x…': the model was trained without it" in status.message
+    assert details(errors.UnknownItem("x" * 512))["ResourceInfo"].resource_name == "x" * 512
+    assert details(errors.UnknownItem("x" * 600))["ResourceInfo"].resource_name == "x" * 509 + "…"
 
 
 def test_wrong_fields_are_listed() -> None:

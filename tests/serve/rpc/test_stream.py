@@ -9,7 +9,7 @@ from google.rpc import code_pb2
 from prometheus_client import CollectorRegistry
 
 from serve.answers.call import Call
-from serve.answers.errors import DeadlineExpired, InvalidRequest, Overloaded
+from serve.answers.errors import CallerLeft, DeadlineExpired, InvalidRequest, Overloaded
 from serve.answers.fake import fake_model
 from serve.answers.limits import Limits
 from serve.live.store import ModelStore, ServedModel
@@ -59,7 +59,8 @@ def test_nothing_more_is_computed_for_a_caller_who_left_or_is_late(service: Reco
     parts = service.stream(users(3 * STREAM_BLOCK), left)
     next(parts)
     left.is_active = lambda: False
-    assert list(parts) == []
+    with pytest.raises(CallerLeft):
+        next(parts)
     late = call()
     parts = service.stream(users(3 * STREAM_BLOCK), late)
     next(parts)

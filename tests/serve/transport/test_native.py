@@ -44,6 +44,15 @@ def test_an_age_of_connections_is_refused_in_words() -> None:
         Bench(native.NativeServer, Limits(max_connection_age=60.0))
 
 
+@pytest.mark.parametrize(("host", "warnings"), [("0.0.0.0", 1), ("127.0.0.1", 0), ("[::1]", 0)])
+def test_who_binds_where_strangers_call_is_told_of_the_missing_bound(
+    host: str, warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "lowpass.serve"):
+        Bench(native.NativeServer, Limits(), address=f"{host}:0").close()
+    assert [native.UNBOUNDED in record.getMessage() for record in caplog.records] == [True] * warnings
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_defect_outside_a_method_ends_its_calls_and_no_thread(threads: int, caplog: pytest.LogCaptureFixture) -> None:
     """Tried: an answer that cannot be serialized, in a batch with one that can, more often than there are threads."""

@@ -273,7 +273,7 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., bundle_id: _Optional[str] = ..., backbone: _Optional[str] = ..., method: _Optional[str] = ..., teacher: _Optional[str] = ..., dim: _Optional[int] = ..., num_parameters: _Optional[int] = ..., users: _Optional[int] = ..., items: _Optional[int] = ..., quality: _Optional[_Mapping[str, float]] = ..., index: _Optional[_Union[IndexInfo, _Mapping]] = ..., has_fold_in: _Optional[bool] = ..., has_titles: _Optional[bool] = ..., categories: _Optional[_Iterable[str]] = ..., is_default_version: _Optional[bool] = ..., is_default: _Optional[bool] = ..., ready_answers: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_k", "default_k", "max_offset", "max_batch", "max_history", "max_exclude", "max_allow", "max_categories", "max_id_bytes", "max_message_bytes", "max_in_flight", "max_deadline_ms", "max_wait_ms", "max_stream", "max_stream_deadline_ms", "max_concurrent_streams", "max_connection_age_ms")
+    __slots__ = ("max_k", "default_k", "max_offset", "max_batch", "max_history", "max_exclude", "max_allow", "max_categories", "max_id_bytes", "max_message_bytes", "max_in_flight", "max_deadline_ms", "max_wait_ms", "max_stream", "max_stream_deadline_ms", "max_concurrent_streams", "max_connection_age_ms", "max_batch_cost")
     MAX_K_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_K_FIELD_NUMBER: _ClassVar[int]
     MAX_OFFSET_FIELD_NUMBER: _ClassVar[int]
@@ -291,6 +291,7 @@ class Limits(_message.Message):
     MAX_STREAM_DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     MAX_CONCURRENT_STREAMS_FIELD_NUMBER: _ClassVar[int]
     MAX_CONNECTION_AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCH_COST_FIELD_NUMBER: _ClassVar[int]
     max_k: int
     default_k: int
     max_offset: int
@@ -308,7 +309,8 @@ class Limits(_message.Message):
     max_stream_deadline_ms: int
     max_concurrent_streams: int
     max_connection_age_ms: int
-    def __init__(self, max_k: _Optional[int] = ..., default_k: _Optional[int] = ..., max_offset: _Optional[int] = ..., max_batch: _Optional[int] = ..., max_history: _Optional[int] = ..., max_exclude: _Optional[int] = ..., max_allow: _Optional[int] = ..., max_categories: _Optional[int] = ..., max_id_bytes: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_in_flight: _Optional[int] = ..., max_deadline_ms: _Optional[int] = ..., max_wait_ms: _Optional[int] = ..., max_stream: _Optional[int] = ..., max_stream_deadline_ms: _Optional[int] = ..., max_concurrent_streams: _Optional[int] = ..., max_connection_age_ms: _Optional[int] = ...) -> None: ...
+    max_batch_cost: int
+    def __init__(self, max_k: _Optional[int] = ..., default_k: _Optional[int] = ..., max_offset: _Optional[int] = ..., max_batch: _Optional[int] = ..., max_history: _Optional[int] = ..., max_exclude: _Optional[int] = ..., max_allow: _Optional[int] = ..., max_categories: _Optional[int] = ..., max_id_bytes: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_in_flight: _Optional[int] = ..., max_deadline_ms: _Optional[int] = ..., max_wait_ms: _Optional[int] = ..., max_stream: _Optional[int] = ..., max_stream_deadline_ms: _Optional[int] = ..., max_concurrent_streams: _Optional[int] = ..., max_connection_age_ms: _Optional[int] = ..., max_batch_cost: _Optional[int] = ...) -> None: ...
 
 class GetInfoResponse(_message.Message):
     __slots__ = ("server_version", "models", "limits")

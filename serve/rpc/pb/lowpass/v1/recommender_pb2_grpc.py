@@ -77,8 +77,8 @@ class RecommenderServiceServicer:
 
     def BatchRecommend(self, request, context):
         """BatchRecommend answers many requests at once. One that fails does not fail the others: each entry carries an
-        answer or a status. The call itself fails only when the batch is empty or larger than Limits.max_batch, or the
-        server refuses it as a whole.
+        answer or a status. The call itself fails only when the batch is empty, larger than Limits.max_batch or costlier
+        than Limits.max_batch_cost, or the server refuses it as a whole.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
