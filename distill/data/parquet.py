@@ -15,12 +15,26 @@ from distill.errors import DataError
 SUFFIX = ".parquet"
 
 
+def visible(folder: Path) -> list[Path]:
+    """List what is in a folder by name, but for what "." or "_" hides, as from Spark.
+
+    Raises:
+        DataError: The folder cannot be read.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith((".", "_")))
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror or error}; check the path") from error
+
+
 def find_parts(folder: Path) -> list[Path]:
-    """List the Parquet files of a folder and of its hive partitions by name; those hidden by "." or "_" are none."""
+    """List the Parquet files of a folder and of its hive partitions by name.
+
+    Raises:
+        DataError: A folder cannot be read.
+    """
     found: list[Path] = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith((".", "_")):
-            continue
+    for path in visible(folder):
         if path.is_file() and path.suffix == SUFFIX:
             found.append(path)
         elif path.is_dir() and "=" in path.name:

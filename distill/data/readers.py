@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from distill.data.parquet import find_parts, read_parquet
 from distill.data.raw_table import RawTable
 from distill.data.reading import Reading
 from distill.data.sources import Source, find_ready_split, fits, matching, open_source
+from distill.data.tabular import Tabular
 from distill.data.text import find_file, plain_name, read_text
 from distill.data.token_lines import TokenLines, has_lists, read_token_lines, read_triple_lines
 from distill.errors import DataError
@@ -339,40 +339,29 @@ def _locate_token(parts: list[TokenLines]) -> Callable[[int], str]:
 
 def _from_columns(source: Source, format_name: str, names: ColumnNames, beside: Path | None = None) -> RawTable:
     """Make a table of named columns, with the titles that stand beside."""
-    table = source.table
-    user = table.find(names.user, USER_COLUMNS, "--user-column")
-    item = table.find(names.item, ITEM_COLUMNS, "--item-column")
-    if user is None or item is None:
-        missing = "user" if user is None else "item"
-        raise DataError(
-            f"{table.path}: no {missing} column among {', '.join(table.columns)}; name it by --{missing}-column"
-        )
-    rating = table.find(names.rating, RATING_COLUMNS, "--rating-column")
-    timestamp = table.find(names.timestamp, TIMESTAMP_COLUMNS, "--timestamp-column")
-    metadata = read_metadata_beside(beside, ids_as_written=names.ids_as_written) if beside else ItemMetadata()
-    as_written = names.ids_as_written
-    user_ids = encode_ids(table.strings(user), table.where, "user", as_written=as_written)
-    item_ids = encode_ids(table.strings(item), table.where, "item", as_written=as_written)
-    times, unit, rounding = (None, None, None) if timestamp is None else table.times(timestamp)
-    roles: dict[str, Any] = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
-    columns = {role: column for role, column in roles.items() if column is not None}
+    table, as_written = source.table, names.ids_as_written
+    columns = _choose_columns(table, names)
+    metadata = read_metadata_beside(beside, ids_as_written=as_written) if beside else ItemMetadata()
+    users = encode_ids(table.strings(columns["user"]), table.where, "user", as_written=as_written)
+    items = encode_ids(table.strings(columns["item"]), table.where, "item", as_written=as_written)
+    times, unit, rounding = table.times(columns["timestamp"]) if "timestamp" in columns else (None, None, ())
     reading = Reading(
         table.path,
         format_name,
         source.files,
         columns,
+        table.locate,
         tuple(column for column in table.columns if column not in columns.values()),
         source.unread_files,
         unit,
-        (*table.notes, *user_ids.notes, *item_ids.notes, *filter(None, [rounding])),
-        table.locate,
+        (*table.notes, *users.notes, *items.notes, *rounding),
     )
     return RawTable(
-        user_ids.ids,
-        item_ids.ids,
-        user_ids.index,
-        item_ids.index,
-        ratings=None if rating is None else table.numbers(rating),
+        users.ids,
+        items.ids,
+        users.index,
+        items.index,
+        ratings=table.numbers(columns["rating"]) if "rating" in columns else None,
         timestamps=times,
         splits=source.splits,
         has_validation=source.has_validation,
@@ -380,3 +369,20 @@ def _from_columns(source: Source, format_name: str, names: ColumnNames, beside: 
         item_categories=metadata.categories,
         reading=reading,
     )
+
+
+def _choose_columns(table: Tabular, names: ColumnNames) -> dict[str, str]:
+    """Return role → column, of those that the table has."""
+    roles = {
+        "user": (names.user, USER_COLUMNS),
+        "item": (names.item, ITEM_COLUMNS),
+        "rating": (names.rating, RATING_COLUMNS),
+        "timestamp": (names.timestamp, TIMESTAMP_COLUMNS),
+    }
+    found = {role: table.find(*wanted, option=f"--{role}-column") for role, wanted in roles.items()}
+    for role in ("user", "item"):
+        if found[role] is None:
+            raise DataError(
+                f"{table.path}: no {role} column among {', '.join(table.columns)}; name it by --{role}-column"
+            )
+    return {role: column for role, column in found.items() if column is not None}

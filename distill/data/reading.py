@@ -19,22 +19,22 @@ class Reading:
         format_name: A key of `readers.READERS`.
         files: Names of the files read.
         columns: "user", "item", "rating" or "timestamp" → the column it was read from.
+        locate: Row number (from 0) → words such as "line 17".
         unread_columns: Columns that mean nothing here.
         unread_files: Files of the same kind that were left aside.
         time_unit: "us" where times were dates, None where they were numbers.
         notes: What the user should know, each with a place and a count where it has them.
-        locate: Row number (from 0) → words such as "line 17".
     """
 
     path: Path
     format_name: str
     files: tuple[str, ...]
     columns: Mapping[str, str]
+    locate: Callable[[int], str] = field(repr=False, compare=False)
     unread_columns: tuple[str, ...] = ()
     unread_files: tuple[str, ...] = ()
     time_unit: str | None = None
     notes: tuple[str, ...] = ()
-    locate: Callable[[int], str] = field(default="row {}".format, repr=False, compare=False)
 
 
 def format_understood(understood: Mapping[str, Any]) -> list[str]:

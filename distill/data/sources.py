@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from distill.data.parquet import SUFFIX, find_parts
+from distill.data.parquet import SUFFIX, find_parts, visible
 from distill.data.tabular import Tabular, join_tables
 from distill.data.text import plain_name
 from distill.errors import DataError
@@ -42,10 +42,10 @@ class Source:
 
 def matching(folder: Path, pattern: str) -> list[Path]:
     """List what in a folder has a name of that pattern, compressed or not, by name; folders of Parquet parts too."""
-    visible = sorted(path for path in folder.iterdir() if not path.name.startswith((".", "_")))
-    found = [path for path in visible if path.is_file() and fits(path, pattern)]
+    entries = visible(folder)
+    found = [path for path in entries if path.is_file() and fits(path, pattern)]
     if pattern == f"*{SUFFIX}":
-        found += [path for path in visible if path.is_dir() and "=" not in path.name and find_parts(path)]
+        found += [path for path in entries if path.is_dir() and "=" not in path.name and find_parts(path)]
     return found
 
 

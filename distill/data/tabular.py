@@ -105,8 +105,8 @@ class Tabular:
         self._require_finite(name, values, "a number")
         return np.asarray(values, dtype=np.float64)
 
-    def times(self, name: str) -> tuple[Times, str | None, str | None]:
-        """Return a column of times as int64 or float64 that sort by time, their unit, and a note.
+    def times(self, name: str) -> tuple[Times, str | None, tuple[str, ...]]:
+        """Return a column of times as int64 or float64 that sort by time, their unit, and notes.
 
         Numbers are taken as they are, in a unit not known here (None); dates and ISO 8601 text become microseconds
         ("us").
@@ -128,7 +128,7 @@ class Tabular:
             unit = "us" if pa.types.is_temporal(target) else None
             numbers: Times = (values.cast(pa.int64()) if unit else values).to_numpy()
             self._require_finite(name, numbers, "a time")
-            return numbers, unit, self._rounding(column)
+            return numbers, unit, self._rounding(column) if target == pa.float64() else ()
         raise self._not_times(name, column)
 
     def _not_times(self, name: str, column: Any) -> DataError:
@@ -141,16 +141,16 @@ class Tabular:
             "give seconds, or a date such as 2024-05-01T12:00:00"
         )
 
-    def _rounding(self, column: Any) -> str | None:
+    def _rounding(self, column: Any) -> tuple[str, ...]:
         if not pa.types.is_string(column.type):
-            return None
+            return ()
         rounded = pc.match_substring_regex(column, ROUNDED)
         if not pc.any(rounded).as_py():
-            return None
+            return ()
         row = pc.index(rounded, True).as_py()
         return (
             f"{self.where(row)}: time '{column[row].as_py()}': {pc.sum(rounded).as_py():,} times look rounded by a "
-            "spreadsheet; they do not order what happened"
+            "spreadsheet; they do not order what happened",
         )
 
     def plain(self, name: str) -> Any:
