@@ -104,8 +104,14 @@ def _parse(source: _Source, names: Sequence[str], header_rows: int) -> Any:
     for size in (BLOCK_BYTES, max(BLOCK_BYTES + 1, min(len(content), MAX_BLOCK_BYTES))):
         try:
             table = pa_csv.read_csv(
-                io.BytesIO(content),
-                pa_csv.ReadOptions(column_names=list(names), skip_rows_after_names=header_rows, block_size=size),
+                pa.BufferReader(content),
+                pa_csv.ReadOptions(
+                    column_names=list(names),
+                    skip_rows_after_names=header_rows,
+                    block_size=size,
+                    # A pool of threads costs more than a block of text.
+                    use_threads=len(content) > size,
+                ),
                 pa_csv.ParseOptions(
                     delimiter=source.delimiter,
                     quote_char='"' if source.quoted else False,
