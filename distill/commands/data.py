@@ -15,6 +15,7 @@ from distill.data.prepare import SPLIT_METHODS, PrepareOptions, prepare_source
 from distill.data.public_sets import CATALOG, CatalogEntry, find_entry, take_local
 from distill.data.public_sets import fetch as download
 from distill.data.readers import READERS, ColumnNames
+from distill.data.reading import format_understood
 from distill.data.synthetic import SyntheticOptions, synthesize
 from distill.errors import SettingError
 
@@ -46,10 +47,15 @@ def data() -> None:
 )
 @click.option("--ratios", default="8:1:1", show_default=True, help="Parts of train, validation, test.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of --split random.")
-@click.option("--user-column", help="Default: user_id, userId or user.")
-@click.option("--item-column", help="Default: item_id, itemId, movieId or item.")
+@click.option("--user-column", help="Default: user_id or user, in any case.")
+@click.option("--item-column", help="Default: item_id, movieId or item, in any case.")
 @click.option("--rating-column", help="Default: rating, where there is one.")
 @click.option("--timestamp-column", help="Default: timestamp, where there is one.")
+@click.option(
+    "--ids-as-written",
+    is_flag=True,
+    help="Keep spaces around ids and '.0' of whole numbers; take NaN, null, None … as ids. Default: dropped, refused.",
+)
 @click.option("--items", type=ANY_PATH, help="Item titles and categories: .csv, .tsv, .parquet or .item.")
 @JSON
 def prepare(
@@ -63,6 +69,9 @@ def prepare(
 ) -> None:
     """Read interactions from SOURCE (a file, or a set's folder), filter, split and store them.
 
+    Prints what the source was taken for; what looks wrong goes to stderr. Text may be compressed (.gz, .zst). A folder
+    of train, valid and test files (CSV, TSV, Parquet) is a split that is ready.
+
     Example: lowpass data prepare ratings.csv --out mydata --rating-min 4 --user-min 5 --split temporal
     """
     options = PrepareOptions(
@@ -73,7 +82,13 @@ def prepare(
         ratios=parse_ratios(ratios),
         seed=rest["seed"],
     )
-    columns = ColumnNames(rest["user_column"], rest["item_column"], rest["rating_column"], rest["timestamp_column"])
+    columns = ColumnNames(
+        rest["user_column"],
+        rest["item_column"],
+        rest["rating_column"],
+        rest["timestamp_column"],
+        ids_as_written=rest["ids_as_written"],
+    )
     interactions = prepare_source(
         source,
         options,
@@ -194,12 +209,17 @@ def _save_and_report(interactions: Interactions, out: Path, as_json: bool) -> No
         out.rmdir()
     save_interactions(interactions, out)
     report = {"directory": str(out), "name": interactions.name, "counts": interactions.counts}
-    report |= {"settings": dict(interactions.settings), "fingerprint": interactions.fingerprint}
+    settings = dict(interactions.settings)
+    report |= {"settings": settings, "fingerprint": interactions.fingerprint}
+    understood = settings.get("understood", {})
+    for warning in understood.get("warnings", []):
+        click.echo(f"lowpass: warning: {warning}", err=True)
     if as_json:
         click.echo(json.dumps(report))
         return
     counts = ", ".join(f"{count:,} {name}" for name, count in interactions.counts.items())
-    click.echo(f"{interactions.name}: {counts}\nwritten to {out}")
+    lines = format_understood(understood) if understood else []
+    click.echo("\n".join([f"{interactions.name}: {counts}", *lines, f"written to {out}"]))
 
 
 def _report_catalog(as_json: bool) -> None:

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
+from distill.data.reading import format_understood
 from distill.errors import DataError
 from distill.storage import publish_directory
 
@@ -47,7 +48,7 @@ class Interactions:
         test: Held out for the final report.
         item_titles: One per item, or None where the source has none.
         item_categories: A tuple of names per item, or None.
-        settings: How the data was made: reader, thresholds, split, seed.
+        settings: How the data was made: reader, thresholds, split, seed; `understood`: what the source was taken for.
         fingerprint: SHA-256 over ids and split interactions; equal content, equal fingerprint.
     """
 
@@ -199,13 +200,16 @@ def describe(data: Interactions) -> dict[str, Any]:
 def format_description(description: dict[str, Any]) -> str:
     """Lay out what `describe` returned, for people."""
     counts = ", ".join(f"{count:,} {name}" for name, count in description["counts"].items())
-    settings = ", ".join(f"{key} {value}" for key, value in description["settings"].items())
+    settings = dict(description["settings"])
+    understood = settings.pop("understood", None)
+    words = ", ".join(f"{key} {value}" for key, value in settings.items())
     lines = [
         f"{description['name']}: {counts}",
         f"density      {description['density']:.4%}",
         f"per user     {_in_words(description['interactions_per_user'])}",
         f"per item     {_in_words(description['interactions_per_item'])}",
-        f"settings     {settings}",
+        *(format_understood(understood) if understood else ()),
+        f"settings     {words}",
         f"fingerprint  {description['fingerprint']}",
         "popular:",
     ]

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distill.data.tabular import Tabular, read_delimited, read_parquet, read_text
+from distill.data.delimited import read_delimited
+from distill.data.ids import plain_ids
+from distill.data.parquet import read_parquet
+from distill.data.tabular import Tabular
+from distill.data.text import plain_name, read_text
 from distill.errors import DataError
 
 ITEM_COLUMNS = ("item_id", "itemId", "movieId", "item")
@@ -45,45 +49,53 @@ class ItemMetadata:
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def read_item_metadata(path: Path) -> ItemMetadata:
+def read_item_metadata(path: Path, *, ids_as_written: bool = False) -> ItemMetadata:
     """Read titles and categories; the format follows from the file's name.
 
     RecBole `.item`, MovieLens `u.item` and `movies.dat`, or CSV, TSV or Parquet with an `item_id` column and
     `title` and `categories` columns; several categories are parted by "|" (in `.item` also by spaces).
 
+    Args:
+        path: The file; text may be compressed.
+        ids_as_written: Keep spaces around ids and '.0', as where the interactions are read so.
+
     Raises:
         DataError: The file is missing or malformed.
     """
-    if path.name == "u.item":
+    name = plain_name(path)
+    kind = Path(name).suffix.lower()
+    if name == "u.item":
         return _read_u_item(path)
-    if path.name == "movies.dat":
+    if name == "movies.dat":
         return _read_movies_dat(path)
-    if path.suffix == ".item":
-        return _from_columns(read_delimited(path, "\t", typed_header=True), spaces_part_categories=True)
-    if path.suffix == ".parquet":
-        return _from_columns(read_parquet(path))
-    if path.suffix in {".csv", ".tsv"}:
-        comma = path.suffix == ".csv"
-        return _from_columns(read_delimited(path, "," if comma else "\t", quoted=comma))
-    raise DataError(f"{path}: unknown kind of item file; give .item, .csv, .tsv, .parquet, u.item or movies.dat")
+    if kind == ".item":
+        source = read_delimited(path, "\t", typed_header=True)
+    elif kind == ".parquet":
+        source = read_parquet(path)
+    elif kind in {".csv", ".tsv"}:
+        comma = kind == ".csv"
+        source = read_delimited(path, "," if comma else "\t", quotes="always" if comma else "consistent")
+    else:
+        raise DataError(f"{path}: unknown kind of item file; give .item, .csv, .tsv, .parquet, u.item or movies.dat")
+    return _from_columns(source, spaces_part_categories=kind == ".item", ids_as_written=ids_as_written)
 
 
-def read_metadata_beside(path: Path) -> ItemMetadata:
+def read_metadata_beside(path: Path, *, ids_as_written: bool = False) -> ItemMetadata:
     """Read `path` if it is there; no titles otherwise."""
-    return read_item_metadata(path) if path.is_file() else ItemMetadata()
+    return read_item_metadata(path, ids_as_written=ids_as_written) if path.is_file() else ItemMetadata()
 
 
-def _from_columns(source: Tabular, *, spaces_part_categories: bool = False) -> ItemMetadata:
+def _from_columns(source: Tabular, *, spaces_part_categories: bool, ids_as_written: bool) -> ItemMetadata:
     item = source.find(None, ITEM_COLUMNS)
     if item is None:
         raise DataError(f"{source.path}: no item column; name it '{ITEM_COLUMNS[0]}'")
-    item_ids = source.strings(item).to_pylist()
+    item_ids = plain_ids(source.strings(item), as_written=ids_as_written)
     title, year = source.find(None, TITLE_COLUMNS), source.find(None, YEAR_COLUMNS)
     category = source.find(None, CATEGORY_COLUMNS)
     titles: dict[str, str] = {}
     if title is not None:
-        texts = source.table[title].to_pylist()
-        years = source.table[year].to_pylist() if year else [None] * len(texts)
+        texts = source.plain(title).to_pylist()
+        years = source.plain(year).to_pylist() if year else [None] * len(texts)
         titles = {
             item_id: f"{text} ({when})" if when else str(text)
             for item_id, text, when in zip(item_ids, texts, years, strict=True)
@@ -91,7 +103,7 @@ def _from_columns(source: Tabular, *, spaces_part_categories: bool = False) -> I
         }
     categories: dict[str, tuple[str, ...]] = {}
     if category is not None:
-        values = source.table[category].to_pylist()
+        values = source.plain(category).to_pylist()
         categories = {
             item_id: _split_categories(value, spaces_part_categories)
             for item_id, value in zip(item_ids, values, strict=True)
@@ -112,7 +124,7 @@ def _read_u_item(path: Path) -> ItemMetadata:
     titles, categories = {}, {}
     first_flag = 5
     expected = first_flag + len(ML_100K_GENRES)
-    for number, line in enumerate(read_text(path, "latin-1").splitlines(), start=1):
+    for number, line in enumerate(read_text(path, "latin-1").removesuffix("\n").split("\n"), start=1):
         fields = line.split("|")
         if len(fields) != expected:
             raise DataError(
@@ -126,7 +138,7 @@ def _read_u_item(path: Path) -> ItemMetadata:
 
 def _read_movies_dat(path: Path) -> ItemMetadata:
     titles, categories = {}, {}
-    for number, line in enumerate(read_text(path, "latin-1").splitlines(), start=1):
+    for number, line in enumerate(read_text(path, "latin-1").removesuffix("\n").split("\n"), start=1):
         fields = line.split("::")
         if len(fields) != 3:
             raise DataError(f"{path}: line {number}: {len(fields)} fields, expected 3; give the set's own movies.dat")

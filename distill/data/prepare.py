@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from distill.data.interactions import Interactions, build_user_items
-from distill.data.item_metadata import read_item_metadata
+from distill.data.item_metadata import ItemMetadata, read_item_metadata
 from distill.data.raw_table import RawTable
 from distill.data.readers import ColumnNames, detect_format, read_table
+from distill.data.understanding import Dropped, require_one_unit, understand
 from distill.errors import DataError, SettingError
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -73,7 +74,7 @@ def prepare_source(
         SettingError: A setting does not fit the source.
     """
     format_name = format_name or detect_format(source)
-    metadata = read_item_metadata(items) if items else None
+    metadata = _given_metadata(items, columns or ColumnNames()) if items else None
     table = read_table(source, format_name, columns, metadata)
     recorded = {"reader": format_name, "source": source.resolve().name}
     return prepare(table, options, name=name, source=recorded)
@@ -102,7 +103,9 @@ def prepare(
         SettingError: A setting needs what the source does not have.
     """
     method = _resolve_split(table, options.split)
-    kept = _filtered_rows(table, options, method)
+    if method in BY_TIME:
+        require_one_unit(table)
+    kept, dropped = _filtered_rows(table, options, method)
     splits = _split_rows(table, kept, method, options)
     user_index, users = _renumber(table.user_index[kept])
     item_index, items = _renumber(table.item_index[kept])
@@ -121,8 +124,19 @@ def prepare(
         test=test,
         item_titles=_titles(table, item_ids),
         item_categories=_categories(table, item_ids),
-        settings={**(source or {}), **_record(table, options, method)},
+        settings={
+            **(source or {}),
+            **_record(table, options, method),
+            **understand(table, kept, dropped, asked=options.split, method=method),
+        },
     )
+
+
+def _given_metadata(path: Path, columns: ColumnNames) -> ItemMetadata:
+    metadata = read_item_metadata(path, ids_as_written=columns.ids_as_written)
+    if not metadata.titles and not metadata.categories:
+        raise DataError(f"{path}: no titles or categories in it; name the columns 'title' and 'categories'")
+    return metadata
 
 
 def _resolve_split(table: RawTable, split: str) -> str:
@@ -135,8 +149,8 @@ def _resolve_split(table: RawTable, split: str) -> str:
     return "random" if table.timestamps is None else "temporal"
 
 
-def _filtered_rows(table: RawTable, options: PrepareOptions, method: str) -> npt.NDArray[np.int64]:
-    """Find the rows to keep, in file order."""
+def _filtered_rows(table: RawTable, options: PrepareOptions, method: str) -> tuple[npt.NDArray[np.int64], Dropped]:
+    """Find the rows to keep, in file order, and count the others."""
     kept = np.arange(table.num_rows)
     if options.rating_minimum is not None:
         if table.ratings is None:
@@ -144,8 +158,10 @@ def _filtered_rows(table: RawTable, options: PrepareOptions, method: str) -> npt
         kept = kept[table.ratings >= options.rating_minimum]
     if min(options.user_minimum, options.item_minimum) < 0:
         raise SettingError("--user-min, --item-min: must be 0 or more")
+    rated = kept
     times = table.timestamps[kept] if method in BY_TIME and table.timestamps is not None else None
     kept = kept[deduplicate_pairs(table.user_index[kept], table.item_index[kept], times)]
+    distinct = kept
     core = kcore_mask(table.user_index[kept], table.item_index[kept], options.user_minimum, options.item_minimum)
     kept = kept[core]
     if not len(kept):
@@ -154,7 +170,7 @@ def _filtered_rows(table: RawTable, options: PrepareOptions, method: str) -> npt
             f"{options.rating_minimum}, user minimum {options.user_minimum}, item minimum "
             f"{options.item_minimum}); lower --rating-min, --user-min or --item-min"
         )
-    return kept
+    return kept, Dropped(rated, distinct)
 
 
 def _split_rows(

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from distill.data.reading import Reading
+
 
 @dataclass(frozen=True)
 class RawTable:
@@ -24,6 +26,7 @@ class RawTable:
         has_validation: False where a ready split lacks a validation part.
         item_titles: item_id → title, empty where the source has none.
         item_categories: item_id → names, empty where the source has none.
+        reading: What the reader understood, where the rows come from a file.
     """
 
     user_ids: npt.NDArray[np.str_]
@@ -36,6 +39,7 @@ class RawTable:
     has_validation: bool = True
     item_titles: Mapping[str, str] = field(default_factory=dict)
     item_categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    reading: Reading | None = None
 
     @property
     def num_rows(self) -> int:

@@ -1,24 +1,30 @@
 """Readers of public formats of interaction data: `read_table` picks one of `READERS`, a small function each.
 
 A reader takes a path and the user's column names (formats without named columns ignore them) and returns a
-`RawTable` in file order. citeulike and LightGCN share `TokenLines`, text whose lines are "first rest rest ...".
+`RawTable` in file order, with a `Reading` that says what was read as what.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from distill.data.delimited import read_delimited
+from distill.data.ids import encode_ids
 from distill.data.item_metadata import ITEM_COLUMNS, ItemMetadata, read_metadata_beside
+from distill.data.parquet import find_parts, read_parquet
 from distill.data.raw_table import RawTable
-from distill.data.tabular import Tabular, encode_ids, read_delimited, read_parquet, read_text
+from distill.data.reading import Reading
+from distill.data.sources import Source, find_ready_split, fits, matching, open_source
+from distill.data.tabular import Tabular
+from distill.data.text import find_file, plain_name, read_text
+from distill.data.token_lines import TokenLines, has_lists, read_token_lines, read_triple_lines
 from distill.errors import DataError
 
 USER_COLUMNS = ("user_id", "userId", "user")
@@ -29,12 +35,21 @@ MOVIELENS_COLUMNS = ("user_id", "item_id", "rating", "timestamp")
 
 @dataclass(frozen=True)
 class ColumnNames:
-    """Names of the columns to read; None takes a usual name, where the file has it."""
+    """Names of the columns to read; None takes a usual name, where the file has it.
+
+    Attributes:
+        user: Name of the column of user ids; so are the three below.
+        item: Of item ids.
+        rating: Of ratings.
+        timestamp: Of times.
+        ids_as_written: Keep spaces around ids and '.0', and take words for missing values as ids.
+    """
 
     user: str | None = None
     item: str | None = None
     rating: str | None = None
     timestamp: str | None = None
+    ids_as_written: bool = False
 
 
 Reader = Callable[[Path, ColumnNames], RawTable]
@@ -60,10 +75,14 @@ def read_table(
     name = format_name or detect_format(path)
     if name not in READERS:
         raise DataError(f"--format: unknown format '{name}'; give one of {', '.join(READERS)}")
-    reader, pattern = READERS[name]
-    if path.is_dir() and name != "lightgcn":
-        path = _inside(path, pattern)
-    table = reader(path, columns or ColumnNames())
+    try:
+        table = READERS[name][0](path, columns or ColumnNames())
+    except pa.ArrowException as error:
+        # Types that nothing above converts.
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{path}: unreadable as {name} ({reason}); store ids as strings, times as timestamps"
+        ) from error
     if not table.num_rows:
         raise DataError(f"{path}: no interactions in it; give a file that has some")
     if metadata is not None:
@@ -75,14 +94,35 @@ def detect_format(path: Path) -> str:
     """Tell the format, a key of `READERS`, by the name of the file, or by the files of a directory.
 
     Raises:
-        DataError: `path` is not there, or no format fits.
+        DataError: `path` is not there, no format fits, or several do.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or directory; check the path, or get a set by 'lowpass data fetch'")
-    for name, (_, pattern) in READERS.items():
-        if (path.is_dir() and any(path.glob(pattern))) or (path.is_file() and path.match(pattern)):
-            return name
-    raise DataError(f"{path}: cannot tell its format by its name; give --format {'|'.join(READERS)}")
+    names = [name for name, (_, pattern) in READERS.items() if _has(path, pattern)]
+    # MovieLens 1M has a `users.dat` too.
+    if "movielens-dat" in names and "citeulike" in names:
+        names.remove("citeulike")
+    if names == ["lightgcn", "triples"]:
+        return "lightgcn" if _is_lists(path) else "triples"
+    if len(names) > 1:
+        raise DataError(f"{path}: its files fit several formats; give one by --format {'|'.join(names)}")
+    if not names:
+        raise DataError(f"{path}: cannot tell its format by its name; give --format {'|'.join(READERS)}")
+    return names[0]
+
+
+def _has(path: Path, pattern: str) -> bool:
+    if path.is_file():
+        return fits(path, pattern)
+    return bool(matching(path, pattern)) or (pattern == "*.parquet" and bool(find_parts(path)))
+
+
+def _is_lists(path: Path) -> bool:
+    folder = path if path.is_dir() else path.parent
+    if any(find_file(folder, name).is_file() for name in ("user_list.txt", "item_list.txt")):
+        return True
+    split = find_ready_split(folder, matching(folder, "*.txt")) or {}
+    return has_lists([file for files in split.values() for file in files])
 
 
 def read_citeulike(path: Path, columns: ColumnNames) -> RawTable:
@@ -104,7 +144,12 @@ def read_citeulike(path: Path, columns: ColumnNames) -> RawTable:
             )
     lines.require_integers()
     users = pa.array(lines.numbers).cast(pa.string()).take(pa.array(lines.owner))
-    return _table(lines.path, users, lines.rest)
+    locate = _locate_token([lines])
+    user_ids = encode_ids(users, locate, "user")
+    item_ids = encode_ids(lines.rest, locate, "item")
+    taken = {"user": "number of the line", "item": "all fields but the first"}
+    reading = Reading(path, "citeulike", (lines.path.name,), taken, locate=locate)
+    return RawTable(user_ids.ids, item_ids.ids, user_ids.index, item_ids.index, reading=reading)
 
 
 def read_lightgcn(path: Path, columns: ColumnNames) -> RawTable:
@@ -118,27 +163,48 @@ def read_lightgcn(path: Path, columns: ColumnNames) -> RawTable:
     """
     del columns
     folder = path if path.is_dir() else path.parent
-    names = ["train.txt", "valid.txt", "test.txt"]
-    has_validation = (folder / "valid.txt").is_file()
-    parts: dict[int, TokenLines] = {
-        number: read_token_lines(folder / name)
-        for number, name in enumerate(names)
-        if has_validation or name != "valid.txt"
-    }
-    for part in parts.values():
-        part.require_integers()
-    users = pa.concat_arrays([part.firsts.take(pa.array(part.owner)) for part in parts.values()])
-    items = pa.concat_arrays([part.rest for part in parts.values()])
-    user_ids, user_index = encode_ids(users, folder)
-    item_ids, item_index = encode_ids(items, folder)
-    return RawTable(
-        read_id_list(folder / "user_list.txt", user_ids),
-        read_id_list(folder / "item_list.txt", item_ids),
-        user_index,
-        item_index,
-        splits=np.repeat(np.array(list(parts), dtype=np.int8), [len(part.owner) for part in parts.values()]),
-        has_validation=has_validation,
+    split = find_ready_split(folder, matching(folder, "*.txt"))
+    if split is None:
+        raise DataError(f"{folder}: no train.txt in it; give the folder that has train.txt and test.txt")
+    parts = [(part, read_token_lines(file)) for part, files in split.items() for file in files]
+    for _, lines in parts:
+        lines.require_integers()
+    locate = _locate_token([lines for _, lines in parts])
+    users = pa.concat_arrays([lines.firsts.take(pa.array(lines.owner)) for _, lines in parts])
+    user_ids = encode_ids(users, locate, "user")
+    item_ids = encode_ids(pa.concat_arrays([lines.rest for _, lines in parts]), locate, "item")
+    reading = Reading(
+        folder,
+        "lightgcn",
+        tuple(lines.path.name for _, lines in parts),
+        {"user": "first field", "item": "all other fields"},
+        notes=tuple(note for _, lines in parts for note in lines.note_repeats()),
+        locate=locate,
     )
+    return RawTable(
+        read_id_list(find_file(folder, "user_list.txt"), user_ids.ids),
+        read_id_list(find_file(folder, "item_list.txt"), item_ids.ids),
+        user_ids.index,
+        item_ids.index,
+        splits=np.repeat(
+            np.array([part for part, _ in parts], dtype=np.int8), [len(lines.owner) for _, lines in parts]
+        ),
+        has_validation=1 in split,
+        reading=reading,
+    )
+
+
+def read_triples(path: Path, columns: ColumnNames) -> RawTable:
+    """Read lines of `user item`, `user item rating` or `user item rating time`, parted by white space, no header.
+
+    A directory, or its `train.txt`, is a split that is ready, as for LightGCN; another file is read alone.
+
+    Raises:
+        DataError: A line or a value is malformed.
+    """
+    folder = path.parent if path.is_file() and plain_name(path).lower() == "train.txt" else path
+    source = open_source(folder, "*.txt", read_triple_lines)
+    return _from_columns(source, "triples", ColumnNames(ids_as_written=columns.ids_as_written))
 
 
 def read_recbole(path: Path, columns: ColumnNames) -> RawTable:
@@ -147,9 +213,10 @@ def read_recbole(path: Path, columns: ColumnNames) -> RawTable:
     Raises:
         DataError: The header or a value is malformed, or a column is missing.
     """
-    path = _inside(path, "*.inter")
-    source = read_delimited(path, "\t", typed_header=True)
-    return _from_columns(source, columns, read_metadata_beside(path.with_suffix(".item")))
+    source = open_source(path, "*.inter", partial(read_delimited, delimiter="\t", typed_header=True))
+    # Of `NAME.inter`, and of a split's `NAME.train.inter`.
+    name = source.files[0].split(".")[0]
+    return _from_columns(source, "recbole", columns, find_file(_folder(path), f"{name}.item"))
 
 
 def read_ml_100k(path: Path, columns: ColumnNames) -> RawTable:
@@ -158,9 +225,8 @@ def read_ml_100k(path: Path, columns: ColumnNames) -> RawTable:
     Raises:
         DataError: A line or a value is malformed.
     """
-    path = _inside(path, "u.data")
-    source = read_delimited(path, "\t", names=MOVIELENS_COLUMNS)
-    return _from_columns(source, columns, read_metadata_beside(path.with_name("u.item")))
+    source = open_source(path, "u.data", partial(read_delimited, delimiter="\t", names=MOVIELENS_COLUMNS))
+    return _from_columns(source, "movielens-data", columns, find_file(_folder(path), "u.item"))
 
 
 def read_ml_1m(path: Path, columns: ColumnNames) -> RawTable:
@@ -169,9 +235,8 @@ def read_ml_1m(path: Path, columns: ColumnNames) -> RawTable:
     Raises:
         DataError: A line or a value is malformed.
     """
-    path = _inside(path, "ratings.dat")
-    source = read_delimited(path, "::", names=MOVIELENS_COLUMNS)
-    return _from_columns(source, columns, read_metadata_beside(path.with_name("movies.dat")))
+    source = open_source(path, "ratings.dat", partial(read_delimited, delimiter="::", names=MOVIELENS_COLUMNS))
+    return _from_columns(source, "movielens-dat", columns, find_file(_folder(path), "movies.dat"))
 
 
 def read_csv(path: Path, columns: ColumnNames) -> RawTable:
@@ -180,29 +245,32 @@ def read_csv(path: Path, columns: ColumnNames) -> RawTable:
     Raises:
         DataError: A line or a value is malformed, or a column is missing.
     """
-    return _from_columns(read_delimited(path, ",", quoted=True), columns)
+    source = open_source(path, "*.csv", partial(read_delimited, delimiter=",", quotes="always"))
+    return _from_columns(source, "csv", columns)
 
 
 def read_tsv(path: Path, columns: ColumnNames) -> RawTable:
-    """Read tab separated values with a header line.
+    """Read tab separated values with a header line; quotes count as in CSV where all that open are closed.
 
     Raises:
         DataError: A line or a value is malformed, or a column is missing.
     """
-    return _from_columns(read_delimited(path, "\t"), columns)
+    source = open_source(path, "*.tsv", partial(read_delimited, delimiter="\t", quotes="consistent"))
+    return _from_columns(source, "tsv", columns)
 
 
 def read_parquet_file(path: Path, columns: ColumnNames) -> RawTable:
-    """Read a Parquet file.
+    """Read a Parquet file, or a folder of its parts or partitions.
 
     Raises:
         DataError: The file is unreadable, a value is missing, or a column is.
     """
-    return _from_columns(read_parquet(path), columns)
+    return _from_columns(open_source(path, "*.parquet", read_parquet), "parquet", columns)
 
 
 READERS: dict[str, tuple[Reader, str]] = {
     "lightgcn": (read_lightgcn, "train.txt"),
+    "triples": (read_triples, "train.txt"),
     "recbole": (read_recbole, "*.inter"),
     "movielens-dat": (read_ml_1m, "ratings.dat"),
     "movielens-data": (read_ml_100k, "u.data"),
@@ -211,73 +279,7 @@ READERS: dict[str, tuple[Reader, str]] = {
     "tsv": (read_tsv, "*.tsv"),
     "parquet": (read_parquet_file, "*.parquet"),
 }
-"""Format → (reader, name of the file it reads); MovieLens 1M has a `users.dat` too: citeulike comes later."""
-
-
-@dataclass(frozen=True)
-class TokenLines:
-    """The tokens of a file's lines, first token apart.
-
-    Attributes:
-        path: The file.
-        numbers: int64, shape (lines,): number of each line in the file, from 1.
-        firsts: Arrow string array of the lines' first tokens.
-        rest: Arrow string array of all further tokens, line after line.
-        num_rest: int64, shape (lines,): how many of `rest` each line has.
-        owner: int64, shape (len(rest),): row in `firsts` that each of `rest` belongs to.
-    """
-
-    path: Path
-    numbers: npt.NDArray[np.int64]
-    firsts: Any
-    rest: Any
-    num_rest: npt.NDArray[np.int64]
-    owner: npt.NDArray[np.int64]
-
-    def require_integers(self) -> None:
-        """Check that every token is a number.
-
-        Raises:
-            DataError: One is not.
-        """
-        for tokens, owner in ((self.firsts, np.arange(len(self.numbers))), (self.rest, self.owner)):
-            good = pc.match_substring_regex(tokens, "^[0-9]+$")
-            if len(tokens) and not pc.all(good).as_py():
-                row = pc.index(good, False).as_py()
-                found = tokens[row].as_py()[:40]
-                raise DataError(
-                    f"{self.path}: line {self.numbers[owner[row]]}: '{found}' is not a number; "
-                    "correct the line, or give another --format"
-                )
-
-
-def read_token_lines(path: Path) -> TokenLines:
-    """Read a file of white-space separated tokens; a trailing line end is no line.
-
-    Raises:
-        DataError: The file is missing, empty, not UTF-8, or has an empty line.
-    """
-    text = read_text(path).removesuffix("\n")
-    if not text:
-        raise DataError(f"{path}: the file is empty; give one with interactions in it")
-    lines = pc.utf8_trim_whitespace(pa.array(text.split("\n"), pa.large_string()))
-    empty = pc.equal(pc.utf8_length(lines), 0)
-    if pc.any(empty).as_py():
-        raise DataError(f"{path}: line {pc.index(empty, True).as_py() + 1}: empty; remove the line")
-    parts = pc.utf8_split_whitespace(lines)
-    tokens = parts.flatten().cast(pa.string())
-    lengths = pc.list_value_length(parts).to_numpy().astype(np.int64)
-    starts = np.cumsum(lengths) - lengths
-    is_rest = np.ones(len(tokens), dtype=bool)
-    is_rest[starts] = False
-    return TokenLines(
-        path=path,
-        numbers=np.arange(1, len(lengths) + 1),
-        firsts=tokens.take(pa.array(starts)),
-        rest=tokens.filter(pa.array(is_rest)),
-        num_rest=lengths - 1,
-        owner=np.repeat(np.arange(len(lengths)), lengths - 1),
-    )
+"""Format → (reader, name of the file that tells it)."""
 
 
 def read_id_list(path: Path, numbers: npt.NDArray[np.str_]) -> npt.NDArray[np.str_]:
@@ -316,40 +318,71 @@ def read_id_list(path: Path, numbers: npt.NDArray[np.str_]) -> npt.NDArray[np.st
     return np.asarray([names[number] for number in numbers.tolist()], dtype=np.str_)
 
 
-def _inside(path: Path, pattern: str) -> Path:
-    if not path.is_dir():
-        return path
-    found = sorted(path.glob(pattern))
-    if len(found) != 1:
-        raise DataError(f"{path}: {len(found)} files match {pattern}, expected one; give the file itself")
-    return found[0]
+def _inside(path: Path, name: str) -> Path:
+    return find_file(path, name) if path.is_dir() else path
 
 
-def _from_columns(source: Tabular, names: ColumnNames, metadata: ItemMetadata | None = None) -> RawTable:
-    user, item = source.find(names.user, USER_COLUMNS), source.find(names.item, ITEM_COLUMNS)
-    if user is None or item is None:
-        missing = "user" if user is None else "item"
-        raise DataError(
-            f"{source.path}: no {missing} column among {', '.join(source.columns)}; name it by --{missing}-column"
-        )
-    rating = source.find(names.rating, RATING_COLUMNS)
-    timestamp = source.find(names.timestamp, TIMESTAMP_COLUMNS)
-    metadata = metadata or ItemMetadata()
-    user_ids, user_index = encode_ids(source.strings(user), source.path)
-    item_ids, item_index = encode_ids(source.strings(item), source.path)
+def _folder(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
+
+
+def _locate_token(parts: list[TokenLines]) -> Callable[[int], str]:
+    def locate(row: int) -> str:
+        for lines in parts:
+            if row < len(lines.owner):
+                return f"{lines.path.name}: line {lines.numbers[lines.owner[row]]}"
+            row -= len(lines.owner)
+        return f"row {row + 1}"
+
+    return locate
+
+
+def _from_columns(source: Source, format_name: str, names: ColumnNames, beside: Path | None = None) -> RawTable:
+    """Make a table of named columns, with the titles that stand beside."""
+    table, as_written = source.table, names.ids_as_written
+    columns = _choose_columns(table, names)
+    metadata = read_metadata_beside(beside, ids_as_written=as_written) if beside else ItemMetadata()
+    users = encode_ids(table.strings(columns["user"]), table.where, "user", as_written=as_written)
+    items = encode_ids(table.strings(columns["item"]), table.where, "item", as_written=as_written)
+    times, unit, rounding = table.times(columns["timestamp"]) if "timestamp" in columns else (None, None, ())
+    reading = Reading(
+        table.path,
+        format_name,
+        source.files,
+        columns,
+        table.locate,
+        tuple(column for column in table.columns if column not in columns.values()),
+        source.unread_files,
+        unit,
+        (*table.notes, *users.notes, *items.notes, *rounding),
+    )
     return RawTable(
-        user_ids,
-        item_ids,
-        user_index,
-        item_index,
-        ratings=None if rating is None else source.numbers(rating),
-        timestamps=None if timestamp is None else source.times(timestamp),
+        users.ids,
+        items.ids,
+        users.index,
+        items.index,
+        ratings=table.numbers(columns["rating"]) if "rating" in columns else None,
+        timestamps=times,
+        splits=source.splits,
+        has_validation=source.has_validation,
         item_titles=metadata.titles,
         item_categories=metadata.categories,
+        reading=reading,
     )
 
 
-def _table(path: Path, users: Any, items: Any) -> RawTable:
-    user_ids, user_index = encode_ids(users, path)
-    item_ids, item_index = encode_ids(items, path)
-    return RawTable(user_ids, item_ids, user_index, item_index)
+def _choose_columns(table: Tabular, names: ColumnNames) -> dict[str, str]:
+    """Return role → column, of those that the table has."""
+    roles = {
+        "user": (names.user, USER_COLUMNS),
+        "item": (names.item, ITEM_COLUMNS),
+        "rating": (names.rating, RATING_COLUMNS),
+        "timestamp": (names.timestamp, TIMESTAMP_COLUMNS),
+    }
+    found = {role: table.find(*wanted, option=f"--{role}-column") for role, wanted in roles.items()}
+    for role in ("user", "item"):
+        if found[role] is None:
+            raise DataError(
+                f"{table.path}: no {role} column among {', '.join(table.columns)}; name it by --{role}-column"
+            )
+    return {role: column for role, column in found.items() if column is not None}

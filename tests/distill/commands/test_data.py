@@ -45,6 +45,7 @@ def test_prepare_then_inspect(capsys: pytest.CaptureFixture[str], tmp_path: Path
     words = ["--rating-min", 2, "--user-min", 3, "--split", "temporal", "--items", tmp_path / "items.csv"]
     report = run_json(capsys, "prepare", ratings, "--out", tmp_path / "mine", *words)
     assert report["counts"]["users"] == 6
+    understood = report["settings"].pop("understood")
     assert report["settings"] == {
         "reader": "csv",
         "source": "ratings.csv",
@@ -55,14 +56,54 @@ def test_prepare_then_inspect(capsys: pytest.CaptureFixture[str], tmp_path: Path
         "ratios": "8:1:1",
         "seed": 0,
     }
+    assert understood == {
+        "format": "csv",
+        "files": ["ratings.csv"],
+        "files_not_read": [],
+        "columns": {"user": "user_id", "item": "item_id", "rating": "rating", "timestamp": "timestamp"},
+        "columns_not_read": [],
+        "first_row": {"user": "u0", "item": "i0", "rating": "1", "time": "0"},
+        "rows": {"read": 72, "below_the_rating": 15, "repeated": 0, "outside_the_core": 0},
+        "times": {"first": "0", "last": "11", "unit": "of no unit known", "tied": 0.0},
+        "titles": {"items": 12, "found": 1},
+        "split": "temporal",
+        "split_because": "as asked",
+        "warnings": [],
+    }
     description = run_json(capsys, "inspect", tmp_path / "mine")
     assert description["name"] == "mine"
+    assert description["settings"]["understood"] == understood
     assert description["fingerprint"] == report["fingerprint"]
     data = load_interactions(tmp_path / "mine")
     assert dict(zip(data.item_ids.tolist(), data.item_titles or (), strict=True))["i1"] == "One"
     code, out, _ = run(capsys, "inspect", tmp_path / "mine")
     assert code == 0
     assert out.startswith("mine: 6 users, 12 items")
+    assert "\nformat       csv: ratings.csv\n" in out
+    assert "\nfirst row    user = u0, item = i0, rating = 1, time = 0\n" in out
+
+
+def test_prepare_says_what_it_took_the_source_for(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    rows = [f"u{row % 4},i{row % 7}.0,{row % 5},{1700000000 + row * 86400},x" for row in range(20)]
+    path.write_text("\n".join(["User ID,itemid,Rating,TimeStamp,dt", *(row.replace("i", "") for row in rows)]))
+    code, out, err = run(capsys, "prepare", path, "--out", tmp_path / "mine")
+    assert code == 0
+    assert out.splitlines() == [
+        "mine: 4 users, 7 items, 16 train, 0 validation, 4 test",
+        "format       csv: log.csv",
+        "columns      user = User ID, item = itemid, rating = Rating, timestamp = TimeStamp; not read: dt",
+        "first row    user = u0, item = 0, rating = 0, time = 2023-11-14 22:13:20",
+        "rows         20 read",
+        "times        2023-11-14 22:13:20 to 2023-12-03 22:13:20 (seconds), 0% tied",
+        "split        temporal: the source has times",
+        f"written to {tmp_path / 'mine'}",
+    ]
+    assert err == f"lowpass: warning: {path}: line 2: item id '0.0': '.0' was dropped of 7 distinct item ids\n"
+    code, out, err = run(capsys, "prepare", path, "--out", tmp_path / "mine", "--ids-as-written", "--split", "ordered")
+    assert (code, err) == (0, "")
+    assert "item = 0.0" in out
+    assert "split        ordered: as asked" in out
 
 
 def test_prepare_replaces_its_own_output_and_fills_an_empty_folder(

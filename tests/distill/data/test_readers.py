@@ -7,10 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distill.data.item_metadata import ItemMetadata
+from distill.data.item_metadata import ItemMetadata, read_item_metadata
 from distill.data.raw_table import RawTable
 from distill.data.readers import READERS, ColumnNames, detect_format, read_table
 from distill.errors import DataError
+from tests.distill.data.packing import PACKINGS
 
 Files = dict[str, str]
 RECBOLE = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
@@ -146,9 +147,130 @@ def test_format_overrides_the_name(tmp_path: Path) -> None:
 
 def test_every_format_is_told_by_its_pattern(tmp_path: Path) -> None:
     for name, (_, pattern) in READERS.items():
+        if pattern == "train.txt":
+            continue
         path = tmp_path / pattern.replace("*", "x")
-        path.touch()
-        assert detect_format(path) == name
+        for found in (path, path.with_name(path.name.upper()), path.with_name(f"{path.name}.gz")):
+            found.touch()
+            assert detect_format(found) == name
+
+
+TOLD: list[tuple[Files, str]] = [
+    ({"train.txt": "2 13 1\n2 11 1\n0 10 1\n", "test.txt": "1 10 1\n"}, "triples"),
+    ({"train.txt": "a b 4.5 99\na c 1 98\n", "test.txt": "a d 2 97\n"}, "triples"),
+    ({"train.txt": "a b\na c\n", "test.txt": "a d\n"}, "triples"),
+    ({"train.txt": "0 1 2\n1 4 5\n", "test.txt": "0 3\n"}, "lightgcn"),
+    ({"train.txt": "0 1 2\n0 4 5 6 7\n", "test.txt": "0 3\n"}, "lightgcn"),
+    ({"train.txt": "0 1 2\n1 4 5\n", "test.txt": "0 3 4\n", "item_list.txt": ""}, "lightgcn"),
+    ({"train.txt": "", "test.txt": ""}, "lightgcn"),
+]
+
+
+@pytest.mark.parametrize(("files", "name"), TOLD)
+def test_lists_and_triples_are_told_apart_by_what_only_one_can_have(tmp_path: Path, files: Files, name: str) -> None:
+    assert detect_format(write(tmp_path, files)) == name
+    assert detect_format(tmp_path / "train.txt") == name
+
+
+@pytest.mark.parametrize("train", ["0 1 2\n1 4 5\n", "0 1 2 3\n1 4 5 6\n", "0 1 2\n0 3 4 5\n"])
+def test_what_could_be_either_is_refused(tmp_path: Path, train: str) -> None:
+    write(tmp_path, {"train.txt": train, "test.txt": train})
+    with pytest.raises(DataError, match="or 'user item rating'; give --format lightgcn or --format triples"):
+        read_table(tmp_path)
+    assert read_table(tmp_path, "lightgcn").num_rows > 2 * train.count("\n")
+
+
+def test_files_of_several_formats_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, {"u.data": "1\t2\t3\t4\n", "a.csv": "user,item\n1,2\n"})
+    with pytest.raises(DataError, match=r"fit several formats; give one by --format movielens-data\|csv"):
+        read_table(tmp_path)
+    assert pairs(read_table(tmp_path, "csv")) == [("1", "2")]
+
+
+def test_triples_are_a_ready_split(tmp_path: Path) -> None:
+    files = {"train.txt": "2 13 1\n2 11 1\n0 10 1\n0 11 1\n1 12 1\n", "valid.txt": "1 13 1\n2 10 1\n"}
+    table = read_table(write(tmp_path, files | {"test.txt": "0 12 1\n1 10 1\n", "README.txt": "what it is\n"}))
+    assert table.splits is not None
+    assert np.bincount(table.splits).tolist() == [5, 2, 2]
+    assert pairs(table)[:2] == [("2", "13"), ("2", "11")]
+    assert table.ratings is not None
+    assert table.timestamps is None
+    assert table.reading is not None
+    assert table.reading.format_name == "triples"
+    assert table.reading.unread_files == ("README.txt",)
+
+
+def test_triples_of_one_file_and_their_faults(tmp_path: Path) -> None:
+    path = write(tmp_path, {"log.txt": "u1 i1 5 1700000000\nu1 i2 4 1700000001\n"}) / "log.txt"
+    table = read_table(path, "triples")
+    assert table.splits is None
+    assert table.timestamps is not None
+    path.write_text("u1 i1 5\nu1 i2\n")
+    with pytest.raises(DataError, match=r"log\.txt: line 2: 2 fields, expected 3 .*or give --format lightgcn"):
+        read_table(path, "triples")
+    path.write_text("u1 i1 5\nu1 i2 good\n")
+    with pytest.raises(DataError, match=r"log\.txt: line 2: column 'rating' is 'good', not a number"):
+        read_table(path, "triples")
+
+
+def test_users_on_several_lines_of_lists_are_told(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path, {"train.txt": "0 1 2\n1 1\n0 3\n", "test.txt": "0 4\n"}))
+    assert table.num_rows == 5
+    assert table.reading is not None
+    (note,) = table.reading.notes
+    assert "train.txt: line 3: user 0 starts a line again, as 1 lines do" in note
+
+
+@pytest.mark.parametrize("suffix", sorted(PACKINGS))
+def test_text_of_any_format_may_be_packed(tmp_path: Path, suffix: str) -> None:
+    texts = {
+        "csv/a.csv": "user,item\n1,2\n",
+        "tsv/a.tsv": "user\titem\n1\t2\n",
+        "recbole/a.inter": "user_id:token\titem_id:token\n1\t2\n",
+        "recbole/a.item": "item_id:token\ttitle:token\n2\tTwo\n",
+        "dat/ratings.dat": "1::2::3::4\n",
+        "dat/movies.dat": "2::Two::War\n",
+        "data/u.data": "1\t2\t3\t4\n",
+        "lists/train.txt": "1 2\n",
+        "lists/test.txt": "1 2\n",
+        "citeulike/users.dat": "1 2\n",
+    }
+    for name, text in texts.items():
+        path = tmp_path / f"{name}{suffix}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(PACKINGS[suffix](text.encode()))
+    for folder in tmp_path.iterdir():
+        table = read_table(folder)
+        assert pairs(table)[0] == ("1", "2")
+        assert table.item_titles == ({"2": "Two"} if folder.name in {"recbole", "dat"} else {})
+
+
+def test_columns_in_any_case(tmp_path: Path) -> None:
+    path = write(tmp_path, {"a.csv": "User ID,ITEM_ID,Rating, TimeStamp \n1,2,3,4\n"}) / "a.csv"
+    table = read_table(path)
+    assert table.ratings is not None
+    assert table.timestamps is not None
+    path.write_text("userId,user_id,item\n1,2,3\n")
+    assert read_table(path).user_ids.tolist() == ["2"]
+    path.write_text("UserID,User_Id,item\n1,2,3\n")
+    with pytest.raises(DataError, match="columns 'UserID' and 'User_Id' are alike; name one by --user-column"):
+        read_table(path)
+    assert read_table(path, columns=ColumnNames(user="User_Id")).user_ids.tolist() == ["2"]
+
+
+def test_words_for_a_missing_id(tmp_path: Path) -> None:
+    path = write(tmp_path, {"a.csv": "user,item\n1,2\nNaN,3\n"}) / "a.csv"
+    with pytest.raises(DataError, match=r"a\.csv: line 3: user id 'NaN' is a word for a missing value; .*--ids"):
+        read_table(path)
+    assert read_table(path, columns=ColumnNames(ids_as_written=True)).user_ids.tolist() == ["1", "NaN"]
+
+
+def test_ids_of_titles_take_the_form_of_those_of_interactions(tmp_path: Path) -> None:
+    path = write(tmp_path, {"a.csv": "user,item\n1,12.0\n1,7.0\n"}) / "a.csv"
+    assert read_table(path).item_ids.tolist() == ["12", "7"]
+    items = write(tmp_path, {"items.csv": "item_id,title\n12.0 ,Twelve\n"}) / "items.csv"
+    assert read_item_metadata(items).titles == {"12": "Twelve"}
+    assert read_item_metadata(items, ids_as_written=True).titles == {"12.0 ": "Twelve"}
 
 
 BAD: list[tuple[Files, str, str]] = [
@@ -158,7 +280,7 @@ BAD: list[tuple[Files, str, str]] = [
     ({"users.dat": "1 1\n1 b\n"}, "users.dat", r"users\.dat: line 2: 'b' is not a number; correct"),
     ({"users.dat": "0\n0\n"}, "users.dat", r"users\.dat: no interactions in it; give"),
     ({"users.dat": ""}, "users.dat", r"users\.dat: the file is empty; give"),
-    ({"train.txt": "0 1\n"}, ".", r"test\.txt: No such file or directory; check the path"),
+    ({"train.txt": "0 1\n"}, ".", r"train\.txt has no test file beside it; add one, or"),
     ({"train.txt": "0 1\n2 x\n", "test.txt": "0 2\n"}, ".", r"train\.txt: line 2: 'x' is not a number"),
     (
         {"train.txt": "0 1\n", "test.txt": "0 2\n", "item_list.txt": "org_id remap_id\na 1\n"},
@@ -182,7 +304,11 @@ BAD: list[tuple[Files, str, str]] = [
     ),
     ({"a.inter": "user_id:token\titem_id\n1\t2\n"}, ".", r"a\.inter: line 1: field 'item_id' is not 'name:type'"),
     ({"a.inter": RECBOLE + "1\t2\t3\n"}, ".", r"a\.inter: line 2: 3 fields, expected 4; correct the line"),
-    ({"a.inter": RECBOLE, "b.inter": RECBOLE}, ".", r"2 files match \*\.inter, expected one; give the file itself"),
+    (
+        {"a.inter": RECBOLE, "b.inter": RECBOLE},
+        ".",
+        r"2 files match \*\.inter \(a\.inter, b\.inter\), expected one; give the file",
+    ),
     ({"u.data": "1\t2\t3\t4\n1\t2\tx\t4\n"}, "u.data", r"u\.data: line 2: column 'rating' is 'x', not a number"),
     ({"ratings.dat": "1::2::3::\n"}, ".", r"ratings\.dat: line 1: column 'timestamp' is '', not a time; give"),
     ({"a.csv": "user,item,rating\n1,2,3\n\n4,5\n"}, "a.csv", r"a\.csv: line 4: 2 fields, expected 3; correct"),
@@ -190,7 +316,7 @@ BAD: list[tuple[Files, str, str]] = [
     ({"a.csv": "user,item\n1,2\n,5\n"}, "a.csv", r"a\.csv: line 3: column 'user' is empty; fill it in"),
     ({"a.csv": "user,what\n1,2\n"}, "a.csv", r"a\.csv: no item column among user, what; name it by --item-column"),
     ({"a.csv": "user,user\n1,2\n"}, "a.csv", r"a\.csv: line 1: a column name is given twice"),
-    ({"a.csv": f"user,item\n1,{'x' * 300}\n"}, "a.csv", r"a\.csv: an id is 300 characters long \(limit 256\)"),
+    ({"a.csv": f"user,item\n1,{'x' * 300}\n"}, "a.csv", r"a\.csv: line 2: an id is 300 characters long \(limit 256\)"),
     (
         {"a.csv": "user,item,timestamp\n1,2,2024-01-01\n1,3,soon\n"},
         "a.csv",
@@ -211,10 +337,10 @@ def test_malformed_input_is_named_with_a_remedy(tmp_path: Path, files: Files, na
 
 def test_text_that_is_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "users.dat").write_bytes(b"1 1\n1 \xff\n")
-    with pytest.raises(DataError, match=r"users\.dat: line 2: not utf-8 text; convert"):
+    with pytest.raises(DataError, match=r"users\.dat: line 2: not utf-8 text; save the file as UTF-8"):
         read_table(tmp_path)
     (tmp_path / "a.csv").write_bytes(b"user,item\n1,\xff\n")
-    with pytest.raises(DataError, match=r"a\.csv: unreadable .*save it as UTF-8"):
+    with pytest.raises(DataError, match=r"a\.csv: line 2: not utf-8 text; save the file as UTF-8"):
         read_table(tmp_path / "a.csv")
 
 
@@ -227,7 +353,10 @@ def test_column_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("users", "ratings", "message"),
     [
-        ([1.0, 2.0], [1, 2], "'user_id' is of type double; store ids as integers or strings"),
+        ([1.5, 2.0], [1, 2], "'user_id' is of type double; store ids as integers or strings"),
+        ([2.0**53, 2.0], [1, 2], "'user_id' is of type double; store ids as integers or strings"),
+        ([1.0, float("nan")], [1, 2], "row 2: column 'user_id' is empty"),
+        ([None, None], [1, 2], "row 1: column 'user_id' is empty"),
         ([1, None], [1, 2], "row 2: column 'user_id' is empty"),
         ([1, 2], [1, None], "row 2: column 'rating' is None, not a number"),
     ],
