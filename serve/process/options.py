@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from serve.answers.errors import WrongOptions
 from serve.answers.limits import Limits
 from serve.process.cores import default_threads
-from serve.transport.address import is_loopback, split_address
+from serve.transport.address import is_local, read_address
 
 if TYPE_CHECKING:
     from serve.live.shadow import ShadowRule
@@ -119,7 +119,7 @@ class ServerOptions:
     transport: TransportName = _option(
         "grpcio",
         WORK,
-        "native is faster and speaks no TLS (pip install 'lowpass[native]'); auto takes it where it can do all asked.",
+        "native is faster and speaks no TLS (pip install 'lowpass[native]'); auto takes it on loopback, where it can do all.",
         choices=("grpcio", "native", "auto"),
     )
     batch_wait_ms: float = _option(
@@ -176,7 +176,8 @@ class ServerOptions:
         if not self.admin_address or self.admin_api_keys is not None or self.admin_open:
             return
         remedy = "give --admin-api-keys FILE ('lowpass key' makes it), or --admin-open if that is meant"
-        if not is_loopback(split_address("--admin-address", self.admin_address)[0]):
+        read_address("--admin-address", self.admin_address)
+        if not is_local(self.admin_address):
             raise WrongOptions(
                 f"--admin-address {self.admin_address}: other machines reach it, and whoever does could change what is"
                 f" served: {remedy}"
@@ -188,8 +189,8 @@ class ServerOptions:
 
     @property
     def needs_grpcio(self) -> bool:
-        """Whether something is asked for that the fast transport cannot do."""
-        return self.tls_cert is not None or self.limits.max_connection_age > 0
+        """Whether the fast transport cannot do all that is asked for, or strangers may call, whom it cannot bound."""
+        return self.tls_cert is not None or self.limits.max_connection_age > 0 or not is_local(self.address)
 
     @property
     def tls(self) -> TlsFiles | None:

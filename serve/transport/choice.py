@@ -18,7 +18,7 @@ def choose_transport(name: TransportName, *, needs_grpcio: bool) -> tuple[str, M
 
     Args:
         name: "auto" takes `native` where it is installed and can do what is asked for, else `grpcio`.
-        needs_grpcio: Whether something is asked for that `native` cannot do: TLS, an age of connections.
+        needs_grpcio: Whether `native` cannot do what is asked for: TLS, an age of connections, other machines.
 
     Raises:
         ExtraMissing: `native` is asked for and not installed.

@@ -36,7 +36,7 @@ from serve.rpc.interceptors import GuardedMany, GuardedStream, guard_many, guard
 from serve.rpc.services import AnyMethod, Method, Parts, StreamMethod
 from serve.rpc.status import INTERNAL, Refusal
 from serve.telemetry.logs import HEADER, request_id_of
-from serve.transport.address import is_loopback, take_path
+from serve.transport.address import is_local, take_path
 from serve.transport.base import MAX_METADATA_BYTES, UNREADABLE, TransportSettings
 from serve.transport.reflection import ReflectionServer
 
@@ -255,7 +255,7 @@ class NativeServer:
             raise AddressUnavailable(
                 f"--address {address}: malformed, or in use by another server: choose another one"
             ) from error
-        if not address.startswith("unix:") and not is_loopback(address.rpartition(":")[0].strip("[]")):
+        if not is_local(address):
             LOG.warning("--transport native: %s", UNBOUNDED, extra={"fields": {"address": address}})
         self._health.front = self._front
         if self._settings.reflection:

@@ -42,6 +42,8 @@ def test_what_asks_for_grpcio() -> None:
     assert not ServerOptions().needs_grpcio
     assert ServerOptions(tls_cert=Path("cert"), tls_key=Path("key")).needs_grpcio
     assert ServerOptions(limits=Limits(max_connection_age=60.0)).needs_grpcio
+    assert ServerOptions(address="0.0.0.0:50051").needs_grpcio
+    assert not ServerOptions(address="unix:/run/lowpass.sock").needs_grpcio
 
 
 def test_a_native_server_in_a_process_of_its_own(tmp_path: Path) -> None:
