@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -118,15 +119,25 @@ def _read(path: Path, *, in_memory: bool) -> faiss.Index:
     with path.open("rb") as stream:
         in_memory = in_memory or stream.read(4) in _NEVER_MAPPED
     try:
-        with _READING:
-            # What a header claims must lie in the file, before memory is taken for it.
-            faiss.set_deserialization_vector_byte_limit(size + 1)
-            faiss.set_deserialization_loop_limit(size)
+        with _READING, _bounded_by(size):
             # Not IO_FLAG_MMAP: its inverted lists start threads in every query, which takes a hundred times as long.
             return faiss.read_index(str(path), 0 if in_memory else int(faiss.IO_FLAG_MMAP_IFC))
     except (MemoryError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or ["out of memory"])[-1][:200]
         raise TruncatedIndex(f"{path}: FAISS cannot read it ({reason}): export the bundle again") from error
+
+
+@contextmanager
+def _bounded_by(size: int) -> Iterator[None]:
+    """Let FAISS take no more memory, or turns, than a file has bytes: what its header claims must lie in it."""
+    before = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
+    faiss.set_deserialization_vector_byte_limit(size + 1)
+    faiss.set_deserialization_loop_limit(size)
+    try:
+        yield
+    finally:
+        faiss.set_deserialization_vector_byte_limit(before[0])
+        faiss.set_deserialization_loop_limit(before[1])
 
 
 def _check_parts(path: Path, index: Any) -> None:
@@ -135,9 +146,9 @@ def _check_parts(path: Path, index: Any) -> None:
     Raises:
         TruncatedIndex: They do not fit the whole.
     """
-    part, wanted = index, index.ntotal
+    part, wanted, dim = index, index.ntotal, index.d
     if isinstance(index, faiss.IndexPreTransform):
-        part = faiss.downcast_index(index.index)
+        part, dim = faiss.downcast_index(index.index), _transformed_dim(path, index)
     elif isinstance(index, faiss.IndexHNSW):
         part = faiss.downcast_index(index.storage)
         index.hnsw.efSearch = min(index.hnsw.efSearch, SEARCH_PARAMETERS["efSearch"])
@@ -146,11 +157,26 @@ def _check_parts(path: Path, index: Any) -> None:
         index.nprobe = min(index.nprobe, index.nlist)
         if not _lists_hold_each_row(index):
             raise TruncatedIndex(f"{path}: its lists do not hold every row once: export the bundle again")
-    fits = isinstance(part, faiss.IndexFlatCodes | faiss.IndexPQFastScan) and (part.ntotal, part.d) == (wanted, index.d)
+    fits = isinstance(part, faiss.IndexFlatCodes | faiss.IndexPQFastScan) and (part.ntotal, part.d) == (wanted, dim)
     if not fits or (isinstance(index, _FAST_SCANS) and not _blocks_fit(index)):
         raise TruncatedIndex(
-            f"{path}: its {type(part).__name__} is not of {wanted} vectors of {index.d}: export the bundle again"
+            f"{path}: its {type(part).__name__} is not of {wanted} vectors of {dim}: export the bundle again"
         )
+
+
+def _transformed_dim(path: Path, index: Any) -> int:
+    """What a chain of transforms makes of the index's own dimension; a rotation may make it longer.
+
+    Raises:
+        TruncatedIndex: A link takes another dimension than the one before it gives.
+    """
+    dim: int = index.d
+    for place in range(index.chain.size()):
+        link = index.chain.at(place)
+        if link.d_in != dim:
+            raise TruncatedIndex(f"{path}: a transform takes {link.d_in} numbers, not {dim}: export the bundle again")
+        dim = link.d_out
+    return dim
 
 
 def _lists_hold_each_row(index: Any) -> bool:

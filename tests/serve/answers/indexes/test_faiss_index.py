@@ -93,6 +93,7 @@ KINDS: list[tuple[str, dict[str, int]]] = [
     ("SQfp16", {"k_factor": 1}),
     ("PQ4x4fs", {"k_factor": 4}),
     ("PQ4x4", {}),
+    ("RR12,PQ4x4", {}),  # a rotation to more numbers than an item has
 ]
 
 
