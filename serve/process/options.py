@@ -119,7 +119,7 @@ class ServerOptions:
     transport: TransportName = _option(
         "grpcio",
         WORK,
-        "native is faster, without TLS (pip install 'lowpass[native]'); auto takes it on loopback, where it can do all.",
+        "native is faster, no TLS (pip install 'lowpass[native]'); auto takes it on loopback where it can do all.",
         choices=("grpcio", "native", "auto"),
     )
     batch_wait_ms: float = _option(
