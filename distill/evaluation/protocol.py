@@ -199,7 +199,8 @@ def _relevant_items(data: Interactions, protocol: Protocol) -> sp.csr_matrix:
         )
     if max(protocol.cutoffs) > data.num_items:
         raise SettingError(
-            f"cutoffs: {max(protocol.cutoffs)} exceeds the {data.num_items} items of data set '{data.name}'"
+            f"cutoffs: {max(protocol.cutoffs)} exceeds the {data.num_items} items of data set '{data.name}'; "
+            "take data of more items, or with 'lowpass evaluate' smaller --cutoffs"
         )
     return relevant
 

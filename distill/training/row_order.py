@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from distill.data.ids import plain_ids
 from distill.errors import DataError
 
 PARQUET = {".parquet", ".pq"}
@@ -80,6 +81,8 @@ def order_rows(path: Path, row_ids: Sequence[str], ids: npt.NDArray[np.str_]) ->
     Raises:
         DataError: An id has no row, or two.
     """
+    if not set(ids.tolist()) <= set(row_ids):
+        row_ids = plain_ids(pa.array(row_ids, pa.string()))  # spaces and '.0' dropped, as `prepare` does
     rows = {value: row for row, value in enumerate(row_ids)}
     if len(rows) != len(row_ids):
         value, count = Counter(row_ids).most_common(1)[0]

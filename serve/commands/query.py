@@ -111,7 +111,11 @@ def _query_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, A
 def _print_stream(client: RecommenderClient, lines: IO[str], options: dict[str, Any], timeout: float) -> None:
     from serve.client import RecommendationList
 
-    users = [line.strip() for line in lines if line.strip()]
+    try:
+        users = [line.strip() for line in lines if line.strip()]
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise click.UsageError(f"--users-file {lines.name}: byte {byte:#04x} is not UTF-8; save it as UTF-8") from error
     shared, subject_only = _query_options(options)
     for user, answer in zip(
         users, client.stream_recommend(users, timeout=timeout, **subject_only, **shared), strict=True

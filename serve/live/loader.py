@@ -119,8 +119,13 @@ class BackgroundLoader:
         self._alone = threading.Lock()
         self._running: Future[ServedModel] | None = None
 
-    def load(self, name: str, path: Path, recorded: Sequence[Query] = ()) -> ServedModel:
+    def load(
+        self, name: str, path: Path, recorded: Sequence[Query] = (), *, beside_requests: bool = True
+    ) -> ServedModel:
         """Load a model and wait for it; see `load_model`.
+
+        Args:
+            beside_requests: Whether there are any to give way to; at the start of a server nobody is kept waiting.
 
         Raises:
             BundleError: The bundle is wrong.
@@ -128,7 +133,7 @@ class BackgroundLoader:
         """
         which = {"model": name, "version": path.name}
         try:
-            model = self._load_beside(name, path, recorded)
+            model = self._load_beside(name, path, recorded, beside_requests)
         except Exception as error:
             self.errors[name, path.name] = str(error)
             self._metrics.load_failed(name)
@@ -145,12 +150,12 @@ class BackgroundLoader:
         if self._running is not None:
             wait([self._running], timeout=STOP_SECONDS)
 
-    def _load_beside(self, name: str, path: Path, recorded: Sequence[Query]) -> ServedModel:
+    def _load_beside(self, name: str, path: Path, recorded: Sequence[Query], beside_requests: bool) -> ServedModel:
         """Load on a thread of its own: one that hangs can only be left behind, and must not keep the process alive."""
         with self._alone:
             running: Future[ServedModel] = Future()
             self._running = running
-            target, arguments = self._load, (running, name, path, recorded)
+            target, arguments = self._load, (running, name, path, recorded, beside_requests)
             threading.Thread(target=target, args=arguments, name="lowpass-load", daemon=True).start()
             seconds = allowed_seconds(path)
             try:
@@ -162,9 +167,12 @@ class BackgroundLoader:
                     f"{path}: not loaded after {seconds:.0f} s, given up; look at its disk, or export the bundle again"
                 ) from error
 
-    def _load(self, loaded: Future[ServedModel], name: str, path: Path, recorded: Sequence[Query]) -> None:
+    def _load(
+        self, loaded: Future[ServedModel], name: str, path: Path, recorded: Sequence[Query], beside_requests: bool
+    ) -> None:
         try:
-            give_way()
+            if beside_requests:
+                give_way()
             if self._prepare_thread is not None:
                 self._prepare_thread()
             with interrupted_often():

@@ -125,6 +125,7 @@ class ModelManager:
         self._loader = BackgroundLoader(metrics, verify=verify, copy_up_to=copy_up_to, prepare_thread=prepare_thread)
         self._changing = threading.RLock()
         self._live: dict[str, list[str | None]] = {}
+        self._is_up = False
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
 
@@ -139,6 +140,7 @@ class ModelManager:
             self._live.setdefault(choice.name, []).append(choice.revision)
         for name in self._live:
             self._bring_up(name)
+        self._is_up = True
 
     def watch(self, period: float) -> None:
         """Follow the repository: look for moved labels and new versions every `period` seconds."""
@@ -325,7 +327,8 @@ class ModelManager:
         if entry is not None and version in entry.versions:
             return False
         recorded = list(entry.versions[entry.default].recorded) if entry is not None else []
-        self._store.add(self._loader.load(name, self._repository.resolve(name, version), recorded))
+        path = self._repository.resolve(name, version)
+        self._store.add(self._loader.load(name, path, recorded, beside_requests=self._is_up))
         return True
 
     def _drop(self, name: str, version: str) -> ServedModel:

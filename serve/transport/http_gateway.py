@@ -84,6 +84,8 @@ class Gateway:
                 return _answer(request_id, 200, self._document(path, request.verb))
             if request.verb not in CALLS.split(", "):
                 raise _Problem(405, f"{request.verb}: send GET or POST", ("Allow", CALLS))
+            if request.headers.get("content-encoding", "identity").lower() != "identity":
+                raise _Problem(415, "Content-Encoding: send the body as it is", ("Accept-Encoding", "identity"))
             method, guarded = self._methods[path]
             self._admit(method, request)
         except _Problem as wrong:
@@ -172,8 +174,9 @@ def _read(method: Method, request: HttpRequest, query: str) -> Message:
     except Exception as error:
         # What was sent stands in the text, and need not be text.
         said = str(error).encode(errors="backslashreplace").decode().strip() or type(error).__name__
+        place = "body" if request.verb == "POST" else "query"
         raise to_refusal(
-            InvalidRequest(FieldViolation("body", f"cannot be read ({said.splitlines()[0][:SAID_AT_MOST]})"))
+            InvalidRequest(FieldViolation(place, f"cannot be read ({said.splitlines()[0][:SAID_AT_MOST]})"))
         ) from error
     return message
 
@@ -198,6 +201,7 @@ def check_objects(content: Any, descriptor: Any) -> None:
     if not isinstance(content, dict):
         raise ValueError(f"{descriptor.name} must be an object")  # a caller's slip, not ours
     for name, value in content.items():
+        name.encode()  # a surrogate alone is no text, and protobuf's reader says so in words of its own
         field = descriptor.fields_by_name.get(name) or descriptor.fields_by_camelcase_name.get(name)
         if field is None or field.message_type is None or value is None:
             continue

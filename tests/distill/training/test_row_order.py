@@ -82,3 +82,10 @@ def test_rows_are_put_in_the_order_of_the_data() -> None:
     order, understood = order_rows(Path("x/ids.txt"), ["c", "spare", "a", "b"], np.array(["a", "b", "c"]))
     assert order.tolist() == [2, 3, 0]
     assert understood == "in order by the ids of ids.txt, 1 rows of ids the data lacks left out"
+
+
+def test_forms_that_prepare_drops_are_dropped_of_rows_too() -> None:
+    order, _ = order_rows(Path("ids.txt"), ["7.0 ", " 5.0"], np.array(["5", "7"]))
+    assert order.tolist() == [1, 0]
+    as_written, _ = order_rows(Path("ids.txt"), ["7.0", "7"], np.array(["7", "7.0"]))
+    assert as_written.tolist() == [1, 0]

@@ -49,6 +49,16 @@ def test_prints_one_json_object(capsys: pytest.CaptureFixture[str], target: str)
     assert (answer["unknown_item_ids"], len(answer["item_ids"])) == (["unknown"], 98)
 
 
+def test_a_file_of_users_that_is_not_utf_8_is_refused(
+    capsys: pytest.CaptureFixture[str], target: str, tmp_path: Path
+) -> None:
+    users = tmp_path / "users.txt"
+    users.write_bytes(b"user-3\n\xff\n")
+    code, out, error = ask(capsys, target, "--users-file", str(users))
+    assert (code, out) == (2, "")
+    assert f"{users}: byte 0xff is not UTF-8" in error
+
+
 def test_prints_a_line_for_each_user_of_a_file(capsys: pytest.CaptureFixture[str], target: str, tmp_path: Path) -> None:
     users = tmp_path / "users.txt"
     users.write_text("user-3\n\nnobody\n" + "user-4\n" * 100)

@@ -97,3 +97,14 @@ def test_a_hole_of_a_terabyte_is_seen_by_its_length(bundle: Path) -> None:
     (bundle / "manifest.json").write_text(text.replace('"bytes": 12845', f'"bytes": {2**40}'))
     with pytest.raises(BundleError, match=r"index\.faiss: longer than"):
         loader.load_model("student", bundle)
+
+
+@pytest.mark.parametrize("beside_requests", [True, False])
+def test_only_a_load_beside_requests_gives_way(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, beside_requests: bool
+) -> None:
+    """At the start of a server, on a busy machine, the least priority would mean minutes."""
+    gave_way: list[bool] = []
+    monkeypatch.setattr(loader, "give_way", lambda: gave_way.append(True))
+    BackgroundLoader(Metrics(CollectorRegistry())).load("student", bundle, beside_requests=beside_requests)
+    assert bool(gave_way) == beside_requests

@@ -168,6 +168,23 @@ def test_a_method_that_is_not_offered_is_refused_with_those_that_are(server: Ser
     connection.close()
 
 
+def test_a_packed_body_is_refused_and_what_cannot_be_read_is_placed(server: ServerProcess) -> None:
+    connection = http.client.HTTPConnection(server.http_address, timeout=10)
+    connection.request("POST", "/v1/recommend", b'{"user_id": "u1"}', {"Content-Encoding": "gzip"})
+    answer = connection.getresponse()
+    assert (answer.status, answer.headers["Accept-Encoding"]) == (415, "identity")
+    assert json.loads(answer.read())["error"]["status"] == "UNSUPPORTED_MEDIA_TYPE"
+    for verb, path, body, place, said in (
+        ("GET", "/v1/recommend?k=x", None, "query", "k"),
+        ("POST", "/v1/recommend", b'{"\\ud800": 1}', "body", "surrogates not allowed"),
+    ):
+        connection.request(verb, path, body)
+        message = json.loads(connection.getresponse().read())["error"]["message"]
+        assert message.startswith(f"{place}: cannot be read (")
+        assert said in message
+    connection.close()
+
+
 def test_slow_and_broken_callers_hold_nobody_by_http_or_grpc(server: ServerProcess) -> None:
     host, port = server.http_address.split(":")
     half = b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
