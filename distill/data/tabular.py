@@ -41,6 +41,7 @@ class Tabular:
         table: Arrow table; strings only when the file is text.
         locate: Row number (from 0) → words such as "line 17" for a message.
         notes: What whoever reads it should know.
+        lists: Names of columns that have several values a row, RecBole's `token_seq`.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class Tabular:
     table: Any
     locate: Callable[[int], str]
     notes: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
 
     def find(self, wanted: str | None, candidates: Sequence[str], option: str | None = None) -> str | None:
         """Return the column `wanted`, or else the first candidate that the file has, or None.
@@ -89,6 +91,10 @@ class Tabular:
         Raises:
             DataError: A value is empty, or the column's type cannot be an id.
         """
+        if name in self.lists:
+            raise DataError(
+                f"{self.path}: column '{name}' is a sequence (token_seq), no id; write a row for each id of it"
+            )
         column = self.plain(name)
         if pa.types.is_floating(column.type):
             column = self._whole(name, column)
@@ -243,7 +249,8 @@ def join_tables(path: Path, parts: Sequence[Tabular]) -> Tabular:
 
     partial = dict.fromkeys(name for part in parts for name in part.columns if name not in columns)
     notes = [f"{path}: not every file has the column '{name}': it is not read" for name in partial]
-    return Tabular(path, columns, table, locate, (*(note for part in parts for note in part.notes), *notes))
+    lists = tuple(name for part in parts for name in part.lists)
+    return Tabular(path, columns, table, locate, (*(note for part in parts for note in part.notes), *notes), lists)
 
 
 def _spelled_as(names: Sequence[str], part: Tabular) -> Tabular:
@@ -254,7 +261,8 @@ def _spelled_as(names: Sequence[str], part: Tabular) -> Tabular:
     fitting = [(column, key) for column, key in zip(further, folded, strict=True) if folded.count(key) == 1]
     spelling = {column: missing[key] for column, key in fitting if key in missing}
     columns = tuple(spelling.get(column, column) for column in part.columns)
-    return replace(part, columns=columns, table=part.table.rename_columns(list(columns)))
+    lists = tuple(spelling.get(column, column) for column in part.lists)
+    return replace(part, columns=columns, lists=lists, table=part.table.rename_columns(list(columns)))
 
 
 def _folded(name: str) -> str:

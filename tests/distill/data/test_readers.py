@@ -303,6 +303,16 @@ BAD: list[tuple[Files, str, str]] = [
         r"user_list\.txt: line 1: expected the header 'org_id remap_id'",
     ),
     ({"a.inter": "user_id:token\titem_id\n1\t2\n"}, ".", r"a\.inter: line 1: field 'item_id' is not 'name:type'"),
+    (
+        {"a.inter": "user_id:token\titem_id:token_seq\n1\t2 3\n"},
+        ".",
+        r"a\.inter: column 'item_id' is a sequence \(token_seq\), no id; write a row for each id of it",
+    ),
+    (
+        {f"a.{part}.inter": "user_id:token\titem_id:token_seq\n1\t2 3\n" for part in ("train", "test")},
+        ".",
+        r"column 'item_id' is a sequence \(token_seq\), no id; write a row for each id of it",
+    ),
     ({"a.inter": RECBOLE + "1\t2\t3\n"}, ".", r"a\.inter: line 2: 3 fields, expected 4; correct the line"),
     (
         {"a.inter": RECBOLE, "b.inter": RECBOLE},
