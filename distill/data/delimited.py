@@ -88,9 +88,9 @@ def read_delimited(
         source = _Source(path, content, delimiter, quoted=False)
         notes = (f"{path.name}: not every quote that opens is closed: quotes are read as text",)
     header_rows = 0 if names else 1
-    names = tuple(names or _header(source, typed=typed_header))
+    names, lists = (tuple(names), ()) if names else _header(source, typed=typed_header)
     table = _parse(source, names, header_rows)
-    return Tabular(path, names, table, lambda row: _line_of(source, row + header_rows), notes)
+    return Tabular(path, names, table, lambda row: _line_of(source, row + header_rows), notes, lists)
 
 
 def _parse(source: _Source, names: Sequence[str], header_rows: int) -> Any:
@@ -148,12 +148,14 @@ def _is_consistent(source: _Source) -> bool:
     return True
 
 
-def _header(source: _Source, *, typed: bool) -> list[str]:
+def _header(source: _Source, *, typed: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Read the names of all columns, and of those that RecBole types as sequences."""
     path = source.path
     head = source.content.lstrip(b"\r\n")[:HEAD_BYTES]
     names = next((record for _, record in _Source(path, head, source.delimiter, source.quoted).records()), [])
     if "\ufffd" in "".join(names):
         require_encoding(path, source.content)
+    lists: list[str] = []
     if typed:
         untyped = [name for name in names if ":" not in name]
         if untyped:
@@ -161,10 +163,11 @@ def _header(source: _Source, *, typed: bool) -> list[str]:
                 f"{path}: line 1: field '{untyped[0][:40]}' is not 'name:type'; "
                 "give the RecBole header, or read the file with --format tsv"
             )
+        lists = [name.split(":", 1)[0] for name in names if name.endswith("_seq")]
         names = [name.split(":", 1)[0] for name in names]
     if len(set(names)) < len(names):
         raise DataError(f"{path}: line 1: a column name is given twice; rename one")
-    return names
+    return tuple(names), tuple(lists)
 
 
 def _line_of(source: _Source, record: int) -> str:

@@ -23,7 +23,9 @@ MISSING_WORDS = ("NaN", "nan", "NaT", "None", "null", "NULL", "<NA>", "NA", "N/A
 CONTROL = "[\\x00-\\x1f\\x7f]"
 WHOLE = r"^-?[0-9]+(\.0+)?$"
 POINT_ZERO = r"^(-?[0-9]+)\.0+$"
-SCIENTIFIC = r"^-?[0-9](\.[0-9]+)?[eE]\+[0-9]+$"
+SCIENTIFIC = r"^-?[0-9](\.[0-9]+[eE]\+?|[eE]\+)[0-9]+$"
+"""With a point or a plus: `1e5` is also hexadecimal."""
+ZERO_WIDTH = "[\u200b\u200c\u200d\u2060\ufeff]"
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def _without_point_zero(ids: Any) -> Any:
 
 
 def _strange_forms(ids: Any, first: First, kind: str) -> list[str]:
-    """Note ids that are equal to another but for their form, and numbers that a spreadsheet has rounded."""
+    """Note ids that are equal to another but for form, that a spreadsheet rounded, or that hold what nobody sees."""
     notes = []
     alike = pc.replace_substring_regex(pc.utf8_normalize(ids, "NFC"), POINT_ZERO, r"\1")
     changed = pa.array(_repeats(alike) & ~_repeats(ids))
@@ -147,6 +149,13 @@ def _strange_forms(ids: Any, first: First, kind: str) -> list[str]:
     if pc.any(scientific).as_py():
         place, value = first(scientific)
         notes.append(f"{place}: {kind} id '{value}': {_count(scientific)} {kind} ids look rounded by a spreadsheet")
+    unseen = pc.match_substring_regex(ids, ZERO_WIDTH)
+    if pc.any(unseen).as_py():
+        place, value = first(unseen)
+        notes.append(
+            f"{place}: {kind} id {value!r}: {_count(unseen)} distinct {kind} ids have characters of no width; "
+            "they were kept as they are"
+        )
     return notes
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from distill.data.delimited import read_delimited
-from distill.data.ids import plain_ids
+from distill.data.ids import MISSING_WORDS, plain_ids
 from distill.data.parquet import read_parquet
 from distill.data.tabular import Tabular
 from distill.data.text import plain_name, read_text
@@ -43,10 +43,12 @@ class ItemMetadata:
     Attributes:
         titles: item_id → title.
         categories: item_id → names, in the order of the file.
+        notes: What is strange about them.
     """
 
     titles: Mapping[str, str] = field(default_factory=dict)
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def read_item_metadata(path: Path, *, ids_as_written: bool = False) -> ItemMetadata:
@@ -92,15 +94,7 @@ def _from_columns(source: Tabular, *, spaces_part_categories: bool, ids_as_writt
     item_ids = plain_ids(source.strings(item), as_written=ids_as_written)
     title, year = source.find(None, TITLE_COLUMNS), source.find(None, YEAR_COLUMNS)
     category = source.find(None, CATEGORY_COLUMNS)
-    titles: dict[str, str] = {}
-    if title is not None:
-        texts = source.plain(title).to_pylist()
-        years = source.plain(year).to_pylist() if year else [None] * len(texts)
-        titles = {
-            item_id: f"{text} ({when})" if when else str(text)
-            for item_id, text, when in zip(item_ids, texts, years, strict=True)
-            if text
-        }
+    titles, notes = _read_titles(source, item_ids, title, year) if title else ({}, ())
     categories: dict[str, tuple[str, ...]] = {}
     if category is not None:
         values = source.plain(category).to_pylist()
@@ -108,7 +102,35 @@ def _from_columns(source: Tabular, *, spaces_part_categories: bool, ids_as_writt
             item_id: _split_categories(value, spaces_part_categories)
             for item_id, value in zip(item_ids, values, strict=True)
         }
-    return ItemMetadata(titles, categories)
+    return ItemMetadata(titles, categories, notes)
+
+
+def _read_titles(
+    source: Tabular, item_ids: Sequence[str], title: str, year: str | None
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Read titles, with the year where there is one; of several of an item the last counts, which is noted."""
+    texts = source.plain(title).to_pylist()
+    years = source.plain(year).to_pylist() if year else [None] * len(texts)
+    titles: dict[str, str] = {}
+    renamed: dict[str, int] = {}
+    for row, (item_id, text, when) in enumerate(zip(item_ids, texts, years, strict=True)):
+        if _is_missing(text):
+            continue
+        full = str(text) if _is_missing(when) else f"{text} ({when})"
+        if titles.setdefault(item_id, full) != full:
+            renamed.setdefault(item_id, row)
+        titles[item_id] = full
+    if not renamed:
+        return titles, ()
+    item_id, row = next(iter(renamed.items()))
+    return titles, (
+        f"{source.where(row)}: item '{item_id}' has another title than before: {len(renamed):,} items have several, "
+        "and the last counts",
+    )
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or str(value).strip() in {"", *MISSING_WORDS}
 
 
 def _split_categories(value: str | list[str] | None, spaces_part: bool) -> tuple[str, ...]:

@@ -127,7 +127,7 @@ def prepare(
         settings={
             **(source or {}),
             **_record(table, options, method),
-            **understand(table, kept, dropped, asked=options.split, method=method),
+            **understand(table, kept, dropped, splits, asked=options.split, method=method),
         },
     )
 
@@ -215,7 +215,7 @@ def _categories(table: RawTable, item_ids: npt.NDArray[np.str_]) -> tuple[tuple[
 def _record(table: RawTable, options: PrepareOptions, method: str) -> dict[str, Any]:
     recorded = asdict(replace(options, split=method)) | {"ratios": ":".join(map(str, options.ratios))}
     if method == "ready":
-        recorded["validation"] = "ready" if table.has_validation else "random ninth of train"
+        recorded["validation"] = "ready" if table.has_validation else "drawn from train"
     return recorded
 
 
@@ -318,7 +318,8 @@ def carve_validation(
 ) -> npt.NDArray[np.int8]:
     """Move a random ninth (rounded down) of each user's train rows to validation.
 
-    LightGCN's own files have train and test only; a ninth of nine tenths makes them 8:1:1.
+    LightGCN's own files have train and test only; a ninth of nine tenths makes them 8:1:1. Where every user has fewer
+    than nine rows, a ninth of all, at least one, is drawn instead, one of a user who keeps another in train.
 
     Args:
         user_index: Row numbers, shape (n,).
@@ -331,7 +332,11 @@ def carve_validation(
     carved = splits.copy()
     train = np.flatnonzero(splits == TRAIN)
     position, count = _positions(user_index[train], rng.permutation(len(train)))
-    carved[train[position < count // 9]] = VALIDATION
+    drawn = train[position < count // 9]
+    if not len(drawn):
+        spare = train[(position == 0) & (count > 1)]
+        drawn = rng.permutation(spare)[: max(1, len(train) // 9)]
+    carved[drawn] = VALIDATION
     return carved
 
 

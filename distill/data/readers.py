@@ -86,7 +86,8 @@ def read_table(
     if not table.num_rows:
         raise DataError(f"{path}: no interactions in it; give a file that has some")
     if metadata is not None:
-        table = replace(table, item_titles=metadata.titles, item_categories=metadata.categories)
+        reading = table.reading and replace(table.reading, notes=(*table.reading.notes, *metadata.notes))
+        table = replace(table, item_titles=metadata.titles, item_categories=metadata.categories, reading=reading)
     return table
 
 
@@ -354,7 +355,15 @@ def _from_columns(source: Source, format_name: str, names: ColumnNames, beside: 
         tuple(column for column in table.columns if column not in columns.values()),
         source.unread_files,
         unit,
-        (*table.notes, *users.notes, *items.notes, *rounding),
+        (
+            *table.notes,
+            *table.note_floats(columns["user"]),
+            *table.note_floats(columns["item"]),
+            *users.notes,
+            *items.notes,
+            *rounding,
+            *metadata.notes,
+        ),
     )
     return RawTable(
         users.ids,
@@ -383,6 +392,6 @@ def _choose_columns(table: Tabular, names: ColumnNames) -> dict[str, str]:
     for role in ("user", "item"):
         if found[role] is None:
             raise DataError(
-                f"{table.path}: no {role} column among {', '.join(table.columns)}; name it by --{role}-column"
+                f"{table.path}: no {role} column among {', '.join(table.columns)}; {table.remedy_for_none(role)}"
             )
     return {role: column for role, column in found.items() if column is not None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,15 @@ from distill.errors import DataError
 TIME_TYPES = (pa.int64(), pa.float64(), pa.timestamp("us"), pa.timestamp("us", tz="UTC"))
 TEXT_TYPES = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
 """By name: pyarrow 15 has no functions that ask for the views."""
-MOST_EXACT_INTEGER = float(1 << 53)
+EXACT_BITS = {16: 11, 32: 24, 64: 53}
+"""Width of a float → the power of two from which on two whole numbers may be stored as one."""
+SEPARATOR_REMEDIES = {
+    "\t": "give --format tsv",
+    ";": "save the file with commas",
+    "|": "save the file with commas",
+    ",": "give --format csv",
+}
+"""What may part the fields of a header that was read as one → what to do."""
 ROUNDED = r"^[0-9](\.[0-9]{0,7})?[eE]\+?(09|9|1[0-9])$"
 """A time of which a spreadsheet kept less than its tens of seconds."""
 
@@ -33,6 +41,7 @@ class Tabular:
         table: Arrow table; strings only when the file is text.
         locate: Row number (from 0) → words such as "line 17" for a message.
         notes: What whoever reads it should know.
+        lists: Names of columns that have several values a row, RecBole's `token_seq`.
     """
 
     path: Path
@@ -40,6 +49,7 @@ class Tabular:
     table: Any
     locate: Callable[[int], str]
     notes: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
 
     def find(self, wanted: str | None, candidates: Sequence[str], option: str | None = None) -> str | None:
         """Return the column `wanted`, or else the first candidate that the file has, or None.
@@ -64,6 +74,13 @@ class Tabular:
                 return fitting[0]
         return None
 
+    def remedy_for_none(self, role: str) -> str:
+        """Say what to do where no column is found: a header of one field may have another separator."""
+        separator = next((mark for mark in SEPARATOR_REMEDIES if mark in self.columns[0]), None)
+        if len(self.columns) > 1 or separator is None:
+            return f"name it by --{role}-column"
+        return f"fields seem to be parted by {separator!r}: {SEPARATOR_REMEDIES[separator]}"
+
     def where(self, row: int) -> str:
         """Return file and line of a row."""
         return f"{self.path}: {self.locate(row)}"
@@ -74,6 +91,10 @@ class Tabular:
         Raises:
             DataError: A value is empty, or the column's type cannot be an id.
         """
+        if name in self.lists:
+            raise DataError(
+                f"{self.path}: column '{name}' is a sequence (token_seq), no id; write a row for each id of it"
+            )
         column = self.plain(name)
         if pa.types.is_floating(column.type):
             column = self._whole(name, column)
@@ -90,6 +111,13 @@ class Tabular:
             row = pc.index(empty, True).as_py()
             raise DataError(f"{self.where(row)}: column '{name}' is empty; fill it in or drop the line")
         return column
+
+    def note_floats(self, name: str) -> tuple[str, ...]:
+        """Note ids that are stored as floats, which `strings` reads without '.0'."""
+        kind = self.table[name].type
+        if not pa.types.is_floating(kind):
+            return ()
+        return (f"{self.path}: column '{name}' is of type {kind}: ids are its whole numbers, without '.0'",)
 
     def numbers(self, name: str) -> npt.NDArray[np.float64]:
         """Return a column of finite numbers as float64.
@@ -172,8 +200,16 @@ class Tabular:
         if missing.any():
             row = int(np.argmax(missing))
             raise DataError(f"{self.where(row)}: column '{name}' is empty; fill it in or drop the line")
-        if not np.all((np.floor(values) == values) & (np.abs(values) < MOST_EXACT_INTEGER)):
+        if not np.all(np.floor(values) == values):
             return None
+        limit = 1 << EXACT_BITS[column.type.bit_width]
+        large = np.abs(values) >= limit
+        if large.any():
+            row = int(np.argmax(large))
+            raise DataError(
+                f"{self.where(row)}: column '{name}' is {values[row]:.0f}, too large for an id of type {column.type}, "
+                f"which rounds whole numbers from {limit:,} on; store ids as int64 or strings"
+            )
         return pa.array(values.astype(np.int64))
 
     def _trimmed(self, name: str) -> Any:
@@ -189,11 +225,12 @@ class Tabular:
 
 
 def join_tables(path: Path, parts: Sequence[Tabular]) -> Tabular:
-    """Put the rows of several files below each other; only columns that all of them have are kept.
+    """Put the rows of several files below each other; only columns that all of them have, in any case, are kept.
 
     Raises:
         DataError: A column is of types that do not go together.
     """
+    parts = [_spelled_as(parts[0].columns, part) for part in parts]
     columns = tuple(name for name in parts[0].columns if all(name in part.columns for part in parts))
     tables = [part.table.select(columns) for part in parts]
     try:
@@ -212,7 +249,20 @@ def join_tables(path: Path, parts: Sequence[Tabular]) -> Tabular:
 
     partial = dict.fromkeys(name for part in parts for name in part.columns if name not in columns)
     notes = [f"{path}: not every file has the column '{name}': it is not read" for name in partial]
-    return Tabular(path, columns, table, locate, (*(note for part in parts for note in part.notes), *notes))
+    lists = tuple(name for part in parts for name in part.lists)
+    return Tabular(path, columns, table, locate, (*(note for part in parts for note in part.notes), *notes), lists)
+
+
+def _spelled_as(names: Sequence[str], part: Tabular) -> Tabular:
+    """Give a column that differs from one of `names` only by case or by what is between its words that name."""
+    missing = {_folded(name): name for name in names if name not in part.columns}
+    further = [column for column in part.columns if column not in names]
+    folded = [_folded(column) for column in further]
+    fitting = [(column, key) for column, key in zip(further, folded, strict=True) if folded.count(key) == 1]
+    spelling = {column: missing[key] for column, key in fitting if key in missing}
+    columns = tuple(spelling.get(column, column) for column in part.columns)
+    lists = tuple(spelling.get(column, column) for column in part.lists)
+    return replace(part, columns=columns, lists=lists, table=part.table.rename_columns(list(columns)))
 
 
 def _folded(name: str) -> str:

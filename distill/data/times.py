@@ -12,6 +12,7 @@ SECONDS_PER_UNIT = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 FIRST_SECOND, LAST_SECOND = 631_152_000, 4_102_444_800
 """1990 to 2100: within these years a number tells its unit, because the ranges of two units never meet."""
+DAY = 86_400
 MOST = 0.9
 """Counters and offsets lie outside of the years of every unit; this share inside means dates."""
 
@@ -50,6 +51,13 @@ def find_other_unit(times: Times) -> tuple[int, str, str] | None:
     row = int(np.argmax(other))
     names = list(SECONDS_PER_UNIT)
     return row, names[units[row]], names[first]
+
+
+def find_early(times: Times) -> npt.NDArray[np.bool_]:
+    """Tell which times lie before the second day of 1970, where the others are dates; shape (n,)."""
+    # Less than a day's seconds is less than a day in every unit.
+    unit = tell_unit(times[times >= DAY])
+    return np.zeros(len(times), dtype=bool) if unit is None else times * SECONDS_PER_UNIT[unit] < DAY
 
 
 def as_date(time: Any, unit: str | None) -> str:

@@ -9,11 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from distill.data.raw_table import RawTable
-from distill.data.times import UNIT_NAMES, as_date, find_other_unit, tell_unit
+from distill.data.times import UNIT_NAMES, as_date, find_early, find_other_unit, tell_unit
 from distill.errors import DataError
 
 MANY_TIED = 0.9
 """ML-100K, clicked page by page, has three quarters of a user's times tied; more than this tells of rounding."""
+
+NO_VALIDATION = (
+    "no interaction is left for validation, so that nothing can be trained on this data; give another --split, or "
+    "users with more items"
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,13 @@ def require_one_unit(table: RawTable) -> None:
 
 
 def understand(
-    table: RawTable, kept: npt.NDArray[np.int64], dropped: Dropped, *, asked: str, method: str
+    table: RawTable,
+    kept: npt.NDArray[np.int64],
+    dropped: Dropped,
+    splits: npt.NDArray[np.int8],
+    *,
+    asked: str,
+    method: str,
 ) -> dict[str, Any]:
     """Say what a source was taken for.
 
@@ -49,6 +60,7 @@ def understand(
         table: As it was read.
         kept: Rows that remain after all filters.
         dropped: Rows after the filters before.
+        splits: Part of each of the rows kept: 0 train, 1 validation, 2 test.
         asked: The split asked for.
         method: The split done.
 
@@ -78,8 +90,8 @@ def understand(
             **({"times": times} if times else {}),
             **({"titles": titles} if titles else {}),
             "split": method,
-            "split_because": _reason(table, asked),
-            "warnings": [*reading.notes, *_warnings(table, dropped, method, times, titles)],
+            "split_because": _reason(table, splits, asked, method),
+            "warnings": [*reading.notes, *_warnings(table, dropped, splits, method, times, titles)],
         }
     }
 
@@ -121,11 +133,14 @@ def _titles(table: RawTable, kept: npt.NDArray[np.int64]) -> dict[str, int]:
     return {"items": len(items), "found": sum(item in known for item in items)}
 
 
-def _reason(table: RawTable, asked: str) -> str:
+def _reason(table: RawTable, splits: npt.NDArray[np.int8], asked: str, method: str) -> str:
+    train, validation = (int((splits == part).sum()) for part in (0, 1))
+    drawn = f", drawn from train at random for validation: {validation:,} of {train + validation:,}"
+    carved = drawn if method == "ready" and not table.has_validation else ""
     if asked != "auto":
-        return "as asked"
+        return f"as asked{carved}"
     if table.splits is not None:
-        return "the source is split" + ("" if table.has_validation else ", validation is a random ninth of train")
+        return f"the source is split{carved}"
     if table.timestamps is not None:
         return "the source has times"
     unread = table.reading.unread_columns if table.reading else ()
@@ -133,15 +148,20 @@ def _reason(table: RawTable, asked: str) -> str:
 
 
 def _warnings(
-    table: RawTable, dropped: Dropped, method: str, times: dict[str, Any], titles: dict[str, int]
+    table: RawTable,
+    dropped: Dropped,
+    splits: npt.NDArray[np.int8],
+    method: str,
+    times: dict[str, Any],
+    titles: dict[str, int],
 ) -> list[str]:
     found = []
+    if not (splits == 1).any():
+        found.append(NO_VALIDATION)
     across = _repeated_across_splits(table, dropped)
     if method == "ready" and across:
         found.append(f"{across:,} pairs stand in several parts of the ready split; each was kept in the first of them")
-    mixed = _mixed_units(table)
-    if mixed:
-        found.append(mixed)
+    found += [warning for warning in (_mixed_units(table), _early_times(table)) if warning]
     if times and times["tied"] >= MANY_TIED:
         found.append(
             f"{times['tied']:.0%} of the times equal another of the same user; these rows keep the order of the file"
@@ -174,4 +194,19 @@ def _mixed_units(table: RawTable) -> str | None:
     return (
         f"{reading.path}: {reading.locate(row)}: column '{name}' is {table.timestamps[row].item()}, in "
         f"{UNIT_NAMES[unit]}, where times before it are in {UNIT_NAMES[first]}"
+    )
+
+
+def _early_times(table: RawTable) -> str | None:
+    reading = table.reading
+    if table.timestamps is None or reading is None:
+        return None
+    early = find_early(table.timestamps)
+    if not early.any():
+        return None
+    row = int(np.argmax(early))
+    return (
+        f"{reading.path}: {reading.locate(row)}: column '{reading.columns.get('timestamp', 'timestamp')}' is "
+        f"{table.timestamps[row].item()}: {int(early.sum()):,} times lie before 1970-01-02, as where a missing time is "
+        "written as 0; they count as the oldest"
     )

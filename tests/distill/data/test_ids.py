@@ -41,6 +41,18 @@ def test_whole_numbers_lose_their_point_and_are_told() -> None:
         (["1.0", "v2", "1", "1"], "line 4: item id '1': 1 item ids differ from an earlier one only by form"),
         (["é", "e\u0301"], "line 3: item id 'e\u0301': 1 item ids differ from an earlier one only by form"),
         (["a", "1.7E+12", "1.8E+12"], "line 3: item id '1.7E+12': 2 item ids look rounded by a spreadsheet"),
+        (["1500", "1.5E+03"], "line 3: item id '1.5E+03': 1 item ids look rounded by a spreadsheet"),
+        (["1500", "1.5e3"], "line 3: item id '1.5e3': 1 item ids look rounded by a spreadsheet"),
+        (["1500", "1.5e+03"], "line 3: item id '1.5e+03': 1 item ids look rounded by a spreadsheet"),
+        (["2e5", "2e+5"], "line 3: item id '2e+5': 1 item ids look rounded by a spreadsheet"),
+        *(
+            (
+                ["a", text, "a\u200b"],
+                f"line 3: item id {text!r}: 2 distinct item ids have characters of no width; they were "
+                "kept as they are",
+            )
+            for text in ("\ufeffa", "a\u200cb", "\u200d", "a\u2060")
+        ),
     ],
 )
 def test_what_only_looks_alike_is_kept_and_told(values: list[str], note: str) -> None:

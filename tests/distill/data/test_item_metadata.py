@@ -42,3 +42,16 @@ def test_malformed_item_files(tmp_path: Path, name: str, text: str, message: str
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=message):
         read_item_metadata(tmp_path / name)
+
+
+def test_several_titles_of_an_item_are_told_and_words_for_missing_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "items.csv"
+    rows = ["1,One,NaN", "2,Two,1990", "1,One,", "2,Deux,1990", "3,NaN,", "3,,", "2,Zwei,", "4, ,1", "1,Un,"]
+    path.write_text("\n".join(["item_id,title,year", *rows]))
+    assert read_item_metadata(path) == ItemMetadata(
+        {"1": "Un", "2": "Zwei"},
+        {},
+        (f"{path}: line 5: item '2' has another title than before: 2 items have several, and the last counts",),
+    )
+    pq.write_table(pa.table({"item_id": [1, 2], "title": [float("nan"), 7.0]}), tmp_path / "items.parquet")
+    assert read_item_metadata(tmp_path / "items.parquet").titles == {"2": "7.0"}

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from distill.data.raw_table import RawTable
 from distill.data.readers import detect_format, read_table
 from distill.errors import DataError
 
@@ -138,3 +139,23 @@ def test_points_in_time_of_any_type(tmp_path: Path, times: Any) -> None:
     found = read_table(tmp_path / "a.parquet").timestamps
     assert found is not None
     assert np.diff(found)[0] >= 0
+
+
+@pytest.mark.parametrize(("kind", "bits"), [(pa.float16(), 11), (pa.float32(), 24), (pa.float64(), 53)])
+def test_float_ids_are_read_as_long_as_all_whole_numbers_are_exact(tmp_path: Path, kind: Any, bits: int) -> None:
+    path = tmp_path / "a.parquet"
+
+    def read(largest: int) -> RawTable:
+        users = pa.array(np.array([1, largest]).astype(kind.to_pandas_dtype()), kind)
+        pq.write_table(pa.table({"user_id": users, "item_id": [1, 2]}), path)
+        return read_table(path)
+
+    table = read(2**bits - 1)
+    assert table.user_ids.tolist() == ["1", str(2**bits - 1)]
+    assert table.reading is not None
+    assert table.reading.notes == (
+        f"{path}: column 'user_id' is of type {kind}: ids are its whole numbers, without '.0'",
+    )
+    message = rf"row 2: column 'user_id' is {2**bits}, too large .* numbers from {2**bits:,} on; store ids as int64 or"
+    with pytest.raises(DataError, match=message):
+        read(2**bits + 1)

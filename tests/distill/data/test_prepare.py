@@ -77,7 +77,7 @@ def test_a_ready_split_without_validation_gets_one() -> None:
     )
     data = prepare(raw, PrepareOptions(), name="toy")
     assert (data.train.nnz, data.validation.nnz, data.test.nnz) == (16, 2, 2)
-    assert data.settings["validation"] == "random ninth of train"
+    assert data.settings["validation"] == "drawn from train"
 
 
 @pytest.mark.parametrize(("times", "method"), [(None, "random"), (np.arange(6), "temporal")])
@@ -285,6 +285,19 @@ def test_carving_takes_a_ninth_of_train() -> None:
     assert np.bincount(carved[:19]).tolist() == [16, 2, 1]
     assert (carved[19:] == TRAIN).all()
     assert carved[18] == TEST
+
+
+@pytest.mark.parametrize(("sizes", "validation"), [([2] * 10, 2), ([1, 1, 3], 1), ([8, 2], 1), ([2] + [1] * 30, 1)])
+def test_small_users_give_a_ninth_of_all_and_keep_one_in_train(sizes: list[int], validation: int) -> None:
+    users = np.repeat(np.arange(len(sizes)), sizes)
+    carved = carve_validation(users, np.zeros(len(users), dtype=np.int8), np.random.default_rng(0))
+    assert int((carved == VALIDATION).sum()) == validation
+    assert set(users[carved == TRAIN]) == set(users)
+
+
+def test_users_of_one_row_each_give_none() -> None:
+    carved = carve_validation(np.arange(30), np.zeros(30, dtype=np.int8), np.random.default_rng(0))
+    assert (carved == TRAIN).all()
 
 
 @pytest.mark.parametrize(

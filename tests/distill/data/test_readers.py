@@ -303,6 +303,16 @@ BAD: list[tuple[Files, str, str]] = [
         r"user_list\.txt: line 1: expected the header 'org_id remap_id'",
     ),
     ({"a.inter": "user_id:token\titem_id\n1\t2\n"}, ".", r"a\.inter: line 1: field 'item_id' is not 'name:type'"),
+    (
+        {"a.inter": "user_id:token\titem_id:token_seq\n1\t2 3\n"},
+        ".",
+        r"a\.inter: column 'item_id' is a sequence \(token_seq\), no id; write a row for each id of it",
+    ),
+    (
+        {f"a.{part}.inter": "user_id:token\titem_id:token_seq\n1\t2 3\n" for part in ("train", "test")},
+        ".",
+        r"column 'item_id' is a sequence \(token_seq\), no id; write a row for each id of it",
+    ),
     ({"a.inter": RECBOLE + "1\t2\t3\n"}, ".", r"a\.inter: line 2: 3 fields, expected 4; correct the line"),
     (
         {"a.inter": RECBOLE, "b.inter": RECBOLE},
@@ -315,6 +325,13 @@ BAD: list[tuple[Files, str, str]] = [
     ({"a.csv": "user,item,rating\n1,2,3\n\n4,5,nan\n"}, "a.csv", r"a\.csv: line 4: column 'rating' is 'nan', not"),
     ({"a.csv": "user,item\n1,2\n,5\n"}, "a.csv", r"a\.csv: line 3: column 'user' is empty; fill it in"),
     ({"a.csv": "user,what\n1,2\n"}, "a.csv", r"a\.csv: no item column among user, what; name it by --item-column"),
+    (
+        {"a.csv": "user_id;item_id;rating\n1;2;3\n"},
+        "a.csv",
+        r"no user column among user_id;item_id;rating; fields seem to be parted by ';': save the file with commas",
+    ),
+    ({"a.csv": "user\titem\n1\t2\n"}, "a.csv", r"fields seem to be parted by '\\t': give --format tsv"),
+    ({"a.tsv": "user,item\n1,2\n"}, "a.tsv", r"fields seem to be parted by ',': give --format csv"),
     ({"a.csv": "user,user\n1,2\n"}, "a.csv", r"a\.csv: line 1: a column name is given twice"),
     ({"a.csv": f"user,item\n1,{'x' * 300}\n"}, "a.csv", r"a\.csv: line 2: an id is 300 characters long \(limit 256\)"),
     (
@@ -354,7 +371,7 @@ def test_column_that_is_not_there(tmp_path: Path) -> None:
     ("users", "ratings", "message"),
     [
         ([1.5, 2.0], [1, 2], "'user_id' is of type double; store ids as integers or strings"),
-        ([2.0**53, 2.0], [1, 2], "'user_id' is of type double; store ids as integers or strings"),
+        ([2.0, 2.0**53], [1, 2], "row 2: column 'user_id' is 9007199254740992, too large for an id of type double"),
         ([1.0, float("nan")], [1, 2], "row 2: column 'user_id' is empty"),
         ([None, None], [1, 2], "row 1: column 'user_id' is empty"),
         ([1, None], [1, 2], "row 2: column 'user_id' is empty"),
@@ -365,3 +382,27 @@ def test_parquet_with_bad_values(tmp_path: Path, users: list[object], ratings: l
     pq.write_table(pa.table({"user_id": users, "item_id": [1, 2], "rating": ratings}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=message):
         read_table(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_files_of_a_ready_split_may_spell_columns_in_other_case(tmp_path: Path, kind: str) -> None:
+    headers = {"train": "user_id,item_id,rating,timestamp", "test": "User ID,ITEM_ID,Rating,timestamp"}
+    for part, header in headers.items():
+        if kind == "csv":
+            (tmp_path / f"{part}.csv").write_text(f"{header}\n1,2,3,4\n")
+        else:
+            pq.write_table(pa.table({name: [1] for name in header.split(",")}), tmp_path / f"{part}.parquet")
+    table = read_table(tmp_path)
+    assert table.ratings is not None
+    assert len(table.ratings) == 2
+    assert table.reading is not None
+    assert table.reading.columns["user"] == "user_id"
+    assert table.reading.notes == ()
+
+
+def test_a_column_that_could_be_either_of_another_file_is_not_read(tmp_path: Path) -> None:
+    write(tmp_path, {"train.csv": "user,item,rating\n1,2,3\n", "test.csv": "user,item,Rating,RATING\n1,3,4,5\n"})
+    table = read_table(tmp_path)
+    assert table.ratings is None
+    assert table.reading is not None
+    assert table.reading.notes[0] == f"{tmp_path}: not every file has the column 'rating': it is not read"
