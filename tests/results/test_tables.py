@@ -31,11 +31,25 @@ def test_a_table_says_what_its_cells_say(tmp_path: Path) -> None:
     text = squeezed(render_study(plan, study, cells, tmp_path / "studies" / "toy.md"))
     assert (
         "| best | 4 | 16 | 2 | 0.3600 ± 0.0141 | 0.2500 ± 0.0707 | 0.1250 ± 0.0354 | 62.5% | 0.2400 "
-        "| 0.1000 | 0.3600 | 0.3600 | 4 | 20 | 1024 |"
+        "| 0.1000 | 0.3600 | 0.3600 | – | 4 | 20 | 1024 |"
     ) in text
     assert "| best | 4 | ce.num_top 9, weight_decay 0.0001 | 0.3500 | 0.2000 | 20 | ✓ |" in text
     assert "scratch" not in text, "what has not been run is left out"
     assert "| toy/bprmf | 12 | 0.4000 | 4 | – | – | 62.5% ± 17.7% |" in squeezed(render_summary(plan, cells))
+
+
+@pytest.mark.parametrize(("blend_seconds", "reached"), [(None, "0.3000"), (2.0, "0.2000"), (9.0, "0.0000")])
+def test_a_third_of_the_teachers_time_counts_the_blend(
+    tmp_path: Path, blend_seconds: float | None, reached: str
+) -> None:
+    """The teacher took 20 s; 6.7 are a third."""
+    plan = write_plan(tmp_path)
+    study = plan.studies[0]
+    curve = [[1.0, 0.1], [4.0, 0.2], [6.0, 0.3], [20.0, 0.35]]
+    learner = {**row(0.35, 0.2, dim=4, int8=0.2), "curve": curve, BLEND_SECONDS: blend_seconds}
+    cells = {Cell(study, "teacher").name: row(0.5, 0.4), Cell(study, "scratch", 4, 0, 0).name: learner}
+    text = squeezed(render_study(plan, study, cells, tmp_path / "studies" / "toy.md"))
+    assert f"| {reached} | 4 | 20 | 1024 |" in text
 
 
 def test_a_blend_stands_beside_who_learned_from_it_and_is_described_once(tmp_path: Path) -> None:
