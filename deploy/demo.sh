@@ -18,7 +18,7 @@ say "2. A teacher, 320 numbers a user and item"
 show train "$out/data" --out "$out/teacher" --dim 320 --backbone lpmf --backbone-set alpha=0.5 \
     --batch-size 8192 --lr 5e-3 --weight-decay 0.01 --schedule cosine --epochs 5 --eval-every 1
 
-say "3. A student of 32 numbers, taught by the teacher and what validation blends with it: closed-form co-teachers.
+say "3. A student of 32 numbers, taught by the teacher and what validation blends with it.
    Meanwhile the teacher is exported, and made small without training: its rivals"
 {
     show export "$out/teacher" --data "$out/data" --repository "$out/models" --model teacher
