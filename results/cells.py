@@ -22,7 +22,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -311,10 +311,13 @@ def _progress(history: Path) -> dict[str, Any]:
     with history.open(newline="", encoding="utf-8") as stream:
         points = [(float(row["processor_seconds"]), float(row["Recall@20"])) for row in csv.DictReader(stream)]
     best = list(accumulate((recall for _, recall in points), max))
-    reached = {
-        within(seconds): max((recall for at, recall in points if at <= seconds), default=0.0) for seconds in EQUAL_TIMES
-    }
+    reached = {within(seconds): best_by(seconds, points) for seconds in EQUAL_TIMES}
     return {**reached, "curve": _thin([(at, recall) for (at, _), recall in zip(points, best, strict=True)])}
+
+
+def best_by(seconds: float, points: Iterable[Sequence[float]]) -> float:
+    """The best of (time, recall) points that were there within so many seconds; 0 where none was."""
+    return max((recall for at, recall in points if at <= seconds), default=0.0)
 
 
 def _thin(curve: list[tuple[float, float]]) -> list[list[float]]:

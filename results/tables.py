@@ -25,6 +25,7 @@ from results.cells import (
     Cell,
     Cells,
     Row,
+    best_by,
     winning_cells,
     within,
 )
@@ -195,7 +196,7 @@ def _within(rows: Sequence[Row], seconds: float) -> str:
         if row["processor_seconds"] <= left:
             reached.append(row[VALIDATION])
         elif row["curve"]:
-            reached.append(max((recall for at, recall in row["curve"] if at <= left), default=0.0))
+            reached.append(best_by(left, row["curve"]))
     return f"{np.mean(reached):.4f}" if len(reached) == len(rows) else MISSING
 
 

@@ -151,16 +151,18 @@ def test_a_label_is_moved_after_one_verification(
     assert disk.labels("student")["stable"] == "2"
 
 
-@pytest.mark.parametrize("loaded", [True, False])
-def test_a_label_never_points_to_what_does_not_verify(disk: ModelRepository, metrics: Metrics, loaded: bool) -> None:
-    """Tried: damage before the load, and after it where the model in memory is still good."""
+@pytest.mark.parametrize(("loaded", "said"), [(True, "SHA-256"), (False, "not the embeddings' inner products")])
+def test_a_label_never_points_to_what_does_not_verify(
+    disk: ModelRepository, metrics: Metrics, loaded: bool, said: str
+) -> None:
+    """Tried: damage after a load, where the model in memory is still good, and before one, which finds it first."""
     manager = ModelManager(disk, ("student:1",), ModelStore(), metrics, verify=False)
     manager.start()
     try:
         if loaded:
             manager.load("student", "2")
         damage(disk.resolve("student", "2"))
-        with pytest.raises(Exception, match=r"SHA-256|inner products"):
+        with pytest.raises(Exception, match=said):
             manager.set_label("student", "stable", "2")
     finally:
         manager.stop()
