@@ -3,8 +3,9 @@
 A run directory holds
 
 - `config.json`: every setting that produced it, the data's name and fingerprint, the teacher's run (if any);
-- `embeddings.safetensors`: `user_embeddings` (|U|, d) and `item_embeddings` (|I|, d), float32, final features
-  whose inner product is the score;
+- `embeddings.safetensors`: `user_embeddings` (|U|, d) and `item_embeddings` (|I|, d), final features whose inner
+  product is the score: float32, or float16 where they were imported so; it is mapped, and whoever calculates takes the
+  rows it needs to float32;
 - `metrics.json`: validation and test reports with their convention, seconds and peak memory;
 - `trajectory/EPOCH.safetensors`, where training was asked to keep some: the embeddings at earlier epochs, in float16;
 - `history.csv`: a line an evaluated epoch: epoch, losses, validation metrics, seconds;
@@ -27,8 +28,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from distill.data.interactions import Interactions
+from distill.embeddings_file import Vectors, map_embeddings, write_embeddings
 from distill.errors import RunError, SettingError
-from distill.finite import find_flaw
+from distill.finite import blocks_of_rows, find_flaw
 from distill.storage import write_file
 
 CONFIG_FILE = "config.json"
@@ -37,7 +39,6 @@ METRICS_FILE = "metrics.json"
 HISTORY_FILE = "history.csv"
 TRAJECTORY = "trajectory"
 
-Vectors = npt.NDArray[np.float32]
 Seen = Literal["train+validation", "all"]
 
 
@@ -64,8 +65,8 @@ class Run:
         path: The run directory.
         config: Settings as written by training; has `backbone`, `method`, `dim`, `data` {name, fingerprint},
             `teacher` (path or None) and `seed`.
-        user_embeddings: float32, shape (|U|, d).
-        item_embeddings: float32, shape (|I|, d).
+        user_embeddings: float32, or float16 as imported: shape (|U|, d).
+        item_embeddings: Likewise, shape (|I|, d).
         metrics: {"validation": report, "test": report, ...}; empty where never evaluated.
         data: What it was trained on; None where it was opened without. Only a run with data knows ids and answers.
     """
@@ -114,8 +115,8 @@ class Run:
         user = self._row("user", user_id)
         splits = (data.train, data.validation, data.test) if seen == "all" else (data.train, data.validation)
         has = np.concatenate([split[user].indices for split in splits])
-        vector = self.user_embeddings[user]
-        scores = self.item_embeddings @ vector if vector.any() else data.item_popularity.astype(np.float32)
+        vector, items = (np.asarray(side, np.float32) for side in (self.user_embeddings[user], self.item_embeddings))
+        scores = items @ vector if vector.any() else data.item_popularity.astype(np.float32)
         return self._best(scores, has, k)
 
     def similar_items(self, item_id: str, k: int = 10) -> list[ScoredItem]:
@@ -133,8 +134,9 @@ class Run:
             SettingError: `k` is below 1.
         """
         item = self._row("item", item_id)
-        lengths = np.linalg.norm(self.item_embeddings, axis=1)
-        directions = self.item_embeddings / np.where(lengths > 0, lengths, 1)[:, None]
+        items = np.asarray(self.item_embeddings, np.float32)
+        lengths = np.linalg.norm(items, axis=1)
+        directions = items / np.where(lengths > 0, lengths, 1)[:, None]
         return self._best(directions @ directions[item], np.array([item]), k)
 
     def _known_data(self) -> Interactions:
@@ -154,7 +156,7 @@ class Run:
         except KeyError:
             raise RunError(f"{self.path}: no {kind} '{outside_id}' in data set '{self._known_data().name}'") from None
 
-    def _best(self, scores: Vectors, hidden: npt.NDArray[np.integer[Any]], k: int) -> list[ScoredItem]:
+    def _best(self, scores: npt.NDArray[np.float32], hidden: npt.NDArray[np.integer[Any]], k: int) -> list[ScoredItem]:
         """The k highest scores, without those of hidden rows."""
         if k < 1:
             raise SettingError(f"k: {k} is below 1")
@@ -167,8 +169,10 @@ class Run:
 
 def features_fingerprint(run: Run) -> str:
     """SHA-256 (hex) of a run's embeddings, by which students know their teacher."""
-    digest = hashlib.sha256(run.user_embeddings.tobytes())
-    digest.update(run.item_embeddings.tobytes())
+    digest = hashlib.sha256()
+    for side in (run.user_embeddings, run.item_embeddings):
+        for _, block in blocks_of_rows(side):
+            digest.update(np.ascontiguousarray(block).data.cast("B"))
     return digest.hexdigest()
 
 
@@ -180,12 +184,9 @@ def write_run(
     metrics: Mapping[str, Any],
 ) -> None:
     """Write the three files that make `path` a run; `metrics.json` comes last and marks it finished."""
-    tensors = {
-        "user_embeddings": np.ascontiguousarray(user_embeddings, dtype=np.float32),
-        "item_embeddings": np.ascontiguousarray(item_embeddings, dtype=np.float32),
-    }
+    tensors = {"user_embeddings": user_embeddings, "item_embeddings": item_embeddings}
     write_file(path / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())
-    write_file(path / EMBEDDINGS_FILE, save(tensors))
+    write_embeddings(path / EMBEDDINGS_FILE, tensors)
     write_file(path / METRICS_FILE, (json.dumps(metrics, indent=2) + "\n").encode())
 
 
@@ -233,7 +234,7 @@ def open_run(path: Path | str, data: Interactions | None = None) -> Run:
     try:
         config = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
         metrics = json.loads((path / METRICS_FILE).read_text(encoding="utf-8"))
-        tensors = load_file(path / EMBEDDINGS_FILE)
+        tensors = map_embeddings(path / EMBEDDINGS_FILE)
         run = Run(path, config, tensors["user_embeddings"], tensors["item_embeddings"], metrics, data)
         _require_finite(path / EMBEDDINGS_FILE, run.user_embeddings, run.item_embeddings)
     except (OSError, ValueError, KeyError, SafetensorError) as error:

@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from distill.baselines import EASE_MAX_BYTES, GRIDS, report_baselines
-from distill.commands.options import DIRECTORY, FILE, JSON, refuse
+from distill.commands.options import DIRECTORY, EVAL_USERS, FILE, JSON, refuse
 from distill.data.interactions import Interactions, load_interactions
 from distill.evaluation.comparison import compare_runs
-from distill.evaluation.leaderboard import evaluate_run, rank_models
-from distill.evaluation.protocol import Protocol
+from distill.evaluation.leaderboard import evaluate_run, largest_errors, rank_models
+from distill.evaluation.protocol import Protocol, describe_sample
 from distill.report.blends import compare_blends, reports_under
 from distill.report.figures import plot_curves
 from distill.report.tables import Table, render_comparison, render_markdown
@@ -22,7 +22,7 @@ from distill.run import Run, open_run, write_run
 
 Baselines = Mapping[str, Mapping[str, Any]]
 
-NEED_DATA = {"split", "mask", "cutoffs", "baselines", "ease_max_bytes", "save"}
+NEED_DATA = {"split", "mask", "cutoffs", "eval_users", "baselines", "ease_max_bytes", "save"}
 
 
 @click.command()
@@ -34,6 +34,7 @@ NEED_DATA = {"split", "mask", "cutoffs", "baselines", "ease_max_bytes", "save"}
 @click.option("--average", type=click.Choice(["with-relevant", "all"]), default="with-relevant", show_default=True,
               help="Over users with relevant items, or over all users.")  # fmt: skip
 @click.option("-k", "cutoffs", type=click.IntRange(1), multiple=True, default=(10, 20), show_default=True)
+@EVAL_USERS
 @click.option(
     "--baselines", is_flag=True, help="Tune popularity, ItemKNN, EASE, GF-CF and Turbo-CF on validation and add them."
 )
@@ -45,13 +46,13 @@ NEED_DATA = {"split", "mask", "cutoffs", "baselines", "ease_max_bytes", "save"}
 @click.pass_context
 def evaluate(
     context: click.Context, /, runs: tuple[Path, ...], data: Path | None, split: Any, mask: Any, average: Any,
-    cutoffs: tuple[int, ...], *, baselines: bool, ease_max_bytes: int, save: bool, plot: Path | None, as_json: bool,
+    cutoffs: tuple[int, ...], eval_users: int | None, *, baselines: bool, ease_max_bytes: int, save: bool, plot: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Report the quality of a RUN, or compare several.
 
-    With --data the whole catalogue is ranked for every user under the protocol that the options name: one run gets
-    its report, several a table, with what students keep of a teacher that is among them. Without --data the reports
-    that training left in the runs are compared. Runs that differ only in their seed become one line, mean ± standard
+    With --data the whole catalogue is ranked for every user under the protocol that the options name (of much data for
+    a drawn sample of them, the same for all models): one run gets its report, several a table, with what students keep
+    of a teacher that is among them. Without --data the reports that training left in the runs are compared. Runs that differ only in their seed become one line, mean ± standard
     deviation. Baselines compete under the same protocol; of their settings the best validation NDCG@10 wins. A blend of
     co-teachers that taught some of several runs has a line too, where its training reported it under the protocol.
 
@@ -69,7 +70,10 @@ def evaluate(
         rows, blends = compare_runs(found, average=average), compare_blends(found, average=average)
         text, answer = render_comparison(rows, blends), {"runs": rows, "blends": blends}
     else:
-        interactions, protocol = load_interactions(data), Protocol(split, mask, average, cutoffs)
+        interactions, protocol = load_interactions(data), Protocol(split, mask, average, cutoffs, eval_users)
+        said = describe_sample(interactions, eval_users)
+        if said and not as_json:
+            click.echo(said)
         opened = [open_run(path, interactions) for path in runs]
         others = report_baselines(interactions, protocol, ease_max_bytes=ease_max_bytes) if baselines else {}
         text, answer = _rank(opened, interactions, protocol, others, save=save)
@@ -84,21 +88,45 @@ def _rank(
     """What is printed for people, and as JSON."""
     reports = [evaluate_run(run, data, protocol, progress=True).as_dict() for run in runs]
     for run, report in zip(runs, reports, strict=True) if save else ():
-        name = protocol.report_name
-        metrics = {**run.metrics, name: {**run.metrics.get(name, {}), **report}}
-        write_run(run.path, run.config, run.user_embeddings, run.item_embeddings, metrics)
+        _save(run, report, protocol)
     if len(runs) == 1 and not baselines:
         return _render_report(reports[0]), {"run": str(runs[0].path), **reports[0]}
     cutoff = max(protocol.cutoffs)
-    rows = rank_models(runs, reports, {**reports_under(runs, protocol), **baselines}, cutoff)
-    answer = {"data": data.name, "convention": protocol.convention, "models": rows}
+    convention = protocol.convention(protocol.sample(data))
+    rows = rank_models(runs, reports, {**reports_under(runs, protocol, convention), **baselines}, cutoff)
+    answer = {"data": data.name, "convention": convention, "models": rows}
     text = [_render_models(rows, protocol), "", *map(_describe_baseline, baselines, baselines.values())]
-    return "\n".join([*text, protocol.convention]), answer | ({"baselines": baselines} if baselines else {})
+    errors = [row["standard_error"] for row in rows if "standard_error" in row]
+    text += [convention, *([_describe_errors(errors)] if errors else [])]
+    return "\n".join(text), answer | ({"baselines": baselines} if baselines else {})
+
+
+def _save(run: Run, report: Mapping[str, Any], protocol: Protocol) -> None:
+    """Record a report; one of other users than the run's own of that name is recorded beside it."""
+    name = protocol.report_name
+    if run.metrics.get(name, report).get("convention") != report["convention"]:
+        drawn = "standard_error" in report and protocol.average == "with-relevant"
+        name += f"_over_{protocol.eval_users or (report['num_users'] if drawn else 'all')}"
+    metrics = {**run.metrics, name: {**run.metrics.get(name, {}), **report}}
+    write_run(run.path, run.config, run.user_embeddings, run.item_embeddings, metrics)
 
 
 def _render_report(report: Mapping[str, Any]) -> str:
-    shown = ((name, f"{value:.4f}" if isinstance(value, float) else str(value)) for name, value in report.items())
-    return "\n".join(f"{name:14s} {value}" for name, value in shown)
+    errors = report.get("standard_error", {})
+    shown = ((name, value) for name, value in report.items() if name != "standard_error")
+    return "\n".join(f"{name:14s} {_render_value(value, errors.get(name))}" for name, value in shown)
+
+
+def _render_value(value: Any, error: float | None) -> str:
+    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    return text if error is None else f"{text}  (standard error {error:.4f})"
+
+
+def _describe_errors(errors: Sequence[Mapping[str, float]]) -> str:
+    shown = {name: value for name, value in largest_errors(errors).items() if name.startswith(("Recall", "NDCG"))}
+    return "standard errors of this sample, at most: " + ", ".join(
+        f"{name} {error:.4f}" for name, error in shown.items()
+    )
 
 
 def _render_models(rows: Sequence[Mapping[str, Any]], protocol: Protocol) -> str:

@@ -14,6 +14,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+EVAL_USERS = click.option(
+    "--eval-users",
+    type=click.IntRange(2),
+    help="Measure quality on a drawn sample of at most so many users with held-out items, the same for all models. "
+    " [default: all up to 10⁹ scores, users × items; beyond, as many as make so many, 2,000 or more]",
+)
 SETTING = "NAME=VALUE"
 
 

@@ -11,10 +11,11 @@ import click
 from tabulate import tabulate
 
 from distill.backbones import BACKBONES
-from distill.commands.options import DIRECTORY, JSON, SETTING, parse_pairs
+from distill.commands.options import DIRECTORY, EVAL_USERS, JSON, SETTING, parse_pairs
 from distill.data.interactions import Interactions, load_interactions
 from distill.errors import RunError, SettingError
 from distill.evaluation.comparison import label
+from distill.evaluation.protocol import describe_sample
 from distill.report.figures import draw_sweep, encode_png
 from distill.run import features_fingerprint, open_run
 from distill.storage import write_file
@@ -44,6 +45,7 @@ SHOWN_TRIALS = 10
 @click.option("--grid", is_flag=True, help="Try every combination; without it Optuna's TPE chooses.")
 @click.option("--points", type=click.IntRange(2), default=5, show_default=True, help="Values of each range in a grid.")
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Trials at once, one thread each.")
+@EVAL_USERS
 @click.option("--max-seconds", type=float, help="Training time of a trial.  [default: no limit]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of every training and of the drawn settings.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, …")
@@ -52,7 +54,7 @@ SHOWN_TRIALS = 10
 def sweep(
     data: Path, *, teacher: Path | None, out: Path, method: str, ranges: tuple[str, ...], choices: tuple[str, ...],
     fixed: dict[str, str], backbone: str, backbone_settings: dict[str, str], trials: int | None, grid: bool,
-    points: int, jobs: int, max_seconds: float | None, seed: int, device: str, references: tuple[Path, ...],
+    points: int, jobs: int, eval_users: int | None, max_seconds: float | None, seed: int, device: str, references: tuple[Path, ...],
     as_json: bool,
 ) -> None:  # fmt: skip
     """Look for the settings of a method that are best on validation, on the data directory DATA.
@@ -74,9 +76,13 @@ def sweep(
         seed,
         max_seconds,
         device,
+        eval_users,
     )
     plan.check()
     interactions = load_interactions(data)
+    said = describe_sample(interactions, eval_users)
+    if said and not as_json:
+        click.echo(said)
     fingerprints = {"data": interactions.fingerprint, "teacher": _check_teacher(plan, interactions)}
     levels = [_level(path, interactions) for path in references]
     budget = Budget(trials or (MAX_GRID if grid else DEFAULT_TRIALS), jobs, points if grid else None)

@@ -10,8 +10,10 @@ from typing import Any, get_args
 import click
 
 from distill.backbones import BACKBONES
-from distill.commands.options import DIRECTORY, FILE, JSON, SETTING, parse_pairs, refuse, with_options
-from distill.data.interactions import load_interactions
+from distill.commands.options import DIRECTORY, EVAL_USERS, FILE, JSON, SETTING, parse_pairs, refuse, with_options
+from distill.data.interactions import Interactions, load_interactions
+from distill.evaluation.comparison import SHOWN
+from distill.evaluation.protocol import describe_sample
 from distill.methods import METHODS, Method
 from distill.methods.co_teachers import describe_blend
 from distill.methods.projector import ProjectorKind
@@ -34,6 +36,7 @@ TRAINING = (
     click.option("--patience", type=click.IntRange(1),
                  help="Epochs without a better validation NDCG@10 before stopping.  [default: 100]"),
     click.option("--eval-every", type=click.IntRange(1), help="In epochs.  [default: 5]"),
+    EVAL_USERS,
     click.option("--max-seconds", type=float, help="Stop after this much training time.  [default: no limit]"),
     click.option("--seed", type=int, default=0, show_default=True),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, …"),
@@ -66,7 +69,7 @@ METHOD_SETTINGS = (
                       "PART.NAME=VALUE sets it for one part."),
 )  # fmt: skip
 
-IMPORTING = {"data", "out", "from_embeddings", "users_ids", "items_ids", "name", "as_json"}
+IMPORTING = {"data", "out", "from_embeddings", "users_ids", "items_ids", "name", "eval_users", "as_json"}
 """Parameters of `train` that mean something where nothing is trained."""
 
 
@@ -101,15 +104,27 @@ def train(
     """
     if from_embeddings is not None:
         refuse(context, set(context.params) - IMPORTING, "means nothing with --from-embeddings: nothing is trained")
-        interactions = load_interactions(data)
-        metrics = import_embeddings(interactions, *from_embeddings, out, name, users_ids=users_ids, items_ids=items_ids)
+        ids = {"users_ids": users_ids, "items_ids": items_ids}
+        interactions = _load(data, given["eval_users"], as_json)
+        metrics = import_embeddings(
+            interactions, *from_embeddings, out, name, **ids, eval_users=given["eval_users"], progress=True
+        )
         if not as_json:
             _say_what_was_understood(metrics["import"])
         _report(out, metrics, f"{interactions.num_users} users, {interactions.num_items} items", as_json)
         return
     refuse(context, {"users_ids", "items_ids", "name"}, "is for --from-embeddings; give those, or leave it out")
     job = build_job("scratch", given, backbone=backbone, backbone_settings=backbone_settings)
-    _finish(out, run_job(job, load_interactions(data), out, resume=resume), as_json=as_json)
+    _finish(out, run_job(job, _load(data, job.options.eval_users, as_json), out, resume=resume), as_json=as_json)
+
+
+def _load(data: Path, eval_users: int | None, as_json: bool) -> Interactions:
+    """The data; where quality is to be measured on a sample of its users, that is said first."""
+    interactions = load_interactions(data)
+    said = describe_sample(interactions, eval_users)
+    if said and not as_json:
+        click.echo(said)
+    return interactions
 
 
 @click.command()
@@ -154,7 +169,7 @@ def distill(
         raise click.BadParameter(f"'{method}' learns from no teacher; use 'lowpass train'", param_hint="--method")
     job = build_job(method, {**given, **more}, backbone=backbone, backbone_settings=backbone_settings)
     run = None if teacher == NO_TEACHER else open_run(teacher)
-    metrics = run_job(job, load_interactions(data), out, teacher=run, resume=resume)
+    metrics = run_job(job, _load(data, job.options.eval_users, as_json), out, teacher=run, resume=resume)
     if not as_json:
         _say_who_taught(metrics, run)
     _finish(out, metrics, as_json=as_json)
@@ -205,4 +220,8 @@ def _report(out: Path, metrics: Mapping[str, Any], words: str, as_json: bool) ->
 
 
 def _quality(report: Mapping[str, Any]) -> str:
-    return f"Recall@20 {report['Recall@20']:.4f}  NDCG@20 {report['NDCG@20']:.4f}"
+    errors = report.get("standard_error", {})
+    return "  ".join(
+        f"{name} {report[name]:.4f}" + (f" (standard error {errors[name]:.4f})" if name in errors else "")
+        for name in SHOWN
+    )

@@ -11,6 +11,7 @@ import numpy as np
 from distill.errors import RunError
 from distill.run import Run
 
+SPLITS = ("validation", "test")
 SHOWN = ("Recall@20", "NDCG@20")
 SYMBOLS = {"distillation_weight": "β", "temperature": "τ", "num_top": "K", "alpha": "α"}
 """Settings that a run's label shows, where it has them."""
@@ -28,7 +29,8 @@ def compare_runs(runs: Sequence[Run], *, average: str = "with-relevant") -> list
         mean and the sample standard deviation (0 for one seed) of each metric shown.
 
     Raises:
-        RunError: Two runs were trained on different data, so that their reports say nothing of each other.
+        RunError: Two runs were trained on different data, or measured on different users, so that their reports say
+            nothing of each other.
     """
     first = runs[0].config.get("data", {})
     for run in runs[1:]:
@@ -38,7 +40,29 @@ def compare_runs(runs: Sequence[Run], *, average: str = "with-relevant") -> list
                 f"{run.path}: was trained on other data ('{data.get('name')}') than {runs[0].path}"
                 f" ('{first.get('name')}'); compare runs of one data set"
             )
-    return [_row(group, "_all_users" if average == "all" else "") for group in group_runs(runs)]
+    suffix = "_all_users" if average == "all" else ""
+    for split in SPLITS:
+        require_one_convention(runs, split + suffix)
+    return [_row(group, suffix) for group in group_runs(runs)]
+
+
+def require_one_convention(runs: Sequence[Run], report: str) -> None:
+    """Check that stored reports were measured alike, on the same users.
+
+    Args:
+        runs: Those without the report are passed over.
+        report: Its name in `metrics.json`.
+
+    Raises:
+        RunError: Two differ.
+    """
+    measured = {run.metrics[report].get("convention"): run.path for run in runs if report in run.metrics}
+    if len(measured) > 1:
+        (first, one), (second, other) = list(measured.items())[:2]
+        raise RunError(
+            f"{other}: its '{report}' was measured otherwise than that of {one} ('{second}', not '{first}'); rank them "
+            "anew with 'lowpass evaluate --data'"
+        )
 
 
 def group_runs(runs: Sequence[Run]) -> list[list[Run]]:
@@ -60,7 +84,7 @@ def _row(group: list[Run], suffix: str) -> dict[str, Any]:
         "epochs": _mean([run.metrics.get("training", {}).get("best_epoch", 0) for run in group]),
         "seconds": _mean([run.metrics.get("training", {}).get("seconds", 0.0) for run in group]),
     }
-    for split in ("validation", "test"):
+    for split in SPLITS:
         for metric in SHOWN:
             values = [run.metrics[split + suffix][metric] for run in group if split + suffix in run.metrics]
             if values:

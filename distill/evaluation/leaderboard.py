@@ -18,7 +18,7 @@ from distill.run import Run, features_fingerprint
 def evaluate_run(
     run: Run, data: Interactions, protocol: Protocol | None = None, *, progress: bool = False
 ) -> EvaluationReport:
-    """Rank the whole catalogue for every user with a run's embeddings.
+    """Rank the whole catalogue for every user, or a sample of them, with a run's embeddings.
 
     Raises:
         RunError: The run was trained on other data.
@@ -41,7 +41,8 @@ def rank_models(
 
     Returns:
         One row a model: "label", "dim", "seeds", "runs" (paths), "kept" (a student's share of its teacher's Recall@k,
-        mean over seeds, or None), and of each metric the mean and the sample standard deviation (0 for one seed).
+        mean over seeds, or None), and of each metric the mean and the sample standard deviation (0 for one seed). Where
+        users were drawn, also "standard_error" of each metric, the largest over seeds.
     """
     teachers: dict[str | None, float] = {
         features_fingerprint(run): report[f"Recall@{cutoff}"] for run, report in zip(runs, reports, strict=True)
@@ -67,9 +68,15 @@ def rank_models(
 
 
 def _means(reports: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for name in (name for name in reports[0] if name.split("@")[0] in METRICS):
         values = [report[name] for report in reports]
         spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
         found[name] = {"mean": float(np.mean(values)), "std": spread}
-    return found
+    errors = [report["standard_error"] for report in reports if "standard_error" in report]
+    return {**found, "standard_error": largest_errors(errors)} if errors else found
+
+
+def largest_errors(errors: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The largest standard error of each metric that all models have."""
+    return {name: max(one[name] for one in errors) for name in errors[0] if all(name in one for one in errors)}

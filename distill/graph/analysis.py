@@ -312,7 +312,7 @@ def _parse(found: Mapping[str, Any]) -> Analysis:
 
 def stack_features(run: Run) -> Features:
     """Stack the embeddings of a run, users first: float32 of shape (N, d)."""
-    return np.concatenate([run.user_embeddings, run.item_embeddings])
+    return np.concatenate([run.user_embeddings, run.item_embeddings], dtype=np.float32)
 
 
 def _analyze_student(

@@ -135,7 +135,14 @@ def _parse_weight(part: str, number: str) -> float:
 
 
 def blend_teachers(
-    text: str, data: Interactions, teacher: Teacher | None, folder: Path, teacher_fingerprint: str | None, tau: float
+    text: str,
+    data: Interactions,
+    teacher: Teacher | None,
+    folder: Path,
+    teacher_fingerprint: str | None,
+    tau: float,
+    *,
+    eval_users: int | None = None,
 ) -> BlendedTeacher:
     """Make the teacher of a run that has co-teachers.
 
@@ -146,6 +153,7 @@ def blend_teachers(
         folder: Where lists are kept, and found again when the run is resumed.
         teacher_fingerprint: Of the teacher's run.
         tau: The student's `score_temperature`.
+        eval_users: On how many users the blend is measured, as in `Protocol`.
 
     Raises:
         SettingError: As `parse_co_teachers`, or a scorer that was asked for needs more memory than it may have.
@@ -155,7 +163,7 @@ def blend_teachers(
     lists = _Lists(text, data, None if teacher is None else teacher.features, store)
     unseen = lists.of(data.train)
     own = teacher or Teacher(torch.empty(data.num_users + data.num_items, 0), data.num_users)
-    report = lists.description | _quality(unseen, data)
+    report = lists.description | _quality(unseen, data, eval_users)
     return BlendedTeacher(**vars(own), lists=lists.of, temperature=tau, report=report)
 
 
@@ -164,11 +172,12 @@ def describe_blend(weights: Mapping[str, float]) -> str:
     return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in weights.items())
 
 
-def _quality(unseen: TopLists, data: Interactions) -> dict[str, Any]:
+def _quality(unseen: TopLists, data: Interactions, eval_users: int | None) -> dict[str, Any]:
     """Reports of the blend's own lists, as in a run's `metrics.json`."""
     return report_splits(
         lambda protocol: evaluate_lists(lambda _, users, k: unseen.items[users, :k].astype(np.int64), data, protocol),
         data,
+        eval_users,
     )
 
 

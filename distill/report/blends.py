@@ -48,8 +48,18 @@ def compare_blends(runs: Sequence[Run], *, average: str = "with-relevant") -> li
     return rows
 
 
-def reports_under(runs: Sequence[Run], protocol: Protocol) -> dict[str, Mapping[str, Any]]:
-    """Reports of the blends under a protocol, by name; a blend whose training did not report it is left out."""
+def reports_under(runs: Sequence[Run], protocol: Protocol, convention: str) -> dict[str, Mapping[str, Any]]:
+    """Reports of the blends under a protocol, by name; a blend whose training did not report it is left out.
+
+    Args:
+        runs: Of one data set.
+        protocol: What to look for.
+        convention: Of the protocol and that data, which says on which users.
+    """
     wanted = [f"{metric}@{k}" for metric in ("Recall", "NDCG") for k in protocol.cutoffs]
     reports = {name: blend.get(protocol.report_name, {}) for name, blend in blends_of(runs).items()}
-    return {name: report for name, report in reports.items() if all(metric in report for metric in wanted)}
+    return {
+        name: report
+        for name, report in reports.items()
+        if all(metric in report for metric in wanted) and report.get("convention") == convention
+    }

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from tqdm import tqdm
 
 from distill.data.interactions import Interactions, load_interactions
 from distill.errors import RunError
 from distill.evaluation.comparison import group_runs, label
 from distill.evaluation.metrics import measure_ranking
+from distill.evaluation.protocol import Protocol
 from distill.evaluation.ranking import rank_items
 from distill.graph.analysis import Analysis, read_analysis
 from distill.run import HISTORY_FILE, Run, features_fingerprint, open_run
@@ -268,7 +268,7 @@ def _build_curve(rows: list[dict[str, str]], clock: str) -> Curve:
 
 @dataclass(frozen=True)
 class Lists:
-    """The top-20 lists of one run for the B users with test items.
+    """The top-20 lists of one run for the B users with test items, or a sample of them.
 
     Attributes:
         items: int32, shape (B, 20).
@@ -301,10 +301,9 @@ def rank_all(material: Material, *, progress: bool = False) -> dict[Path, Lists]
 
 def rank_run(run: Run, data: Interactions) -> Lists:
     """The lists of one run, training items left out, as in the default convention of `lowpass evaluate`."""
-    users = np.flatnonzero(np.diff(data.test.indptr)).astype(np.int64)
+    users = Protocol().sample(data).users
     cutoff = min(CUTOFF, data.num_items)
-    embeddings = torch.from_numpy(run.user_embeddings), torch.from_numpy(run.item_embeddings)
-    ranked = rank_items(*embeddings, data.train, users, cutoff)
+    ranked = rank_items(run.user_embeddings, run.item_embeddings, data.train, users, cutoff)
     recall = measure_ranking(ranked, data.test, users, [cutoff])[f"Recall@{cutoff}"]
     return Lists(ranked.astype(np.int32), recall, share_by_decile(ranked.ravel(), popularity_deciles(data)))
 

@@ -184,6 +184,8 @@ def describe(job: Job, data: Interactions, teacher: Run | None) -> dict[str, Any
     options = asdict(job.options)
     for name in ("seed", "device", "threads", "tensorboard", "keep_checkpoints"):
         options.pop(name)
+    if options["eval_users"] is None:
+        options.pop("eval_users")  # as in runs from before it was an option
     return {
         "format": 1,
         "backbone": job.backbone,
@@ -239,7 +241,8 @@ def run_job(
     if job.co_teachers != NONE:
         fingerprint = None if teacher is None else features_fingerprint(teacher)
         tau = student.score_temperature
-        teaching = blend_teachers(job.co_teachers, data, own, lists or out, fingerprint, tau)
+        folder, eval_users = lists or out, job.options.eval_users
+        teaching = blend_teachers(job.co_teachers, data, own, folder, fingerprint, tau, eval_users=eval_users)
     method = build_method(job.method, job.settings or (), data, student, teaching)
     config = describe(job, data, teacher)
     report = {"blend": teaching.report} if isinstance(teaching, BlendedTeacher) else {}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distill.data.ids import plain_ids
@@ -81,22 +82,24 @@ def order_rows(path: Path, row_ids: Sequence[str], ids: npt.NDArray[np.str_]) ->
     Raises:
         DataError: An id has no row, or two.
     """
-    if not set(ids.tolist()) <= set(row_ids):
-        row_ids = plain_ids(pa.array(row_ids, pa.string()))  # spaces and '.0' dropped, as `prepare` does
-    rows = {value: row for row, value in enumerate(row_ids)}
-    if len(rows) != len(row_ids):
-        value, count = Counter(row_ids).most_common(1)[0]
+    wanted, given = pa.array(ids.tolist(), pa.string()), pa.array(row_ids, pa.string())
+    rows = pc.index_in(wanted, given)
+    if rows.null_count:
+        given = pa.array(plain_ids(given), pa.string())  # spaces and '.0' dropped, as `prepare` does
+        rows = pc.index_in(wanted, given)
+    distinct = pc.count_distinct(given).as_py()
+    if distinct != len(given):
+        value, count = Counter(given.to_pylist()).most_common(1)[0]
         raise DataError(
-            f"{path}: {len(row_ids) - len(rows):,} ids are duplicates, '{value}' stands {count} times; "
-            "give each id once"
+            f"{path}: {len(given) - distinct:,} ids are duplicates, '{value}' stands {count} times; give each id once"
         )
-    missing = [str(value) for value in ids if str(value) not in rows]
-    if missing:
+    if rows.null_count:
+        first = wanted[pc.index(rows.is_null(), True).as_py()]
         raise DataError(
-            f"{path}: lacks {len(missing):,} of the data's {len(ids):,} ids, '{missing[0]}' first; add their rows"
+            f"{path}: lacks {rows.null_count:,} of the data's {len(ids):,} ids, '{first}' first; add their rows"
         )
-    left_out = len(rows) - len(ids)
+    left_out = len(given) - len(ids)
     words = f"in order by the ids of {path.name}" + (
         f", {left_out:,} rows of ids the data lacks left out" if left_out else ""
     )
-    return np.array([rows[str(value)] for value in ids], dtype=np.int64), words
+    return rows.to_numpy().astype(np.int64), words

@@ -10,20 +10,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
 
-from distill.baselines.neighbors import popularity
 from distill.data.interactions import Interactions
+from distill.embeddings_file import Vectors
 from distill.errors import DataError, RunError, SettingError
-from distill.evaluation.protocol import evaluate_scores, report_splits
-from distill.finite import find_flaw
+from distill.evaluation.protocol import evaluate_lists, report_splits
+from distill.evaluation.ranking import rank_alike
+from distill.finite import blocks_of_rows, find_flaw
 from distill.run import METRICS_FILE, write_run
+from distill.training.parquet_embeddings import ParquetEmbeddings
 from distill.training.row_order import PARQUET, order_rows, read_ids
 from distill.training.trainer import final_reports
 
-Matrix = npt.NDArray[np.float32]
 COMPARED = "NDCG@20"
+KEPT_DTYPES = (np.float16, np.float32)
+"""Of embeddings: others become float32."""
 
 
 def import_embeddings(
@@ -35,6 +36,8 @@ def import_embeddings(
     *,
     users_ids: Path | None = None,
     items_ids: Path | None = None,
+    eval_users: int | None = None,
+    progress: bool = False,
 ) -> Mapping[str, Any]:
     """Make a finished run of embeddings.
 
@@ -46,6 +49,8 @@ def import_embeddings(
         name: Recorded as the run's backbone.
         users_ids: Ids of the rows of a `.npy`, as `read_ids` reads them, which may then be more, and in any order.
         items_ids: Likewise.
+        eval_users: On how many users quality is measured, as in `Protocol`.
+        progress: Show a bar while files are read.
 
     Returns:
         What `metrics.json` holds. Its "import" says of "users" and "items" how their rows were put in order, holds the
@@ -57,15 +62,16 @@ def import_embeddings(
     """
     if (out / METRICS_FILE).exists():
         raise RunError(f"{out}: a finished run is there; give another --out, or delete it first")
-    user_embeddings, users_order = read_embeddings(users, data.user_ids, users_ids)
-    item_embeddings, items_order = read_embeddings(items, data.item_ids, items_ids)
+    user_embeddings, users_order = read_embeddings(users, data.user_ids, users_ids, progress=progress)
+    item_embeddings, items_order = read_embeddings(items, data.item_ids, items_ids, progress=progress)
     if user_embeddings.shape[1] != item_embeddings.shape[1]:
         raise DataError(
             f"{items}: embeddings are {item_embeddings.shape[1]} wide, those of {users} {user_embeddings.shape[1]}; "
             "both must have one dimension, since the score is their inner product"
         )
-    reports = final_reports(torch.from_numpy(user_embeddings), torch.from_numpy(item_embeddings), data)
-    popular = report_splits(partial(evaluate_scores, popularity(data.train).score_rows, data), data)
+    reports = final_reports(user_embeddings, item_embeddings, data, eval_users)
+    count_order = partial(rank_alike, np.bincount(data.train.indices, minlength=data.num_items))
+    popular = report_splits(lambda protocol: evaluate_lists(count_order, data, protocol), data, eval_users)
     understood = {"users": users_order, "items": items_order, "popularity": popular, "doubt": _doubt(reports, popular)}
     metrics = {**reports, "import": understood}
     config = {
@@ -92,16 +98,21 @@ def _doubt(reports: Mapping[str, Any], popular: Mapping[str, Any]) -> str | None
     )
 
 
-def read_embeddings(path: Path, ids: npt.NDArray[np.str_], ids_file: Path | None = None) -> tuple[Matrix, str]:
+def read_embeddings(
+    path: Path, ids: npt.NDArray[np.str_], ids_file: Path | None = None, *, progress: bool = False
+) -> tuple[Vectors, str]:
     """Read one matrix and put its rows in the order of `ids`.
+
+    A `.npy` whose rows are taken as they stand is mapped; else the matrix is in memory, once.
 
     Args:
         path: As `users` of `import_embeddings`.
         ids: Ids of the data.
         ids_file: As `users_ids` of `import_embeddings`.
+        progress: Show a bar where somebody looks.
 
     Returns:
-        float32, shape (len(ids), d), and how its rows were put in order, in words.
+        float32, or float16 where the file has that: shape (len(ids), d), and how its rows were put in order, in words.
 
     Raises:
         DataError: Unreadable, wrong number of rows, an id missing or twice, or numbers that cannot be scored with.
@@ -110,14 +121,32 @@ def read_embeddings(path: Path, ids: npt.NDArray[np.str_], ids_file: Path | None
     if ids_file is not None and path.suffix in PARQUET:
         raise SettingError(f"{ids_file}: {path} has ids of its own, in its column 'id'; leave the other ids out")
     try:
-        row_ids, matrix = _read_parquet(path) if path.suffix in PARQUET else (None, _read_npy(path))
+        if path.suffix in PARQUET:
+            embeddings, understood = _read_parquet(path, ids, progress)
+        else:
+            embeddings, understood = _read_npy(path, ids, ids_file)
     except (OSError, ValueError, TypeError, KeyError, EOFError, pa.ArrowException) as error:
         raise DataError(
             f"{path}: unreadable embeddings ({error}); give .npy, or Parquet with 'id' and 'embedding'"
         ) from error
+    if flaw := find_flaw(embeddings):
+        raise DataError(
+            f"{path}: as {embeddings.dtype} {flaw}; export embeddings that fit, scaled down where they are large"
+        )
+    return embeddings, understood
+
+
+def _read_parquet(path: Path, ids: npt.NDArray[np.str_], progress: bool) -> tuple[Vectors, str]:
+    source = ParquetEmbeddings(path)
+    order, understood = order_rows(path, source.read_ids(), ids)
+    return source.read_rows(order, progress=progress), understood
+
+
+def _read_npy(path: Path, ids: npt.NDArray[np.str_], ids_file: Path | None) -> tuple[Vectors, str]:
+    # Copy on write: torch warns of arrays that are read-only.
+    matrix = np.lib.format.open_memmap(path, mode="c").view(np.ndarray)  # type: ignore[no-untyped-call]
     _require_real(path, matrix.dtype)
-    if ids_file is not None:
-        row_ids = read_ids(ids_file)
+    row_ids = None if ids_file is None else read_ids(ids_file)
     if matrix.ndim != 2 or len(matrix) != len(ids if row_ids is None else row_ids):
         wanted = "one row for each id " + ("of the data" if ids_file is None else f"of {ids_file}")
         number = len(ids if row_ids is None else row_ids)
@@ -127,17 +156,17 @@ def read_embeddings(path: Path, ids: npt.NDArray[np.str_], ids_file: Path | None
     else:
         order, understood = order_rows(ids_file or path, row_ids, ids)
         matrix = matrix[order]
-    with np.errstate(over="ignore"):
-        embeddings = np.ascontiguousarray(matrix, dtype=np.float32)
-    if flaw := find_flaw(embeddings):
-        raise DataError(f"{path}: as float32 {flaw}; export embeddings that fit, scaled down where they are large")
-    return embeddings, understood
+    return _as_kept(matrix), understood
 
 
-def _read_npy(path: Path) -> npt.NDArray[Any]:
-    with path.open("rb") as stream:
-        matrix: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
-    return matrix
+def _as_kept(matrix: npt.NDArray[Any]) -> Vectors:
+    if matrix.dtype in KEPT_DTYPES and matrix.dtype.isnative and matrix.flags.c_contiguous:
+        return matrix
+    kept = np.empty(matrix.shape, matrix.dtype.newbyteorder("=") if matrix.dtype in KEPT_DTYPES else np.float32)
+    for start, block in blocks_of_rows(matrix) if matrix.size else ():
+        with np.errstate(over="ignore"):
+            kept[start : start + len(block)] = block
+    return kept
 
 
 def _require_real(path: Path, dtype: np.dtype[Any]) -> None:
@@ -147,14 +176,3 @@ def _require_real(path: Path, dtype: np.dtype[Any]) -> None:
     kind = "bfloat16 (dtype V2)" if is_bfloat16 else f"values of type {dtype}"
     kind = f"complex numbers ({dtype})" if dtype.kind == "c" else kind
     raise DataError(f"{path}: holds {kind}, not real numbers that NumPy knows; save as float32")
-
-
-def _read_parquet(path: Path) -> tuple[list[str], npt.NDArray[Any]]:
-    absent = {"id", "embedding"} - set(pq.read_schema(path).names)
-    if absent:
-        raise DataError(f"{path}: column '{min(absent)}' is missing; give columns 'id' and 'embedding'")
-    table = pq.read_table(path, columns=["id", "embedding"])
-    embeddings = table["embedding"].to_pylist()
-    if len({len(value) for value in embeddings}) != 1:
-        raise DataError(f"{path}: column 'embedding' holds lists of different lengths; make them one dimension")
-    return [str(value) for value in table["id"].to_pylist()], np.asarray(embeddings, dtype=np.float64)

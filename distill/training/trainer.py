@@ -11,7 +11,7 @@ import resource
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from distill.backbones.base import Backbone
 from distill.backbones.sampling import Batch, Sampler, UserSampler
 from distill.data.interactions import Interactions
 from distill.errors import NotFiniteError, SettingError
+from distill.evaluation import tiles
 from distill.evaluation.protocol import Protocol, evaluate, report_splits
 from distill.finite import find_flaw
 from distill.methods.base import Method, Step
@@ -119,6 +120,7 @@ CHECKPOINT_SECONDS = 60.0
 STOP_METRIC = "NDCG@10"
 Schedule = Literal["constant", "cosine"]
 VALIDATION = Protocol(split="validation", mask="train", average="all", cutoffs=(10, 20))
+"""Of early stop; its users are drawn where there are many, the same in each evaluation."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ class TrainingOptions:
         patience: Stop after this many epochs without a better validation NDCG@10. Long by default: a small
             student first learns popularity and stands still for tens of epochs before it becomes personal.
         eval_every: Epochs between evaluations.
+        eval_users: On how many users early stop and the final reports are measured, as in `Protocol`.
         max_seconds: Stop after this much training time, seconds, evaluation left out; None for no limit.
         seed: Of the initialisation, the order and the negatives.
         device: "cpu", "cuda", "cuda:1", …
@@ -151,6 +154,7 @@ class TrainingOptions:
     weight_decay: float = 1e-3
     patience: int = 100
     eval_every: int = 5
+    eval_users: int | None = None
     max_seconds: float | None = None
     seed: int = 0
     device: str = "cpu"
@@ -334,9 +338,10 @@ class Trainer:
     def _evaluate(self, loss: float) -> dict[str, float]:
         embeddings = self.student.final_embeddings()
         for side, values in zip(("user", "item"), embeddings, strict=True):
-            if flaw := find_flaw(values.detach().cpu().numpy()):
+            if flaw := find_flaw(values):
                 raise self._diverged(f"{side} embeddings: {flaw}")
-        report = evaluate(*embeddings, self.data, VALIDATION)
+        protocol = replace(VALIDATION, eval_users=self.options.eval_users)
+        report = evaluate(*embeddings, self.data, protocol, progress=True)
         row = {
             "epoch": float(self.progress.epoch),
             "loss": loss,
@@ -349,8 +354,16 @@ class Trainer:
             self._keep_best()
             self.progress.best_value = report.metrics[STOP_METRIC]
             self.progress.best_epoch = self.progress.epoch
-            self.best = (embeddings[0].clone(), embeddings[1].clone())
+            self._remember(*embeddings)
         return row
+
+    def _remember(self, users: torch.Tensor, items: torch.Tensor) -> None:
+        """Copy the best embeddings, into the place of those that were best before."""
+        if self.best is None or self.best[0].device != users.device:
+            self.best = (users.clone(), items.clone())
+            return
+        for kept, values in zip(self.best, (users, items), strict=True):
+            kept.copy_(values)
 
     def _keep_best(self) -> None:
         """Move what was best so far to the trajectory, and thin that."""
@@ -368,7 +381,7 @@ class Trainer:
             raise SettingError("eval_every: training ended before the first evaluation; give more epochs")
         thin_trajectory(self.trajectory, self.progress.best_epoch, self.options.keep_checkpoints)
         metrics = {
-            **final_reports(*self.best, self.data),
+            **final_reports(*self.best, self.data, self.options.eval_users),
             **self.report,
             "training": {
                 "epochs": self.progress.epoch,
@@ -401,15 +414,21 @@ def thin_trajectory(trajectory: dict[int, Any], last: int, length: int) -> None:
         del trajectory[min(gaps, key=gaps.__getitem__)]
 
 
-def final_reports(user_embeddings: torch.Tensor, item_embeddings: torch.Tensor, data: Interactions) -> dict[str, Any]:
+def final_reports(
+    user_embeddings: tiles.Embeddings,
+    item_embeddings: tiles.Embeddings,
+    data: Interactions,
+    eval_users: int | None = None,
+) -> dict[str, Any]:
     """Report validation and test, under the default convention and under the public code's (`*_all_users`).
 
     Args:
         user_embeddings: Shape (|U|, d).
         item_embeddings: Shape (|I|, d).
         data: Splits that have no interactions are left out.
+        eval_users: On how many users, as in `Protocol`.
     """
-    return report_splits(partial(evaluate, user_embeddings, item_embeddings, data, progress=True), data)
+    return report_splits(partial(evaluate, user_embeddings, item_embeddings, data, progress=True), data, eval_users)
 
 
 def _as_csv(rows: list[dict[str, float]]) -> bytes:

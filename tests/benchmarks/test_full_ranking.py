@@ -17,7 +17,8 @@ import torch
 
 from distill.data.interactions import Interactions
 from distill.evaluation.metrics import Rows
-from distill.evaluation.ranking import CHUNK_BYTES, GROUP, rank_items
+from distill.evaluation.ranking import CHUNK_BYTES, rank_items
+from distill.evaluation.selection import GROUP
 from tests.benchmarks.measuring import load_real, one_thread, peak_memory_mib, restart_peak_memory
 
 K, SLICES = 20, 8

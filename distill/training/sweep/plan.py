@@ -23,7 +23,7 @@ from distill.training.job import STUDENT_SETTINGS, TRAINING_SETTINGS, Job, build
 
 Value = str | int | float
 
-FIXED_OPTIONS = ("max_seconds", "seed", "device", "threads", "tensorboard", "keep_checkpoints")
+FIXED_OPTIONS = ("max_seconds", "eval_users", "seed", "device", "threads", "tensorboard", "keep_checkpoints")
 """Training options that are the same in every trial, or no business of the result."""
 DIGITS = 4
 """Significant digits of a number that is tried: what is printed is what was trained, to the last bit."""
@@ -174,6 +174,7 @@ class Plan:
         seed: Of every trial's training, and of the draws of settings.
         max_seconds: Of training a trial; None for no limit.
         device: Where trials run; changes no setting.
+        eval_users: On how many users each trial is measured, as in `Protocol`.
     """
 
     data: Path
@@ -186,6 +187,7 @@ class Plan:
     seed: int = 0
     max_seconds: float | None = None
     device: str = "cpu"
+    eval_users: int | None = None
 
     def describe(self) -> dict[str, Any]:
         """What a resumed sweep must have in common with the one it goes on from."""
@@ -197,6 +199,7 @@ class Plan:
             "fixed": dict(self.fixed),
             "seed": self.seed,
             "max_seconds": self.max_seconds,
+            "eval_users": self.eval_users,
         }
 
     def check(self) -> None:
@@ -220,7 +223,7 @@ class Plan:
         Raises:
             SettingError: A value does not fit its setting.
         """
-        common = {"seed": self.seed, "device": self.device, "max_seconds": self.max_seconds}
+        common = {name: getattr(self, name) for name in ("seed", "device", "max_seconds", "eval_users")}
         given = {"dim": DIM, **self.fixed, **values, **common}
         return build_job(self.method, given, backbone=self.backbone, backbone_settings=self.backbone_settings)
 

@@ -249,9 +249,11 @@ def summarize(study: Study, plan: Plan, out: Path, data_name: str) -> dict[str, 
     trials = [_describe(trial, plan, out) for trial in study.get_trials(deepcopy=False, states=ENDED)]
     finished = [trial for trial in trials if trial["value"] is not None]
     best = max(finished, key=lambda trial: trial["value"], default=None)
+    measured = {} if best is None else read_metrics(out, best["number"])["validation"]
+    convention = measured["convention"] if "standard_error" in measured else CONVENTION
     return {
         "data": data_name,
-        "objective": f"{OBJECTIVE} ({CONVENTION})",
+        "objective": f"{OBJECTIVE} ({convention})",
         **plan.describe(),
         "trials": trials,
         "best": best,

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from distill.errors import NotFiniteError
 from distill.evaluation.metrics import Rows
-from distill.evaluation.ranking import GROUP, rank_items, rank_scores, top_scores
+from distill.evaluation.ranking import rank_alike, rank_items, rank_scores, top_scores
+from distill.evaluation.selection import GROUP
 from tests.distill.toy import build_interactions, build_random, random_embeddings
 
 
@@ -126,3 +127,16 @@ def test_nobody_to_rank_for() -> None:
     data = build_interactions((2, 4), train=[(0, 0)])
     ranked = rank_items(torch.ones(2, 1), torch.ones(4, 1), data.train, np.array([], dtype=np.int64), 3)
     assert ranked.shape == (0, 3)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.1, 0.9, 1.0])
+def test_scores_that_all_users_share_are_ranked_as_any(rng: np.random.Generator, density: float) -> None:
+    num_users, num_items = 9, 700
+    counts = rng.integers(0, 9, size=num_items).astype(np.float32)
+    hidden = rng.random((num_users, num_items)) < density
+    hidden[2] = True
+    hidden[2, 5:9] = False
+    masked = sp.csr_matrix(hidden.astype(np.float32))
+    users = rng.permutation(num_users)[:7]
+    expected = rank_scores(lambda rows: np.tile(counts, (len(rows), 1)), masked, users, 8)
+    np.testing.assert_array_equal(rank_alike(counts, masked, users, 8), expected)
