@@ -40,11 +40,11 @@ def write_embeddings(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> Non
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % ALIGNMENT)
 
-    def content() -> Iterator[bytes | memoryview]:
+    def content() -> Iterator[bytes]:
         yield len(text).to_bytes(8, "little") + text
         for name in names:
             for _, block in blocks_of_rows(tensors[name]):
-                yield np.ascontiguousarray(block, dtype=DTYPES[kinds[name]]).data.cast("B")
+                yield np.ascontiguousarray(block, dtype=DTYPES[kinds[name]]).tobytes()
 
     write_file(path, content())
 

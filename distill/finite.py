@@ -45,8 +45,8 @@ def find_flaw(embeddings: npt.NDArray[Any] | torch.Tensor) -> str | None:
 
 
 def blocks_of_rows(embeddings: npt.NDArray[Any] | torch.Tensor) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Yield the first row and the rows of each block of embeddings, mapped or on a device, shape (N, d), d > 0."""
-    rows = max(1, BLOCK_NUMBERS // embeddings.shape[1])
+    """Yield the first row and the rows of each block of embeddings, mapped or on a device, shape (N, d)."""
+    rows = max(1, BLOCK_NUMBERS // max(1, embeddings.shape[1]))
     for start in range(0, len(embeddings), rows):
         block = embeddings[start : start + rows]
         yield start, block if isinstance(block, np.ndarray) else block.detach().cpu().numpy()

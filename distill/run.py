@@ -172,7 +172,7 @@ def features_fingerprint(run: Run) -> str:
     digest = hashlib.sha256()
     for side in (run.user_embeddings, run.item_embeddings):
         for _, block in blocks_of_rows(side):
-            digest.update(np.ascontiguousarray(block).data.cast("B"))
+            digest.update(block.tobytes())
     return digest.hexdigest()
 
 

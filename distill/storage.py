@@ -19,7 +19,7 @@ from pathlib import Path
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
-def write_file(path: Path, content: bytes | Iterable[bytes | memoryview]) -> None:
+def write_file(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write `content`, or its parts in turn, to `path`; a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft, handle = _open_draft(path, directory=False)

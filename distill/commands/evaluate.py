@@ -46,15 +46,17 @@ NEED_DATA = {"split", "mask", "cutoffs", "eval_users", "baselines", "ease_max_by
 @click.pass_context
 def evaluate(
     context: click.Context, /, runs: tuple[Path, ...], data: Path | None, split: Any, mask: Any, average: Any,
-    cutoffs: tuple[int, ...], eval_users: int | None, *, baselines: bool, ease_max_bytes: int, save: bool, plot: Path | None, as_json: bool,
+    cutoffs: tuple[int, ...], eval_users: int | None, *, baselines: bool, ease_max_bytes: int, save: bool,
+    plot: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Report the quality of a RUN, or compare several.
 
     With --data the whole catalogue is ranked for every user under the protocol that the options name (of much data for
-    a drawn sample of them, the same for all models): one run gets its report, several a table, with what students keep
-    of a teacher that is among them. Without --data the reports that training left in the runs are compared. Runs that differ only in their seed become one line, mean ± standard
-    deviation. Baselines compete under the same protocol; of their settings the best validation NDCG@10 wins. A blend of
-    co-teachers that taught some of several runs has a line too, where its training reported it under the protocol.
+    a drawn sample of users, the same for all models): one run gets its report, several a table, with what students keep
+    of a teacher that is among them. Without --data the reports that training left in the runs are compared. Runs that
+    differ only in their seed become one line, mean ± standard deviation. Baselines compete under the same protocol; of
+    their settings the best validation NDCG@10 wins. A blend of co-teachers that taught some of several runs has a line
+    too, where its training reported it under the protocol.
 
     Example: lowpass evaluate runs/student --data data/citeulike-t --average all
 
@@ -124,9 +126,8 @@ def _render_value(value: Any, error: float | None) -> str:
 
 def _describe_errors(errors: Sequence[Mapping[str, float]]) -> str:
     shown = {name: value for name, value in largest_errors(errors).items() if name.startswith(("Recall", "NDCG"))}
-    return "standard errors of this sample, at most: " + ", ".join(
-        f"{name} {error:.4f}" for name, error in shown.items()
-    )
+    words = ", ".join(f"{name} {error:.4f}" for name, error in shown.items())
+    return f"standard errors of this sample, at most: {words}"
 
 
 def _render_models(rows: Sequence[Mapping[str, Any]], protocol: Protocol) -> str:

@@ -54,8 +54,8 @@ SHOWN_TRIALS = 10
 def sweep(
     data: Path, *, teacher: Path | None, out: Path, method: str, ranges: tuple[str, ...], choices: tuple[str, ...],
     fixed: dict[str, str], backbone: str, backbone_settings: dict[str, str], trials: int | None, grid: bool,
-    points: int, jobs: int, eval_users: int | None, max_seconds: float | None, seed: int, device: str, references: tuple[Path, ...],
-    as_json: bool,
+    points: int, jobs: int, eval_users: int | None, max_seconds: float | None, seed: int, device: str,
+    references: tuple[Path, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Look for the settings of a method that are best on validation, on the data directory DATA.
 

@@ -1,4 +1,4 @@
-"""Evaluation under a stated protocol: the whole catalogue is ranked for every user that has relevant items, or a sample."""
+"""Evaluation under a stated protocol: the whole catalogue is ranked for all users with relevant items, or a sample."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class EvaluationReport:
         return replace(self, metrics=metrics, num_users=num_users, protocol=replace(self.protocol, average="all"))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what `metrics.json` keeps: metrics of six digits, users, the convention; of a sample "standard_error"."""
+        """What `metrics.json` keeps: metrics of six digits, users, the convention; of a sample "standard_error"."""
         errors = {name: round(value, 6) for name, value in self.standard_errors.items()} if self.sample.is_drawn else {}
         return {
             **{name: round(value, 6) for name, value in self.metrics.items()},

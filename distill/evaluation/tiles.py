@@ -85,9 +85,8 @@ def rank_in_tiles(
                 block = slice(start, min(start + tile_users, len(users)))
                 scores = buffer[: block.stop - start]
                 scores[:, vectors.shape[1] :] = -torch.inf
-                torch.matmul(
-                    _wide(take_rows(user_embeddings, users[block])), vectors, out=scores[:, : vectors.shape[1]]
-                )
+                asking = _wide(take_rows(user_embeddings, users[block]))
+                torch.matmul(asking, vectors, out=scores[:, : vectors.shape[1]])
                 hidden.apply(scores, tile, block)
                 if first:
                     _merge(best[block], columns[block], scores, first)
@@ -134,9 +133,8 @@ def _merge(best: torch.Tensor, columns: torch.Tensor, scores: torch.Tensor, firs
         scores: Of the tile, shape (B, W).
         first: The tile's first column.
     """
-    bar = best[:, -1].nan_to_num(
-        nan=torch.inf, posinf=torch.inf, neginf=-torch.inf
-    )  # no more of what is refused anyway
+    # Once something is not finite, all is refused at the end: no more of it is needed.
+    bar = best[:, -1].nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
     rows, places = columns_above(scores, bar)
     if not len(rows):
         return

@@ -96,9 +96,8 @@ class ParquetEmbeddings:
             raise TypeError(f"column 'embedding' holds lists of {values.type}, not of real numbers")
         flat: npt.NDArray[Any] = values.to_numpy(zero_copy_only=False)  # NaN where a number is missing
         with np.errstate(over="ignore"):
-            return flat.astype(np.float16 if flat.dtype == np.float16 else np.float32, copy=False).reshape(
-                len(lists), -1
-            )
+            rows = flat.astype(np.float16 if flat.dtype == np.float16 else np.float32, copy=False)
+        return rows.reshape(len(lists), int(bounds["max"] or 0))
 
     def _ragged(self) -> DataError:
         return DataError(f"{self.path}: column 'embedding' holds lists of different lengths; make them one dimension")

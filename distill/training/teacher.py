@@ -64,10 +64,8 @@ def score_temperature(run: Run) -> float:
     if num_items >= TILED_FROM:
         nothing = sp.csr_matrix((len(users), num_items), dtype=np.float32)
         rows = np.arange(len(users), dtype=np.int64)
-        best = top_items(users, run.item_embeddings, nothing, rows, HEAD, progress=True, title="measuring the teacher")[
-            1
-        ]
-        return 1 / sharpness(best)
+        title = "measuring the teacher"
+        return 1 / sharpness(top_items(users, run.item_embeddings, nothing, rows, HEAD, progress=True, title=title)[1])
     scores = (
         torch.from_numpy(np.asarray(users, np.float32))
         @ torch.from_numpy(np.asarray(run.item_embeddings, np.float32)).T

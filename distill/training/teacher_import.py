@@ -163,7 +163,7 @@ def _as_kept(matrix: npt.NDArray[Any]) -> Vectors:
     if matrix.dtype in KEPT_DTYPES and matrix.dtype.isnative and matrix.flags.c_contiguous:
         return matrix
     kept = np.empty(matrix.shape, matrix.dtype.newbyteorder("=") if matrix.dtype in KEPT_DTYPES else np.float32)
-    for start, block in blocks_of_rows(matrix) if matrix.size else ():
+    for start, block in blocks_of_rows(matrix):
         with np.errstate(over="ignore"):
             kept[start : start + len(block)] = block
     return kept

@@ -18,7 +18,7 @@ USERS, ITEMS, K = 11, 1500, 10
 
 @pytest.fixture
 def tied(rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, sp.csr_matrix]:
-    """Whole numbers, so that products are exact and many scores equal; a user without a direction, one with 4 items left."""
+    """Whole numbers, so that products are exact and many scores equal; user 0 has no direction, user 1 4 items left."""
     users = torch.from_numpy(rng.integers(-1, 2, size=(USERS, 3)).astype(np.float32))
     users[0] = 0
     items = torch.from_numpy(rng.integers(-2, 3, size=(ITEMS, 3)).astype(np.float32))
