@@ -20,7 +20,7 @@ from distill.storage import write_file
 Vectors = npt.NDArray[np.floating[Any]]
 """float32, or float16 where embeddings came so from elsewhere: shape (N, d)."""
 
-DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 ALIGNMENT = 8
 
 
@@ -74,4 +74,5 @@ def _map(path: Path, name: str, about: Mapping[str, Any], start: int) -> Vectors
         return np.empty(shape, DTYPES[kind])
     # Copy on write: torch warns of arrays that are read-only.
     mapped = np.memmap(path, DTYPES[kind], mode="c", offset=start + about["data_offsets"][0], shape=shape)
-    return mapped.view(np.ndarray)
+    matrix: Vectors = mapped.view(np.ndarray)
+    return matrix

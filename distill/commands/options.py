@@ -18,7 +18,7 @@ EVAL_USERS = click.option(
     "--eval-users",
     type=click.IntRange(2),
     help="Measure quality on a drawn sample of at most so many users with held-out items, the same for all models. "
-    " [default: all up to 10⁹ scores, users × items; beyond, as many as make so many, 2,000 or more]",
+    " [default: all up to 10⁹ scores, users × items; beyond, as many as make so many, 5,000 or more]",
 )
 SETTING = "NAME=VALUE"
 

@@ -104,11 +104,12 @@ def train(
     """
     if from_embeddings is not None:
         refuse(context, set(context.params) - IMPORTING, "means nothing with --from-embeddings: nothing is trained")
-        ids = {"users_ids": users_ids, "items_ids": items_ids}
-        interactions = _load(data, given["eval_users"], as_json)
+        eval_users = given["eval_users"]
+        interactions = _load(data, eval_users, as_json)
         metrics = import_embeddings(
-            interactions, *from_embeddings, out, name, **ids, eval_users=given["eval_users"], progress=True
-        )
+            interactions, *from_embeddings, out, name,
+            users_ids=users_ids, items_ids=items_ids, eval_users=eval_users, progress=True,
+        )  # fmt: skip
         if not as_json:
             _say_what_was_understood(metrics["import"])
         _report(out, metrics, f"{interactions.num_users} users, {interactions.num_items} items", as_json)

@@ -61,5 +61,5 @@ def reports_under(runs: Sequence[Run], protocol: Protocol, convention: str) -> d
     return {
         name: report
         for name, report in reports.items()
-        if all(metric in report for metric in wanted) and report.get("convention") == convention
+        if all(metric in report for metric in wanted) and report.get("convention", convention) == convention
     }

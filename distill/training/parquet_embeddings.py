@@ -96,7 +96,7 @@ class ParquetEmbeddings:
             raise TypeError(f"column 'embedding' holds lists of {values.type}, not of real numbers")
         flat: npt.NDArray[Any] = values.to_numpy(zero_copy_only=False)  # NaN where a number is missing
         with np.errstate(over="ignore"):
-            rows = flat.astype(np.float16 if flat.dtype == np.float16 else np.float32, copy=False)
+            rows: Vectors = flat.astype(np.float16 if flat.dtype == np.float16 else np.float32, copy=False)
         return rows.reshape(len(lists), int(bounds["max"] or 0))
 
     def _ragged(self) -> DataError:

@@ -144,7 +144,7 @@ def _read_parquet(path: Path, ids: npt.NDArray[np.str_], progress: bool) -> tupl
 
 def _read_npy(path: Path, ids: npt.NDArray[np.str_], ids_file: Path | None) -> tuple[Vectors, str]:
     # Copy on write: torch warns of arrays that are read-only.
-    matrix = np.lib.format.open_memmap(path, mode="c").view(np.ndarray)  # type: ignore[no-untyped-call]
+    matrix = np.lib.format.open_memmap(path, mode="c").view(np.ndarray)
     _require_real(path, matrix.dtype)
     row_ids = None if ids_file is None else read_ids(ids_file)
     if matrix.ndim != 2 or len(matrix) != len(ids if row_ids is None else row_ids):

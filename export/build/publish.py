@@ -27,7 +27,7 @@ from export.build.fold_in_choice import choose_recent_step, choose_settings
 from export.build.index_choice import choose_index
 from export.build.onnx_graphs import write_fold_in_graph, write_recommend_graph
 from export.build.precision import StoredVectors, require_finite, store
-from export.build.quality import CONVENTION, compare_with_teacher, measure_bundle
+from export.build.quality import Measuring
 from export.build.verify import verify_bundle
 from export.bundle import SCHEMA_VERSION, BundleContents, ExportError, IndexCard, Manifest, ModelCard, ModelRepository
 from export.bundle.manifest import INDEX_FILE
@@ -50,7 +50,8 @@ class ExportOptions:
         dtype: Element type of the stored embeddings.
         seen: What counts as already had. "train+validation" keeps the test items answerable, so that quality can
             be measured on what is served; "all" is for production.
-        seed: Of the samples of users.
+        seed: Of the samples of users who ask.
+        eval_users: On how many users quality is measured at most, as of `draw_users`.
     """
 
     version: str = ""
@@ -61,6 +62,7 @@ class ExportOptions:
     dtype: Dtype = "float32"
     seen: Seen = "train+validation"
     seed: int = 0
+    eval_users: int | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.ann_recall <= 1.0:
@@ -114,7 +116,7 @@ def export_run(
     except ExportError as error:
         raise ExportError(f"{run.path}: {error}") from error
     reported = {"run_test": run.metrics["test"]} if "test" in run.metrics else {}
-    return publish_vectors(vectors, card, data, repository, options, teacher=teacher, reported=reported)
+    return publish_vectors(vectors, card, data, repository, options, teacher=teacher, reported=reported, run=run.path)
 
 
 def _find_teacher(run: Run) -> Run | None:
@@ -134,6 +136,7 @@ def publish_vectors(
     teacher: Run | None = None,
     index: ChosenIndex | None = None,
     reported: Mapping[str, Any] | None = None,
+    run: Path | None = None,
 ) -> Path:
     """Publish vectors that were made of a data set: choose what is not given, measure, and write.
 
@@ -146,6 +149,7 @@ def publish_vectors(
         teacher: The run it is compared with, or None.
         index: An index of the items and its card; chosen by measurement when None.
         reported: What else the manifest is to say of the quality.
+        run: The run directory whose vectors they are, where what is measured is kept, or None.
 
     Returns:
         The bundle's directory.
@@ -169,12 +173,9 @@ def publish_vectors(
     if index is None:
         bound = options.max_index_bytes_per_item
         index = choose_index(items, users, had, options.ann_recall, rng, max_bytes_per_item=bound)
-    quality: dict[str, Any] = dict(measure_bundle(contents))
     if teacher is not None:
         teacher.require_same_data(data)
-        of_teacher = replace(contents, user_embeddings=teacher.user_embeddings, item_embeddings=teacher.item_embeddings)
-        quality.update(compare_with_teacher(quality, measure_bundle(of_teacher)))
-    quality.update(convention=CONVENTION, **(reported or {}))
+    quality = Measuring(data, options.eval_users).measure(contents, run, teacher) | dict(reported or {})
     if options.answer_table:
         contents = add_answers(contents, had, options.answer_table)
     about = {"name": data.name, "fingerprint": data.fingerprint}

@@ -103,9 +103,8 @@ def _seen(bundle: Bundle) -> sp.csr_matrix:
 def _publish(repository: ModelRepository, teacher: Bundle, rival: _Rival) -> Path:
     of_teacher, settings = teacher.manifest, teacher.manifest.fold_in
     contents = _contents_like(teacher, rival.users, rival.items)
-    quality: dict[str, Any] = dict(measure_bundle(contents))
-    quality.update(compare_with_teacher(quality, of_teacher.quality))
-    quality.update(convention=of_teacher.quality.get("convention", ""), note=rival.note)
+    quality = measure_bundle(contents, of_teacher.quality.get("eval_users"))
+    quality |= compare_with_teacher(quality, of_teacher.quality) | {"note": rival.note}
     fold_in = FoldInSettings(
         float(settings.get("shrinkage", FoldInSettings.shrinkage)),
         float(settings.get("dropped", FoldInSettings.dropped)),

@@ -36,6 +36,12 @@ RIVALS_TAKE = ("rivals", "teacher", "repository", "as_json")
 @click.option(
     "--answer-table", default=0, type=click.IntRange(0), help="Store the best N items of every user.  [default: none]"
 )
+@click.option(
+    "--eval-users",
+    type=click.IntRange(2),
+    help="Measure quality on a drawn sample of at most so many users with held-out items.  [default: all up to 10⁹ "
+    "scores, users × items; beyond, as many as make so many, 5,000 or more]",
+)
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
 @click.option(
     "--seen",
@@ -115,7 +121,9 @@ def _export_candidate(
 
     _refuse(given & set(RUN_ONLY), "a candidate has the data, the teacher, the vectors and the index of its frontier")
     choice = read_choice(source, options["candidate"])
-    chosen = ExportOptions(**{name: options[name] for name in ("version", "label", "answer_table", "seen")})
+    chosen = ExportOptions(
+        **{name: options[name] for name in ("version", "label", "answer_table", "seen", "eval_users")}
+    )
     return publish_candidate(choice, repository, options["model"], chosen), choice.candidate["name"]
 
 

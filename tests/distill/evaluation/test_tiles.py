@@ -36,8 +36,7 @@ def test_tiles_find_what_whole_rows_find_ties_in_the_drawn_order(
     users, items, masked = tied
     rows = np.array([5, 0, 1, 2, 3, 10, 7])
     order = drawn_order(ITEMS)
-    shape = {"tile_users": tile_users, "tile_items": tile_items}
-    found, scores = rank_in_tiles(users, items, masked, rows, K, order, **shape)
+    found, scores = rank_in_tiles(users, items, masked, rows, K, order, tile_users=tile_users, tile_items=tile_items)
     products = users @ items.T
     expected = rank_scores(lambda wanted: products[torch.from_numpy(wanted)], masked, rows, K)
     left = ITEMS - np.diff(masked.indptr)[rows]

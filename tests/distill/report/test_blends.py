@@ -50,10 +50,17 @@ def test_the_average_chooses_the_report(runs: list[Run]) -> None:
 
 
 def test_a_protocol_that_was_not_reported_is_left_out(runs: list[Run]) -> None:
-    assert reports_under(runs, Protocol()) == {NAME: REPORT}
-    assert reports_under(runs, Protocol(cutoffs=(20,))) == {NAME: REPORT}
-    assert reports_under(runs, Protocol(cutoffs=(5,))) == {}
-    assert reports_under(runs, Protocol(mask="train+validation")) == {}
+    assert reports_under(runs, Protocol(), "of all") == {NAME: REPORT}
+    assert reports_under(runs, Protocol(cutoffs=(20,)), "of all") == {NAME: REPORT}
+    assert reports_under(runs, Protocol(cutoffs=(5,)), "of all") == {}
+    assert reports_under(runs, Protocol(mask="train+validation"), "of all") == {}
+
+
+def test_a_report_on_other_users_is_left_out(runs: list[Run]) -> None:
+    report = {**REPORT, "convention": "of some"}
+    stranger = replace(runs[0], metrics={"blend": {**BLEND, "test": report}})
+    assert reports_under([stranger], Protocol(), "of all") == {}
+    assert reports_under([stranger], Protocol(), "of some") == {NAME: report}
 
 
 def test_who_taught_is_named_in_few_words(runs: list[Run]) -> None:

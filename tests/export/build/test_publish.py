@@ -50,7 +50,7 @@ def test_quality_is_the_evaluations_and_kept_is_the_ratio(workplace: Path, data:
     assert quality["recall@20"] == pytest.approx(reports["student"].metrics["Recall@20"])
     assert quality["teacher_ndcg@20"] == pytest.approx(reports["teacher"].metrics["NDCG@20"])
     assert quality["kept_recall"] == pytest.approx(quality["recall@20"] / quality["teacher_recall@20"])
-    assert quality["convention"] == reports["student"].protocol.convention
+    assert quality["convention"] == reports["student"].convention
 
 
 def test_histories_are_folded_in_by_the_table_that_was_measured(workplace: Path, data: Interactions) -> None:

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 from distill.data.interactions import Interactions
 from distill.evaluation.protocol import Protocol, evaluate
-from export.build.quality import measure_bundle, measure_quality
+from export.build.quality import CONVENTION, measure_bundle, measure_quality
 from export.bundle import open_bundle
 from tests.export.toy import write_toy
 
@@ -36,7 +36,8 @@ def test_items_that_are_seen_and_relevant_stay_answerable(data: Interactions) ->
 def test_a_bundle_alone_tells_its_quality(tmp_path: Path) -> None:
     write_toy(tmp_path / "1")
     # Users 0 and 1 each have their own item held out, and it scores best.
-    assert measure_bundle(open_bundle(tmp_path / "1")) == {"recall@20": 1.0, "ndcg@20": 1.0}
+    expected = {"recall@20": 1.0, "ndcg@20": 1.0, "convention": CONVENTION}
+    assert measure_bundle(open_bundle(tmp_path / "1")) == expected
 
 
 def test_nothing_held_out_gives_no_numbers() -> None:
