@@ -90,7 +90,7 @@ def _rank(
     """What is printed for people, and as JSON."""
     reports = [evaluate_run(run, data, protocol, progress=True).as_dict() for run in runs]
     for run, report in zip(runs, reports, strict=True) if save else ():
-        _save(run, report, protocol)
+        _save(run, report, protocol.report_name)
     if len(runs) == 1 and not baselines:
         return _render_report(reports[0]), {"run": str(runs[0].path), **reports[0]}
     cutoff = max(protocol.cutoffs)
@@ -103,13 +103,13 @@ def _rank(
     return "\n".join(text), answer | ({"baselines": baselines} if baselines else {})
 
 
-def _save(run: Run, report: Mapping[str, Any], protocol: Protocol) -> None:
-    """Record a report; one of other users than the run's own of that name is recorded beside it."""
-    name = protocol.report_name
-    if run.metrics.get(name, report).get("convention") != report["convention"]:
-        drawn = "standard_error" in report and protocol.average == "with-relevant"
-        name += f"_over_{protocol.eval_users or (report['num_users'] if drawn else 'all')}"
-    metrics = {**run.metrics, name: {**run.metrics.get(name, {}), **report}}
+def _save(run: Run, report: Mapping[str, Any], name: str) -> None:
+    """Record a report: beside other cut-offs on the same users, in the place of what was measured on others."""
+    recorded = run.metrics.get(name, {})
+    if recorded.get("convention", report["convention"]) != report["convention"]:
+        click.echo(f"{run.path}: '{name}' was of other users ({recorded['convention']}), and is replaced", err=True)
+        recorded = {}
+    metrics = {**run.metrics, name: {**recorded, **report}}
     write_run(run.path, run.config, run.user_embeddings, run.item_embeddings, metrics)
 
 

@@ -60,8 +60,8 @@ def require_one_convention(runs: Sequence[Run], report: str) -> None:
     if len(measured) > 1:
         (first, one), (second, other) = list(measured.items())[:2]
         raise RunError(
-            f"{other}: its '{report}' was measured otherwise than that of {one} ('{second}', not '{first}'); rank them "
-            "anew with 'lowpass evaluate --data'"
+            f"{other}: its '{report}' was measured otherwise than that of {one} ('{second}', not '{first}'); rank both "
+            "anew: lowpass evaluate RUN … --data DATA --save, with their --split and --average"
         )
 
 

@@ -9,6 +9,7 @@ import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from distill.data.interactions import Interactions, load_interactions
 from distill.errors import RunError
-from distill.evaluation.comparison import group_runs, label
+from distill.evaluation.comparison import SPLITS, group_runs, label, require_one_convention
 from distill.evaluation.metrics import measure_ranking
 from distill.evaluation.protocol import Protocol
 from distill.evaluation.ranking import rank_items
@@ -169,7 +170,7 @@ def gather(
         frontier: What `lowpass frontier` measured.
 
     Raises:
-        RunError: A run or file is unreadable, or they are about different data.
+        RunError: A run or file is unreadable, or they are about different data or were measured on different users.
     """
     runs = [open_run(path) for path in dict.fromkeys(paths)]
     about = runs[0].config["data"]
@@ -189,6 +190,8 @@ def gather(
     teacher = find_teacher(runs)
     if teacher is not None and all(run is not teacher for run in runs):
         runs.insert(0, teacher)
+    for split, suffix in product(SPLITS, ("", "_all_users")):
+        require_one_convention(runs, split + suffix)
     return Material(about["name"], build_groups(runs, teacher), teacher, interactions, analysed, frontier)
 
 

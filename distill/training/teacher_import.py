@@ -160,9 +160,11 @@ def _read_npy(path: Path, ids: npt.NDArray[np.str_], ids_file: Path | None) -> t
 
 
 def _as_kept(matrix: npt.NDArray[Any]) -> Vectors:
-    if matrix.dtype in KEPT_DTYPES and matrix.dtype.isnative and matrix.flags.c_contiguous:
+    native = matrix.dtype.newbyteorder("=")
+    dtype = native if native in KEPT_DTYPES else np.dtype(np.float32)
+    if matrix.dtype == dtype and matrix.flags.c_contiguous:
         return matrix
-    kept = np.empty(matrix.shape, matrix.dtype.newbyteorder("=") if matrix.dtype in KEPT_DTYPES else np.float32)
+    kept = np.empty(matrix.shape, dtype)
     for start, block in blocks_of_rows(matrix):
         with np.errstate(over="ignore"):
             kept[start : start + len(block)] = block

@@ -67,7 +67,7 @@ def choose_settings(
     histories = {RECALL: whole} | {f"{RECALL}_of_{length}": cut_histories(whole, length, rng) for length in SHORT}
 
     def recall(vectors: npt.NDArray[Any]) -> float:
-        return measure_quality(vectors, item_embeddings, whole, wanted)["recall@20"]
+        return float(measure_quality(vectors, item_embeddings, whole, wanted)["recall@20"])
 
     def measure(settings: FoldInSettings) -> Measured:
         table = fit_fold_in(train[others], user_embeddings[others], settings)

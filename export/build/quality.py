@@ -123,8 +123,8 @@ class Measuring:
         quality = {"convention": CONVENTION, **self._measure_once(contents, run)}
         if teacher is None:
             return quality
-        vectors = {"user_embeddings": teacher.user_embeddings, "item_embeddings": teacher.item_embeddings}
-        reference = self._measure_once(replace(contents, **vectors), teacher.path)
+        users, items = teacher.user_embeddings, teacher.item_embeddings
+        reference = self._measure_once(replace(contents, user_embeddings=users, item_embeddings=items), teacher.path)
         return quality | compare_with_teacher(quality, reference)
 
     def _measure_once(self, contents: BundleContents, run: Path | None) -> dict[str, Any]:

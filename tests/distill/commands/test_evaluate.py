@@ -13,6 +13,7 @@ import lowpass
 from distill.baselines import BASELINES, tune
 from distill.data.interactions import load_interactions, save_interactions
 from distill.errors import SettingError
+from distill.evaluation.metrics import METRICS
 from distill.run import Run, open_run
 from tests.distill.commands.words import distill_words, read_error, read_json
 from tests.distill.toy import build_interactions, build_random
@@ -212,3 +213,48 @@ def test_bad_input_is_the_users_fault_in_one_line(
 def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     assert lowpass.main(["evaluate", *arguments]) == 2
     assert f"Error: {message}" in capsys.readouterr().err
+
+
+def test_a_sample_of_users_is_told_with_its_standard_error(road: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["evaluate", str(road / "student"), "--data", str(road / "data"), "--eval-users", "9"]
+    assert lowpass.main([*arguments, "--json"]) == 0
+    report = read_json(capsys)
+    assert report["num_users"] == 9
+    assert set(report["standard_error"]) == {f"{name}@{k}" for name in METRICS for k in (10, 20)}
+    assert lowpass.main(arguments) == 0
+    said, *lines = capsys.readouterr().out.splitlines()
+    assert said.startswith("quality is measured on 9 of ")
+    error = report["standard_error"]["Recall@20"]
+    assert f"Recall@20      {report['Recall@20']:.4f}  (standard error {error:.4f})" in lines
+    assert not any(line.startswith("standard_error") for line in lines)
+    assert lowpass.main([arguments[0], str(road / "teacher"), *arguments[1:], "--json"]) == 0
+    teacher, student = read_json(capsys)["models"]
+    assert student["standard_error"] == report["standard_error"]
+    assert student["kept"] == pytest.approx(report["Recall@20"] / teacher["Recall@20"]["mean"])
+    assert lowpass.main([arguments[0], str(road / "teacher"), *arguments[1:]]) == 0
+    *_, convention, errors = capsys.readouterr().out.splitlines()
+    assert "drawn with seed 0" in convention
+    assert errors.startswith("standard errors of this sample, at most: Recall@10 0.")
+    assert "MRR" not in errors
+
+
+def test_a_saved_report_takes_the_place_of_one_on_other_users(
+    road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lowpass.main(distill_words(road, tmp_path / "run")) == 0
+    before = open_run(tmp_path / "run").metrics
+    arguments = ["evaluate", str(tmp_path / "run"), "--data", str(road / "data"), "--save"]
+    assert lowpass.main([*arguments, "--eval-users", "9", "-k", "5"]) == 0
+    assert "'test' was of other users" in capsys.readouterr().err
+    sampled = open_run(tmp_path / "run").metrics["test"]
+    assert "Recall@5" in sampled
+    assert "Recall@20" not in sampled, "that was of other users"
+    assert lowpass.main(["evaluate", str(tmp_path / "run"), str(road / "student")]) == 2
+    assert "was measured otherwise" in read_error(capsys)
+    assert lowpass.main(arguments) == 0
+    assert open_run(tmp_path / "run").metrics["test"] == before["test"]
+
+
+def test_without_data_nobody_is_drawn(road: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lowpass.main(["evaluate", str(road / "student"), "--eval-users", "9"]) == 2
+    assert "--eval-users needs --data" in capsys.readouterr().err

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import lowpass
-from distill.data.interactions import save_interactions
+from distill.data.interactions import load_interactions, save_interactions
+from distill.evaluation.protocol import Protocol, evaluate
+from distill.report.material import read_histories
 from distill.run import open_run
 from tests.distill.commands.words import QUICK, distill_words, read_error, read_json
 from tests.distill.toy import build_interactions
@@ -190,3 +192,20 @@ def test_the_default_is_the_recipe_that_the_evidence_finds_best(
     capsys.readouterr()
     assert lowpass.main(["distill", "--help"]) == 0
     assert "[default: ce+rcekd]" in " ".join(capsys.readouterr().out.split())
+
+
+def test_early_stop_and_reports_go_by_the_asked_number_of_users(
+    road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lowpass.main(distill_words(road, tmp_path / "run", "--eval-users", "9")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("quality is measured on 9 of ")
+    assert "(standard error 0." in lines[-1]
+    run, data = open_run(tmp_path / "run"), load_interactions(road / "data")
+    assert run.config["training"]["eval_users"] == 9
+    assert "eval_users" not in open_run(road / "student").config["training"], "the default leaves no trace"
+    protocol = Protocol(split="validation", average="all", eval_users=9)
+    report = evaluate(run.user_embeddings, run.item_embeddings, data, protocol)
+    best = max(read_histories([run])[0][run.path].values)
+    assert report.metrics["Recall@20"] <= best + 1e-12
+    assert run.metrics["validation_all_users"] == report.as_dict()

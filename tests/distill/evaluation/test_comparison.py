@@ -91,3 +91,12 @@ def test_a_run_read_back_is_the_run_written(tmp_path: Path) -> None:
     run = open_run(save_run(tmp_path / "a", history=False))
     assert run.config == json.loads(json.dumps(build_run(0.2, seed=0).config))
     np.testing.assert_array_equal(run.item_embeddings, np.ones((2, 20)))
+
+
+def test_reports_on_different_users_are_not_compared() -> None:
+    runs = [build_run(0.1, seed=0), build_run(0.2, seed=1)]
+    for number, run in enumerate(runs):
+        run.metrics["test"]["convention"] = f"mean over {number + 5} of 20 users"
+    with pytest.raises(RunError, match=r"'mean over 6 of 20 users', not 'mean over 5 of 20 users'.*--data DATA --save"):
+        compare_runs(runs)
+    assert len(compare_runs(runs, average="all")) == 1

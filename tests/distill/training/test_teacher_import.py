@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from distill.baselines.neighbors import popularity
 from distill.data.interactions import Interactions
 from distill.errors import DataError, RunError, SettingError
-from distill.evaluation.protocol import evaluate
+from distill.evaluation.protocol import evaluate, evaluate_scores
 from distill.run import open_run
 from distill.training.job import Job, run_job
+from distill.training.teacher import score_temperature
 from distill.training.teacher_import import import_embeddings, read_embeddings
 from distill.training.trainer import TrainingOptions
 from tests.distill.toy import build_checkerboard, build_random
@@ -197,3 +200,60 @@ def test_ids_beside_a_file_that_has_its_own_are_refused(tmp_path: Path) -> None:
     path = save_parquet(tmp_path / "a.parquet", ["u0", "u1", "u2"], ROWS)
     with pytest.raises(SettingError, match="has ids of its own"):
         read_embeddings(path, IDS, tmp_path / "ids.txt")
+
+
+def test_half_precision_stays_half_and_is_ranked_as_single(
+    data: Interactions, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    for name, size in (("users", data.num_users), ("items", data.num_items)):
+        np.save(tmp_path / f"{name}.npy", rng.normal(size=(size, 6)).astype(np.float16))
+    metrics = import_embeddings(data, tmp_path / "users.npy", tmp_path / "items.npy", tmp_path / "run", "mine")
+    run = open_run(tmp_path / "run", data)
+    assert run.user_embeddings.dtype == run.item_embeddings.dtype == np.float16
+    wide = run.user_embeddings.astype(np.float32), run.item_embeddings.astype(np.float32)
+    assert metrics["test"] == evaluate(*wide, data).as_dict()
+    full = replace(run, user_embeddings=wide[0], item_embeddings=wide[1])
+    assert run.recommend("u3") == full.recommend("u3")
+    assert run.similar_items("i3") == full.similar_items("i3")
+    assert score_temperature(run) == score_temperature(full)
+    job = Job("bprmf", "freqd", 4, options=TrainingOptions(epochs=2, eval_every=2), start="svd")
+    students = [run_job(job, data, tmp_path / name, teacher=one) for name, one in (("a", run), ("b", full))]
+    assert students[0]["test"] == students[1]["test"]
+
+
+def test_a_npy_in_the_datas_order_is_mapped(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones((3, 2), np.float32))
+    embeddings, _ = read_embeddings(tmp_path / "a.npy", IDS)
+    assert embeddings.base is not None
+    embeddings[0] = 7
+    assert np.load(tmp_path / "a.npy", allow_pickle=False).max() == 1, "what is written stays in memory"
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f8", "i4", ">f2"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_any_form_of_npy_is_read(tmp_path: Path, dtype: str, order: Any) -> None:
+    rows = np.arange(6).reshape(3, 2)
+    np.save(tmp_path / "a.npy", np.asarray(rows, dtype=dtype, order=order))
+    embeddings, _ = read_embeddings(tmp_path / "a.npy", IDS)
+    assert embeddings.tolist() == rows.tolist()
+    assert embeddings.dtype == (np.float16 if dtype == ">f2" else np.float32)
+
+
+def test_quality_is_measured_on_the_asked_number_of_users(
+    data: Interactions, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    for name, size in (("users", data.num_users), ("items", data.num_items)):
+        np.save(tmp_path / f"{name}.npy", rng.normal(size=(size, 6)).astype(np.float32))
+    files = tmp_path / "users.npy", tmp_path / "items.npy"
+    metrics = import_embeddings(data, *files, tmp_path / "run", "mine", eval_users=5)
+    for reports in (metrics, metrics["import"]["popularity"]):
+        assert reports["test"]["num_users"] == 5
+        assert "mean over 5 of 20 users with relevant items" in reports["test"]["convention"]
+
+
+def test_popularity_is_that_of_the_baseline(data: Interactions, rng: np.random.Generator, tmp_path: Path) -> None:
+    for name, size in (("users", data.num_users), ("items", data.num_items)):
+        np.save(tmp_path / f"{name}.npy", rng.normal(size=(size, 6)).astype(np.float32))
+    metrics = import_embeddings(data, tmp_path / "users.npy", tmp_path / "items.npy", tmp_path / "run", "mine")
+    popular = evaluate_scores(popularity(data.train).score_rows, data).as_dict()
+    assert metrics["import"]["popularity"]["test"] == popular
