@@ -95,8 +95,8 @@ def test_the_mean_over_all_users_is_scaled_from_the_sample(data: Interactions, r
 def test_a_sample_of_everybody_is_the_whole_evaluation(data: Interactions, rng: np.random.Generator) -> None:
     embeddings = random_embeddings(data, rng)
     for average in ("with-relevant", "all"):
-        whole = evaluate(*embeddings, data, Protocol(average=average)).as_dict()  # type: ignore[arg-type]
-        asked = Protocol(average=average, eval_users=20)  # type: ignore[arg-type]
+        whole = evaluate(*embeddings, data, Protocol(average=average)).as_dict()
+        asked = Protocol(average=average, eval_users=20)
         assert evaluate(*embeddings, data, asked).as_dict() == whole
         assert "standard_error" not in whole
 
