@@ -1,7 +1,7 @@
 """Rows of a table of embeddings, and their gradient: as large as the table, or of the touched rows alone.
 
 A step touches thousands of rows. Where the table has millions, a gradient of its shape costs a hundred times the step,
-so a table that `mark_row_sparse` marked is given a sparse one (COO, not coalesced: a row may stand there several times).
+so a table that `mark_row_sparse` marked is given a sparse one (COO, not coalesced: a row may stand there twice).
 """
 
 from __future__ import annotations
