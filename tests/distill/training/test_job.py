@@ -27,7 +27,8 @@ from distill.run import Run, open_run, open_trajectory
 from distill.storage import write_file
 from distill.training.job import FLAGS, Job, build_job, command_line, describe, run_job
 from distill.training.sweep.plan import sweepable
-from distill.training.trainer import Tracker, Trainer, TrainingOptions, flush_denormals, open_device, thin_trajectory
+from distill.training.tracker import Tracker
+from distill.training.trainer import Trainer, TrainingOptions, flush_denormals, open_device, thin_trajectory
 
 OPTIONS = TrainingOptions(epochs=6, batch_size=128, learning_rate=0.01, eval_every=2, patience=6)
 FREQD = FreqDSettings(variant="cooccurrence", projector="mlp", keep_prob=0.5)
