@@ -1,25 +1,25 @@
 """RowAdam: Adam for tables of which a step touches few rows, at a cost that does not grow with the table.
 
-Of a table that `mark_row_sparse` marked, step t moves the rows x that have a gradient g, k steps after they last had one:
+Of a table that `mark_row_sparse` marked, step t moves the rows x that have a gradient g, k steps after the last one:
 
     g ← g + k λ x,    v ← β₂ᵏ v + (1 − β₂) mean(g²),    x ← x − η g / (√(v / (1 − β₂ᵗ)) + ε).
 
 It is what Adam comes to where gradients are rare:
 
-- v decays by the steps that passed, not by those that touched the row. A row with a gradient in one step of a hundred moves
-  by η √100 then, as with Adam. Counted by touches (torch's `SparseAdam`) it moves by η, so that the same learning rate is
+- v decays by the steps that passed, not by those that touched the row. A row with a gradient in one step of a hundred
+  moves by η √100 then, as with Adam. Counted by touches (torch's `SparseAdam`) it moves by η: the same learning rate is
   ten times too small.
-- Between two touches Adam's momentum moves a row by (1 − β₁)(1 + β₁ + β₁² + …) = 1 times g / √v. Here that comes at once,
-  and no first moment is kept.
+- Between two touches Adam's momentum moves a row by (1 − β₁)(1 + β₁ + β₁² + …) = 1 times g / √v. Here that comes at
+  once, and no first moment is kept.
 - The L2 of the steps between, λ x in each, is made up for at the touch: what is minimised is the same.
-- v is one number a row, not d, so that it changes no direction of g. A table and two numbers a row are all that is kept.
+- v is one number a row, not d, so it changes no direction of g. A table and two numbers a row are all that is kept.
 
 Floor of a step that touches r rows: 4 r d bytes of gradient read, 8 r d of the table read and written.
 
 References:
     Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
-    Mudigere et al., "Software-Hardware Co-design for Fast and Scalable Training of Deep Learning Recommendation Models",
-    ISCA 2022, for one second moment a row.
+    Mudigere et al., "Software-Hardware Co-design for Fast and Scalable Training of Deep Learning Recommendation
+    Models", ISCA 2022, for one second moment a row.
 """
 
 from __future__ import annotations
