@@ -13,6 +13,8 @@ import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 
+SPARSE_FLAGS = 64
+"""Up to so many rows of a table for each row that is looked up, flags for all of them are quicker than a sort."""
 Part = tuple[torch.Tensor, torch.Tensor]
 """Rows of a table, int64 of shape (n,), repeated as they may be, and what is added to each, shape (n, d)."""
 
@@ -38,6 +40,27 @@ def gather_rows(table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         Shape (*rows.shape, d).
     """
     return F.embedding(rows, table, sparse=True) if is_row_sparse(table) else table[rows]
+
+
+def distinct_rows(rows: torch.Tensor, num_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Find which rows of a table there are.
+
+    Args:
+        rows: Integers of shape (n,).
+        num_rows: N.
+
+    Returns:
+        Those there are, ascending, int64 of shape (m,), and the place of each of `rows` among them, shape (n,).
+    """
+    if rows.device.type != "cpu" or num_rows > SPARSE_FLAGS * len(rows):
+        distinct, places = torch.unique(rows, return_inverse=True)
+        return distinct.long(), places
+    is_there = np.zeros(num_rows, dtype=np.bool_)
+    is_there[rows.numpy()] = True
+    found = np.flatnonzero(is_there)
+    place = np.empty(num_rows, dtype=np.int64)
+    place[found] = np.arange(len(found))
+    return torch.from_numpy(found), torch.from_numpy(place.take(rows.numpy()))
 
 
 def sum_into_rows(shape: tuple[int, int], parts: Sequence[Part], *, sparse: bool) -> torch.Tensor:
@@ -76,9 +99,9 @@ def spread_into_rows(
     """
     rows, weights, offsets = bags
     if sparse:
-        touched, rows = torch.unique(rows, return_inverse=True)
+        touched, rows = distinct_rows(rows, num_rows)
         summed = spread_into_rows(len(touched), sources, (rows, weights, offsets), sparse=False)
-        return sum_into_rows((num_rows, sources.shape[1]), [(touched.long(), summed)], sparse=True)
+        return sum_into_rows((num_rows, sources.shape[1]), [(touched, summed)], sparse=True)
     if sources.device.type == "cpu":
         indptr = np.append(offsets.numpy(), len(rows))
         transposed = sp.csc_matrix((weights.numpy(), rows.numpy(), indptr), shape=(num_rows, len(offsets)))

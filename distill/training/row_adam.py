@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 
-from distill.rows import is_row_sparse
+from distill.rows import distinct_rows, is_row_sparse
 
 MOST_STEPS = 2**23
 """After so many, steps are counted on from half: float32, which torch makes of any state that it loads, holds them."""
@@ -61,12 +61,13 @@ class RowAdam(torch.optim.Adam):
         decay = group["betas"][1]
         step = self._count(state)
         gaps = step - state["last_step"][rows]
+        values = table.index_select(0, rows)
         if group["weight_decay"]:
-            gradient = torch.addcmul(gradient, table[rows], gaps[:, None], value=group["weight_decay"])
+            gradient = torch.addcmul(gradient, values, gaps[:, None], value=group["weight_decay"])
         moment = state["second_moment"][rows] * decay**gaps + (1 - decay) * gradient.square().mean(dim=1)
         state["second_moment"][rows], state["last_step"][rows] = moment, step
-        lengths = (moment / (1 - decay**step)).sqrt_().add_(group["eps"])
-        table.index_add_(0, rows, gradient / lengths[:, None], alpha=-group["lr"])
+        rates = -group["lr"] / (moment / (1 - decay**step)).sqrt_().add_(group["eps"])
+        table.index_copy_(0, rows, values.addcmul_(gradient, rates[:, None]))
 
     @staticmethod
     def _count(state: dict[str, Any]) -> float:
@@ -82,5 +83,6 @@ def _touched(table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     gradient = table.grad
     if gradient is None or not gradient.is_sparse:
         return torch.arange(len(table), device=table.device), gradient
-    gradient = gradient.coalesce()
-    return gradient.indices()[0], gradient.values()
+    rows, places = distinct_rows(gradient._indices()[0], len(table))
+    values = gradient._values()
+    return rows, values.new_zeros(len(rows), values.shape[1]).index_add_(0, places, values)
