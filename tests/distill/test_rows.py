@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 import distill.rows
@@ -9,9 +10,7 @@ from distill.rows import distinct_rows, gather_rows, is_row_sparse, mark_row_spa
 
 
 @pytest.mark.parametrize("flags", [0, 1000])
-def test_distinct_rows_are_those_of_a_set(
-    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, flags: int
-) -> None:
+def test_distinct_rows_are_a_set(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, flags: int) -> None:
     monkeypatch.setattr(distill.rows, "SPARSE_FLAGS", flags)
     rows = torch.from_numpy(rng.integers(50, size=40, dtype=np.int32))
     distinct, places = distinct_rows(rows, 50)
@@ -44,11 +43,10 @@ def test_sums_are_the_same_sparse_or_not() -> None:
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_bags_spread_what_they_summed_up(rng: np.random.Generator, *, sparse: bool) -> None:
-    bags = torch.from_numpy((rng.random((4, 9)) < 0.5) * rng.random((4, 9))).float()
-    filled = bags.to_sparse_csr()
-    sources = torch.from_numpy(rng.normal(size=(4, 3))).float()
-    spread = spread_into_rows(
-        9, sources, (filled.col_indices(), filled.values(), filled.crow_indices()[:-1]), sparse=sparse
-    )
+    dense = (rng.random((4, 9)) < 0.5) * rng.random((4, 9)).astype(np.float32)
+    entries = sp.csr_matrix(dense)
+    bags = tuple(torch.from_numpy(part) for part in (entries.indices, entries.data, entries.indptr[:-1]))
+    sources = torch.from_numpy(rng.normal(size=(4, 3)).astype(np.float32))
+    spread = spread_into_rows(9, sources, bags, sparse=sparse)
     assert spread.is_sparse == sparse
-    torch.testing.assert_close(spread.to_dense(), bags.T @ sources)
+    torch.testing.assert_close(spread.to_dense(), torch.from_numpy(dense.T) @ sources)
