@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -115,7 +115,9 @@ class PairwiseSampler:
     def _meeting_flags(self, first: int, last: int, items: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
         """Interactions of some users whose item meets a raised flag."""
         slots = self._slots(first, last, items)
-        return np.flatnonzero((self._flags[slots >> 3] >> (slots & 7).astype(np.uint8)) & 1) + self._indptr[first]
+        is_raised = (self._flags[slots >> 3] >> (slots & 7).astype(np.uint8)) & 1
+        places: npt.NDArray[np.int64] = np.flatnonzero(is_raised) + self._indptr[first]
+        return places
 
     def draw_negatives(self, rng: np.random.Generator) -> npt.NDArray[np.int32]:
         """Draw one negative per training interaction, in the order of the CSR.
@@ -239,7 +241,7 @@ def _shuffled(
 ) -> Iterator[tuple[torch.Tensor, ...]]:
     """Put columns in one random order, and yield them a batch at a time as int64."""
     length = len(columns[0])
-    order = np.arange(length, dtype=np.int32 if length < 2**31 else np.int64)
+    order: npt.NDArray[np.signedinteger[Any]] = np.arange(length, dtype=np.int32 if length < 2**31 else np.int64)
     rng.shuffle(order)  # draws what `permutation` does, in half the memory
     block = batch_size * max(1, BLOCK // batch_size)
     for start in range(0, length, block):

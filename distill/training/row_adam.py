@@ -48,12 +48,13 @@ class RowAdam(torch.optim.Adam):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if is_row_sparse(parameter) and parameter.grad is not None:
-                    self._move_rows(parameter, group)
+                    self._move_rows(parameter, *_by_row(parameter.grad), group)
                     parameter.grad = None
         return super().step(closure)
 
-    def _move_rows(self, table: torch.Tensor, group: dict[str, Any]) -> None:
-        rows, gradient = _touched(table)
+    def _move_rows(
+        self, table: torch.Tensor, rows: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]
+    ) -> None:
         state = self.state[table]
         if not state:
             numbers = table.new_zeros(len(table)), table.new_zeros(len(table))
@@ -78,11 +79,10 @@ class RowAdam(torch.optim.Adam):
         return float(state["step"])
 
 
-def _touched(table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows with a gradient, each once, int64 of shape (r,), and theirs, shape (r, d)."""
-    gradient = table.grad
-    if gradient is None or not gradient.is_sparse:
-        return torch.arange(len(table), device=table.device), gradient
-    rows, places = distinct_rows(gradient._indices()[0], len(table))
+def _by_row(gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of a table with a gradient, each once, int64 of shape (r,), and theirs, shape (r, d)."""
+    if not gradient.is_sparse:
+        return torch.arange(len(gradient), device=gradient.device), gradient
+    rows, places = distinct_rows(gradient._indices()[0], len(gradient))
     values = gradient._values()
     return rows, values.new_zeros(len(rows), values.shape[1]).index_add_(0, places, values)

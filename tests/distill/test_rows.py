@@ -45,8 +45,8 @@ def test_sums_are_the_same_sparse_or_not() -> None:
 def test_bags_spread_what_they_summed_up(rng: np.random.Generator, *, sparse: bool) -> None:
     dense = (rng.random((4, 9)) < 0.5) * rng.random((4, 9)).astype(np.float32)
     entries = sp.csr_matrix(dense)
-    bags = tuple(torch.from_numpy(part) for part in (entries.indices, entries.data, entries.indptr[:-1]))
+    columns, weights, starts = (torch.from_numpy(part) for part in (entries.indices, entries.data, entries.indptr[:-1]))
     sources = torch.from_numpy(rng.normal(size=(4, 3)).astype(np.float32))
-    spread = spread_into_rows(9, sources, bags, sparse=sparse)
+    spread = spread_into_rows(9, sources, (columns, weights, starts), sparse=sparse)
     assert spread.is_sparse == sparse
     torch.testing.assert_close(spread.to_dense(), torch.from_numpy(dense.T) @ sources)
