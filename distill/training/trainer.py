@@ -203,7 +203,8 @@ class Trainer:
             RunError: There is none, or it belongs to other settings.
         """
         modules = {"student": self.student, "method": self.method}
-        self.progress, self.best, self.trajectory = load_checkpoint(self.out, self.config, modules, self.optimizer)
+        self.progress, best, self.trajectory = load_checkpoint(self.out, self.config, modules, self.optimizer)
+        self.best = None if best is None else (best[0].to(self.device), best[1].to(self.device))
 
     def fit(self) -> Mapping[str, Any]:
         """Train until the epochs or the patience run out, evaluate, write the run.
@@ -341,7 +342,7 @@ class Trainer:
                 "processor_seconds": round(self.progress.processor_seconds, 2),
                 "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 "stopping_rule": self._stopping_rule(),
-                "optimizer": "row-adam" if is_row_sparse(self.student.features) else "adam",
+                "optimizer": self._optimizer_kind(),
                 "checkpoints": list(self.trajectory),
             },
         }
@@ -351,6 +352,11 @@ class Trainer:
         write_run(self.out, self.config, user, item, metrics)
         remove_checkpoints(self.out)
         return metrics
+
+    def _optimizer_kind(self) -> str:
+        if not self.method.needs_teacher and type(self.student).solve_epoch is not Backbone.solve_epoch:
+            return "closed form"
+        return "row-adam" if is_row_sparse(self.student.features) else "adam"
 
     def _stopping_rule(self) -> str:
         options = self.options

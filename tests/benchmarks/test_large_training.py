@@ -41,8 +41,8 @@ def draw_interactions(num_users: int, rng: np.random.Generator) -> Interactions:
     train = sp.csr_matrix((np.ones(items.size, np.float32), (users, items.ravel())), shape=(num_users, num_items))
     train.sum_duplicates()
     nothing = sp.csr_matrix(train.shape, dtype=np.float32)
-    ids = (np.arange(size).astype(np.str_) for size in train.shape)
-    return Interactions("random", *ids, train, nothing, nothing)
+    user_ids, item_ids = (np.arange(size).astype(np.str_) for size in train.shape)
+    return Interactions("random", user_ids, item_ids, train, nothing, nothing)
 
 
 def seconds_of(work: Callable[[], object]) -> float:

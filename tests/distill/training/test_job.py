@@ -548,6 +548,7 @@ def test_ials_is_solved_and_resumes(data: Interactions, tmp_path: Path, monkeypa
     run_job(job, data, tmp_path / "resumed", resume=True)
     assert_same_run(tmp_path / "straight", tmp_path / "resumed")
     assert metrics["training"]["epochs"] == 6
+    assert metrics["training"]["optimizer"] == "closed form"
 
 
 @pytest.mark.parametrize(
