@@ -21,19 +21,33 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 def write_file(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write `content`, or its parts in turn, to `path`; a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft, handle = _open_draft(path, directory=False)
+    with publish_file(path) as draft, draft.open("wb") as stream:
+        stream.writelines([content] if isinstance(content, bytes) else content)
+
+
+@contextmanager
+def publish_file(target: Path) -> Iterator[Path]:
+    """Yield an empty draft file beside `target`; on success flush it and move it into place, else remove it.
+
+    Args:
+        target: Where the finished file is to stand.
+
+    Yields:
+        The draft to write into, for a writer that takes a path.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft, lock = _open_draft(target, directory=False)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.writelines([content] if isinstance(content, bytes) else content)
-            stream.flush()
-            os.fsync(stream.fileno())
-            draft.chmod(0o644)
-            draft.replace(path)
-        _flush_one(path.parent)
+        yield draft
+        _flush_one(draft)
+        draft.chmod(0o644)
+        draft.replace(target)
+        _flush_one(target.parent)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(lock)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ class Backbone(nn.Module, ABC):
     Attributes:
         Settings: Frozen dataclass of its settings.
         training_defaults: Training options that suit it better than the general ones.
+        is_table: Whether the embeddings are the parameter `features` itself, so that a batch moves its own rows alone.
         score_temperature: τ of a softmax over its scores, 1 for inner products that a pairwise loss has trained. Scores
             that end at 1, such as cosines, give a flat softmax over a catalogue without a small one.
         num_users: |U|.
@@ -30,6 +31,7 @@ class Backbone(nn.Module, ABC):
 
     Settings: ClassVar[type[Any]] = NoSettings
     training_defaults: ClassVar[Mapping[str, float]] = {}
+    is_table: ClassVar[bool] = False
     score_temperature: ClassVar[float] = 1.0
 
     def __init__(self, num_users: int, num_items: int, dim: int) -> None:

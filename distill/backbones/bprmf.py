@@ -26,6 +26,7 @@ class BPRMF(Backbone):
         initial_std: Standard deviation of the normal distribution that the table is drawn from.
     """
 
+    is_table = True
     initial_std: ClassVar[float] = INITIAL_STD
 
     def __init__(self, num_users: int, num_items: int, dim: int) -> None:

@@ -12,6 +12,7 @@ from distill.backbones.bprmf import BPRMF
 from distill.backbones.sampling import Batch
 from distill.baselines.ials import INITIAL_STD, IALSSettings, penalties, solve_rows
 from distill.data.interactions import Interactions
+from distill.rows import gather_rows
 
 
 class IALS(BPRMF):
@@ -40,9 +41,10 @@ class IALS(BPRMF):
 
         That is what a student of this kind adds to its distillation loss; alone it is solved.
         """
-        users = embeddings[batch.users]
+        users = gather_rows(embeddings, batch.users)
         positive, negative = (
-            (users * embeddings[self.num_users + items]).sum(dim=1) for items in (batch.positives, batch.negatives)
+            (users * gather_rows(embeddings, self.num_users + items)).sum(dim=1)
+            for items in (batch.positives, batch.negatives)
         )
         weight = self.settings.unobserved_weight * self.num_users * self.num_items / self._train.nnz
         loss: torch.Tensor = ((1 - positive) ** 2 + weight * negative**2).sum()

@@ -43,6 +43,7 @@ class LightGCN(BPRMF):
     """BPRMF with a fixed graph convolution between its table and its scores; a step costs 2 L sparse products more."""
 
     Settings = LightGCNSettings
+    is_table = False
     initial_std = INITIAL_STD
 
     def __init__(self, num_users: int, num_items: int, dim: int, propagation: Propagation) -> None:

@@ -46,6 +46,7 @@ class LPMF(BPRMF):
     """BPRMF with a fixed filter between its table and its scores."""
 
     Settings = LPMFSettings
+    is_table = False
 
     def __init__(self, num_users: int, num_items: int, dim: int, low_pass: LowPass) -> None:
         """Draw the table like BPRMF's; `low_pass` is over the user–item graph of the training interactions."""

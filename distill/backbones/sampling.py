@@ -8,9 +8,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import pairwise
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ from distill.errors import DataError
 
 MAX_REDRAWS = 200
 SLOTS_PER_ITEM = 8
+BLOCK = 2**20
+"""Interactions that are looked at, or put in order, at once: what is made of them for that is tens of megabytes."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,13 @@ class Batch:
 
 
 class Sampler(Protocol):
-    """Whatever draws the batches of an epoch."""
+    """Whatever draws the batches of an epoch.
+
+    Attributes:
+        num_batches: Batches an epoch.
+    """
+
+    num_batches: int
 
     def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
         """Yield the batches of one epoch in random order."""
@@ -50,14 +59,16 @@ class PairwiseSampler:
     section 4.2), drawn for the whole epoch at once; a draw that hits a training item is drawn again. Each user has
     `SLOTS_PER_ITEM` flags or more for each training item, in the order of the users, so that they are read in order
     too. An item raises the flag at its number modulo their count, and only the tenth of the draws that meet a raised
-    flag is searched among the training items.
+    flag is searched among the user's training items.
+
+    Kept: 4 bytes an interaction and 1 to 2 of flags. An epoch takes 8 more.
 
     Attributes:
         num_batches: Batches an epoch.
     """
 
     def __init__(self, train: sp.csr_matrix, batch_size: int) -> None:
-        """Prepare the keys against which draws are rejected.
+        """Raise the flags by which draws are rejected.
 
         Args:
             train: CSR of shape (|U|, |I|) with sorted indices.
@@ -74,16 +85,39 @@ class PairwiseSampler:
                 f"train: user row {row} has interacted with every item, so it has no negative; drop that user"
             )
         self._users = np.repeat(np.arange(train.shape[0], dtype=np.int32), degrees)
-        self._positives = train.indices.astype(np.int32)
+        self._positives = train.indices.astype(np.int32, copy=False)
+        self._indptr = train.indptr.astype(np.int64)
         self._num_items = train.shape[1]
-        self._keys = self._users * np.int64(self._num_items) + self._positives
         widths = 2 ** np.ceil(np.log2(SLOTS_PER_ITEM * np.maximum(degrees, 1))).astype(np.int64)
-        self._first_slots = np.repeat(np.cumsum(widths) - widths, degrees)
-        self._slot_masks = np.repeat((widths - 1).astype(np.int32), degrees)
-        self._flags = np.zeros(widths.sum(), dtype=np.bool_)
-        self._flags[self._first_slots + (self._positives & self._slot_masks)] = True
+        self._first_slots = np.cumsum(widths) - widths
+        self._slot_masks = (widths - 1).astype(np.int32)
+        starts = np.searchsorted(self._indptr, np.arange(0, train.nnz, BLOCK), side="right") - 1
+        self._parts = list(pairwise(np.unique([0, *starts, train.shape[0]]).tolist()))
+        self._flags = np.concatenate([self._raise_flags(*part) for part in self._parts])
         self._batch_size = batch_size
         self.num_batches = -(-train.nnz // batch_size)
+
+    def _raise_flags(self, first: int, last: int) -> npt.NDArray[np.uint8]:
+        """The flags of the users from `first` to before `last`, eight a byte."""
+        slots = self._slots(first, last, self._positives)
+        start, end = self._first_slots[first], self._first_slots[last - 1] + self._slot_masks[last - 1] + 1
+        flags = np.zeros(end - start, dtype=np.bool_)
+        flags[slots - start] = True
+        return np.packbits(flags, bitorder="little")
+
+    def _slots(self, first: int, last: int, items: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+        """Whose flag an item would be, for an item of each interaction of some users."""
+        places = slice(self._indptr[first], self._indptr[last])
+        users = self._users[places]
+        slots: npt.NDArray[np.int64] = self._first_slots[users] + (items[places] & self._slot_masks[users])
+        return slots
+
+    def _meeting_flags(self, first: int, last: int, items: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+        """Interactions of some users whose item meets a raised flag."""
+        slots = self._slots(first, last, items)
+        is_raised = (self._flags[slots >> 3] >> (slots & 7).astype(np.uint8)) & 1
+        places: npt.NDArray[np.int64] = np.flatnonzero(is_raised) + self._indptr[first]
+        return places
 
     def draw_negatives(self, rng: np.random.Generator) -> npt.NDArray[np.int32]:
         """Draw one negative per training interaction, in the order of the CSR.
@@ -92,12 +126,9 @@ class PairwiseSampler:
             Item rows, shape (nnz,).
         """
         negatives = rng.integers(self._num_items, size=len(self._users), dtype=np.int32)
-        raised = self._flags[self._first_slots + (negatives & self._slot_masks)]
-        open_places = np.flatnonzero(raised)
+        open_places = np.concatenate([self._meeting_flags(*part, negatives) for part in self._parts])
         for _ in range(MAX_REDRAWS):
-            wanted = self._keys[open_places] + (negatives[open_places] - self._positives[open_places])
-            places = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
-            open_places = open_places[self._keys[places] == wanted]
+            open_places = open_places[self._have_taken(self._users[open_places], negatives[open_places])]
             if not len(open_places):
                 return negatives
             negatives[open_places] = rng.integers(self._num_items, size=len(open_places), dtype=np.int32)
@@ -106,18 +137,28 @@ class PairwiseSampler:
             negatives[mine] = rng.choice(self._untouched(int(user)), size=len(mine))
         return negatives
 
+    def _have_taken(self, users: npt.NDArray[np.int32], items: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+        """Whether users have taken items, pair by pair: a binary search in the users' rows, all pairs at once."""
+        last = len(self._positives) - 1
+        low, ends = self._indptr[users], self._indptr[users + 1]
+        high = ends
+        for _ in range(int((ends - low).max(initial=0)).bit_length()):
+            middle = (low + high) >> 1
+            is_below = (self._positives[np.minimum(middle, last)] < items) & (low < high)
+            low, high = np.where(is_below, middle + 1, low), np.where(is_below, high, middle)
+        found: npt.NDArray[np.bool_] = (low < ends) & (self._positives[np.minimum(low, last)] == items)
+        return found
+
     def _untouched(self, user: int) -> npt.NDArray[np.int64]:
         """List the items that a user has left: for one who has taken nearly the whole catalogue."""
-        first, last = np.searchsorted(self._users, [user, user + 1])
-        return np.setdiff1d(np.arange(self._num_items), self._positives[first:last])
+        taken = self._positives[self._indptr[user] : self._indptr[user + 1]]
+        return np.setdiff1d(np.arange(self._num_items), taken)
 
     def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
         """Yield the batches of one epoch in random order."""
-        negatives = self.draw_negatives(rng)
-        order = rng.permutation(len(self._users))
-        columns = [torch.from_numpy(column.take(order)).long() for column in (self._users, self._positives, negatives)]
-        for parts in zip(*(torch.split(column, self._batch_size) for column in columns), strict=True):
-            yield Batch(*parts)
+        columns = (self._users, self._positives, self.draw_negatives(rng))
+        for users, positives, negatives in _shuffled(columns, self._batch_size, rng):
+            yield Batch(users, positives, negatives)
 
 
 class SharedNegativesSampler:
@@ -142,8 +183,8 @@ class SharedNegativesSampler:
             DataError: There are no interactions.
         """
         _require_interactions(train)
-        self._users = np.repeat(np.arange(train.shape[0], dtype=np.int64), np.diff(train.indptr))
-        self._positives = train.indices.astype(np.int64)
+        self._users = np.repeat(np.arange(train.shape[0], dtype=np.int32), np.diff(train.indptr))
+        self._positives = train.indices.astype(np.int32, copy=False)
         self._num_items = train.shape[1]
         self._batch_size = batch_size
         self._num_negatives = min(num_negatives, train.shape[1])
@@ -151,12 +192,9 @@ class SharedNegativesSampler:
 
     def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
         """Yield the batches of one epoch: users and positives of shape (B,), negatives of shape (n,)."""
-        order = rng.permutation(len(self._users))
-        users, positives = (torch.from_numpy(column[order]) for column in (self._users, self._positives))
-        for start in range(0, len(order), self._batch_size):
-            part = slice(start, start + self._batch_size)
+        for users, positives in _shuffled((self._users, self._positives), self._batch_size, rng):
             negatives = rng.choice(self._num_items, size=self._num_negatives, replace=False, shuffle=False)
-            yield Batch(users[part], positives[part], torch.from_numpy(negatives))
+            yield Batch(users, positives, torch.from_numpy(negatives))
 
 
 class UserSampler:
@@ -196,6 +234,20 @@ class UserSampler:
         columns = [torch.from_numpy(column) for column in (users, positives, others)]
         for start in range(0, len(users), self._batch_size):
             yield Batch(*(column[start : start + self._batch_size] for column in columns))
+
+
+def _shuffled(
+    columns: Sequence[npt.NDArray[np.int32]], batch_size: int, rng: np.random.Generator
+) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Put columns in one random order, and yield them a batch at a time as int64."""
+    length = len(columns[0])
+    order: npt.NDArray[np.signedinteger[Any]] = np.arange(length, dtype=np.int32 if length < 2**31 else np.int64)
+    rng.shuffle(order)  # draws what `permutation` does, in half the memory
+    block = batch_size * max(1, BLOCK // batch_size)
+    for start in range(0, length, block):
+        places = order[start : start + block]
+        taken = [torch.from_numpy(column.take(places)).long() for column in columns]
+        yield from zip(*(torch.split(column, batch_size) for column in taken), strict=True)
 
 
 def interactions_of(train: sp.csr_matrix, users: torch.Tensor, generator: torch.Generator) -> Batch:

@@ -21,6 +21,7 @@ from distill.report.figures import plot_curves
 from distill.run import Run, open_run
 from distill.training.job import NO_TEACHER, RECOMMENDED_METHOD, build_job, run_job
 from distill.training.teacher_import import import_embeddings
+from distill.training.trainer import OptimizerKind
 
 TRAINING = (
     click.option("--backbone", type=click.Choice(list(BACKBONES)), default="bprmf", show_default=True),
@@ -33,6 +34,9 @@ TRAINING = (
     click.option("--schedule", type=click.Choice(["constant", "cosine"]),
                  help="Of the learning rate; cosine ends at 0 after --epochs.  [default: constant]"),
     click.option("--weight-decay", type=float, help="[default: 1e-3; response methods 0]"),
+    click.option("--optimizer", type=click.Choice(get_args(OptimizerKind)),
+                 help="row-adam moves the rows of a batch alone: an epoch takes time by its interactions, not also by "
+                      "users and items. auto: from 200,000 of these on.  [default: auto]"),
     click.option("--patience", type=click.IntRange(1),
                  help="Epochs without a better validation NDCG@10 before stopping.  [default: 100]"),
     click.option("--eval-every", type=click.IntRange(1), help="In epochs.  [default: 5]"),
@@ -195,7 +199,10 @@ def _finish(out: Path, metrics: Mapping[str, Any], *, as_json: bool) -> None:
     plot_curves([out], out / "curve.png")
     done = metrics["training"]
     _report(
-        out, metrics, f"best epoch {done['best_epoch']} of {done['epochs']}, {done['seconds']} s of training", as_json
+        out,
+        metrics,
+        f"best epoch {done['best_epoch']} of {done['epochs']}, {done['seconds']} s of training by {done['optimizer']}",
+        as_json,
     )
 
 

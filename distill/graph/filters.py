@@ -18,6 +18,7 @@ from torch import nn
 
 from distill.errors import SettingError
 from distill.graph.adjacency import laplacian
+from distill.rows import is_row_sparse, spread_into_rows
 
 MAX_NONZEROS = 400_000_000
 
@@ -145,11 +146,7 @@ class FilterRows:
 
 
 class _WeightedBag(torch.autograd.Function):
-    """H X for a block H of sparse rows, differentiable in X.
-
-    Torch's own gradient of `embedding_bag` takes fifty times its forward pass on a CPU, because it sorts the
-    indices anew; the transposed sparse product needs no sort.
-    """
+    """H X for a block H of sparse rows, differentiable in X."""
 
     @staticmethod
     def forward(
@@ -160,22 +157,12 @@ class _WeightedBag(torch.autograd.Function):
         offsets: torch.Tensor,
     ) -> torch.Tensor:
         ctx.save_for_backward(neighbors, weights, offsets)
-        ctx.num_entities = len(features)
+        ctx.num_entities, ctx.sparse = len(features), is_row_sparse(features)
         return F.embedding_bag(neighbors, features, offsets, mode="sum", per_sample_weights=weights)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        (gradient,) = gradients
-        neighbors, weights, offsets = ctx.saved_tensors
-        if gradient.device.type == "cpu":
-            indptr = np.append(offsets.numpy(), len(neighbors))
-            shape = (len(offsets), ctx.num_entities)
-            rows = sp.csr_matrix((weights.numpy(), neighbors.numpy(), indptr), shape=shape)
-            return torch.from_numpy(rows.T @ gradient.numpy()), None, None, None
-        bounds = torch.cat([offsets, offsets.new_tensor([len(neighbors)])])
-        owners = torch.repeat_interleave(torch.arange(len(offsets), device=offsets.device), bounds.diff())
-        result = gradient.new_zeros(ctx.num_entities, gradient.shape[1])
-        result.index_add_(0, neighbors, gradient[owners] * weights[:, None])
+        result = spread_into_rows(ctx.num_entities, gradients[0], ctx.saved_tensors, sparse=ctx.sparse)
         return result, None, None, None
 
 

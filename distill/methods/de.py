@@ -35,6 +35,7 @@ from distill.methods.base import Method, Step, Teacher, require_teacher
 from distill.methods.cpd import PreferenceConsistency, PreferenceSettings
 from distill.methods.features import batch_entities
 from distill.methods.projector import GatedExperts
+from distill.rows import gather_rows
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class DistillationExperts(Method):
 
     def distillation_loss(self, step: Step) -> torch.Tensor:
         """Sum the weighted loss over the batch's entities: a scalar."""
-        entities, weights, count = batch_entities(step.batch, self.num_users, len(step.features))
+        entities, weights, count = batch_entities(step.batch, self.num_users)
         loss = step.features.new_zeros(())
         for experts, part in ((self.user_experts, slice(None, count)), (self.item_experts, slice(count, None))):
             rows, shares = self._draw(entities[part], weights[part], step.generator)
@@ -146,7 +147,8 @@ class DistillationExperts(Method):
         self, experts: GatedExperts, features: torch.Tensor, entities: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
         """Σ z E(s) of entities of one kind, shape (B, d_t)."""
-        projected: torch.Tensor = experts(features[entities], self._targets[entities], self.temperature, generator)
+        rows, targets = gather_rows(features, entities), self._targets[entities]
+        projected: torch.Tensor = experts(rows, targets, self.temperature, generator)
         return projected
 
     def _project_pair(

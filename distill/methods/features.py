@@ -30,9 +30,7 @@ ITEM_WEIGHT = 0.5
 ROWS_STEP = 512
 
 
-def batch_entities(
-    batch: Batch, num_users: int, num_entities: int, sides: Sides = "both"
-) -> tuple[torch.Tensor, torch.Tensor, int]:
+def batch_entities(batch: Batch, num_users: int, sides: Sides = "both") -> tuple[torch.Tensor, torch.Tensor, int]:
     """Collect the users, positives and negatives of a batch, each entity once.
 
     A user weighs 1; an item weighs `ITEM_WEIGHT` as a positive, as much as a negative, and twice that as both: the
@@ -41,22 +39,16 @@ def batch_entities(
     Args:
         batch: Users, positives and negatives.
         num_users: |U|.
-        num_entities: N.
         sides: "both", "users" or "items".
 
     Returns:
         (entity rows, ascending, so users first, int64 of shape (B,); their weights, shape (B,); number of users).
     """
-    weights = torch.zeros(num_entities, device=batch.users.device)
-    if sides != "items":
-        weights[batch.users] = 1.0
-    if sides != "users":
-        for items in (batch.positives, batch.negatives):
-            role = torch.zeros_like(weights)
-            role[num_users + items] = ITEM_WEIGHT
-            weights += role
-    entities = weights.nonzero().squeeze(1)
-    return entities, weights[entities], int(torch.searchsorted(entities, num_users))
+    users = torch.unique(batch.users if sides != "items" else batch.users[:0])
+    roles = [torch.unique(items if sides != "users" else items[:0]) for items in (batch.positives, batch.negatives)]
+    items, num_roles = torch.unique(torch.cat(roles), return_counts=True)
+    weights = torch.cat([torch.ones(len(users), device=users.device), ITEM_WEIGHT * num_roles])
+    return torch.cat([users, num_users + items]), weights, len(users)
 
 
 def feature_loss(

@@ -33,6 +33,7 @@ from distill.methods.base import Method, Step, Teacher, require_teacher
 from distill.methods.cpd import PreferenceConsistency, PreferenceSettings
 from distill.methods.features import FeatureLoss, Sides, batch_entities, feature_loss, reduce_rank
 from distill.methods.projector import ProjectorKind, build_projector, project_pair, published_hidden_dim, row_moments
+from distill.rows import gather_rows
 
 FilterKind = Literal["linear", "quadratic"]
 Order = Literal["filter-first", "projector-first"]
@@ -257,8 +258,7 @@ class FreqD(Method):
         return self.settings.distillation_weight / share * loss
 
     def _feature_loss(self, step: Step) -> torch.Tensor:
-        sizes = (self.num_users, len(step.features))
-        entities, row_weights, num_user_rows = batch_entities(step.batch, *sizes, self.settings.sides)
+        entities, row_weights, num_user_rows = batch_entities(step.batch, self.num_users, self.settings.sides)
         rows = self._filter.rows(entities, keep_prob=self.settings.keep_prob or 1.0, generator=step.generator)
         places = entities
         targets, target_norms = self._targets, self._target_norms
@@ -290,6 +290,6 @@ class FreqD(Method):
         """Project the neighbours, then filter: (B, d_t), for projectors that do not commute with the filter."""
         entities, local_rows = rows.localize()
         first_item = int(torch.searchsorted(entities, self.num_users))
-        users = self.user_projector(step.features[entities[:first_item]], step.generator)
-        items = self.item_projector(step.features[entities[first_item:]], step.generator)
+        users = self.user_projector(gather_rows(step.features, entities[:first_item]), step.generator)
+        items = self.item_projector(gather_rows(step.features, entities[first_item:]), step.generator)
         return local_rows.apply(torch.cat([users, items]))

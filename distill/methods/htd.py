@@ -36,6 +36,7 @@ from distill.errors import SettingError
 from distill.methods.base import Method, Step, Teacher, require_not_negative, require_teacher
 from distill.methods.features import batch_entities
 from distill.methods.projector import GatedExperts
+from distill.rows import gather_rows
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class TopologyDistillation(Method):
         """Sum the weighted loss over the rows that were drawn: a scalar."""
         users, items = self._draw(step)
         entities, share = torch.cat([users, items]), self.settings.topology_share
-        rows, targets = step.features[entities], self._targets[entities]
+        rows, targets = gather_rows(step.features, entities), self._targets[entities]
         parts = (slice(None, len(users)), slice(len(users), None))
         group_loss, groups = rows.new_zeros(()), []
         for experts, part in zip((self.user_experts, self.item_experts), parts, strict=True):
@@ -111,7 +112,7 @@ class TopologyDistillation(Method):
 
     def _draw(self, step: Step) -> list[torch.Tensor]:
         """Entity rows of the batch's users and of its items, at most half of `max_rows` each."""
-        entities, _, num_user_rows = batch_entities(step.batch, self.num_users, len(step.features))
+        entities, _, num_user_rows = batch_entities(step.batch, self.num_users)
         limit, drawn = self.settings.max_rows // 2, []
         for kind in (entities[:num_user_rows], entities[num_user_rows:]):
             order = torch.randperm(len(kind), generator=step.generator, device=kind.device)

@@ -41,6 +41,7 @@ from distill.graph.adjacency import build_graph
 from distill.graph.filters import GraphFilter, linear_coefficients
 from distill.methods.base import Teacher, require_not_negative
 from distill.methods.candidates import gathered_scores
+from distill.rows import is_row_sparse, spread_into_rows, sum_into_rows
 
 AnySettings = TypeVar("AnySettings", bound="HasTemperature")
 TRAINING_DEFAULTS = {"batch_size": 256, "learning_rate": 5e-3, "weight_decay": 0.0}
@@ -272,45 +273,44 @@ class _CatalogueLoss(torch.autograd.Function):
         items = embeddings[num_users:]
         columns = items.T.contiguous()
         own = embeddings[users] / temperature
-        gradient = torch.zeros_like(embeddings)
+        of_users, of_items = torch.empty_like(own), torch.zeros_like(items)
         loss = embeddings.new_zeros(())
         block = max(1, min(BLOCK_USERS, BLOCK_BYTES // (4 * len(items))))
         for start in range(0, len(users), block):
             rows = slice(start, start + block)
             added, residual = block_loss(rows, own[rows] @ columns)
             loss += added
-            gradient[users[rows]] = (columns @ residual.T).T / temperature
-            gradient[num_users:].addmm_(residual.T, own[rows])
-        ctx.save_for_backward(gradient)
+            of_users[rows] = (columns @ residual.T).T / temperature
+            of_items.addmm_(residual.T, own[rows])
+        ctx.save_for_backward(users, of_users, of_items)
+        ctx.num_users, ctx.shape, ctx.sparse = num_users, embeddings.shape, is_row_sparse(embeddings)
         return loss
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * gradients[0], None, None, None, None
+        users, of_users, of_items = ctx.saved_tensors
+        all_items = torch.arange(ctx.num_users, ctx.shape[0], device=users.device)
+        parts = ((users, of_users * gradients[0]), (all_items, of_items * gradients[0]))
+        return sum_into_rows(ctx.shape, parts, sparse=ctx.sparse), None, None, None, None
 
 
 class _SelectedScores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table: torch.Tensor, owners: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(table, owners, others)
+        ctx.sparse = is_row_sparse(table)
         return gathered_scores(table[owners], table, others)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         weights = gradients[0].contiguous()
         table, owners, others = ctx.saved_tensors
-        result = _spread(weights, others, table[owners], len(table))
-        result[owners] = F.embedding_bag(others, table, per_sample_weights=weights, mode="sum")
+        own = F.embedding_bag(others, table, per_sample_weights=weights, mode="sum")
+        starts = torch.arange(0, others.numel(), others.shape[1], device=others.device)
+        bags = (others.reshape(-1), weights.reshape(-1), starts)
+        result = spread_into_rows(len(table), table[owners], bags, sparse=ctx.sparse)
+        if ctx.sparse:
+            result = result + sum_into_rows(table.shape, [(owners, own)], sparse=True)
+        else:
+            result[owners] = own
         return result, None, None
-
-
-def _spread(weights: torch.Tensor, others: torch.Tensor, own: torch.Tensor, size: int) -> torch.Tensor:
-    """Σ_b w_bk x_b into each row x_bk of a table of `size` rows; the sparse product needs no sort of the indices."""
-    rows, width = others.shape
-    if weights.device.type == "cpu":
-        entries = (weights.numpy().reshape(-1), others.numpy().reshape(-1), np.arange(0, rows * width + 1, width))
-        return torch.from_numpy(sp.csc_matrix(entries, shape=(size, rows)) @ own.numpy())
-    result = own.new_zeros(size, own.shape[1])
-    owners = torch.arange(rows, device=own.device).repeat_interleave(width)
-    return result.index_add_(0, others.reshape(-1), own[owners] * weights.reshape(-1, 1))

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from distill.errors import RunError
-from distill.storage import write_file
+from distill.storage import publish_file, write_file
 
 STATE_FILE = "checkpoint.json"
 
@@ -73,10 +73,8 @@ def save_checkpoint(
     for name, (users, items) in (kept if best is None else {**kept, "best": best}).items():
         tensors.update({f"{name}.user_embeddings": users, f"{name}.item_embeddings": items})
     tensors_file = f"checkpoint-{progress.epoch}.safetensors"
-    write_file(
-        directory / tensors_file,
-        save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}),
-    )
+    with publish_file(directory / tensors_file) as draft:
+        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, draft)
     state = {"tensors_file": tensors_file, "config": config, "progress": asdict(progress)}
     write_file(directory / STATE_FILE, (json.dumps(state) + "\n").encode())
     _remove_tensors(directory, but=tensors_file)
@@ -113,7 +111,7 @@ def load_checkpoint(
         raise RunError(f"{path}: no checkpoint to resume from; start without --resume")
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        tensors = load((directory / state["tensors_file"]).read_bytes())
+        tensors = load_file(directory / state["tensors_file"])
         remedy = "resume with the run's own settings or start a new run"
         require_same_settings(path, state["config"], config, remedy)
         for name, module in modules.items():

@@ -71,6 +71,11 @@ class Job:
         if self.dim < 1:
             raise SettingError(f"dim: {self.dim} is below 1")
         parse_method(self.method)
+        if self.options.optimizer == "row-adam" and not BACKBONES[self.backbone].is_table:
+            raise SettingError(
+                f"optimizer: 'row-adam' moves the rows of a batch alone, and '{self.backbone}' makes its embeddings of "
+                "the whole table in every step; give --optimizer adam, or --backbone bprmf"
+            )
         if parse_co_teachers(self.co_teachers) and not learns_lists(self.method):
             raise SettingError(
                 f"co_teachers: '{self.method}' learns from no lists; give a method that does, such as ce or rcekd, "

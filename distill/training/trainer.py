@@ -1,4 +1,4 @@
-"""The epoch loop: Adam, early stop on validation, checkpoints, resume, a progress bar and TensorBoard."""
+"""The epoch loop: Adam, early stop on validation, checkpoints, resume."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from distill.backbones.base import Backbone
 from distill.backbones.sampling import Batch, Sampler, UserSampler
@@ -29,9 +27,12 @@ from distill.evaluation import tiles
 from distill.evaluation.protocol import Protocol, evaluate, report_splits
 from distill.finite import find_flaw
 from distill.methods.base import Method, Step
+from distill.rows import is_row_sparse, mark_row_sparse
 from distill.run import HISTORY_FILE, write_run, write_trajectory
 from distill.storage import write_file
 from distill.training.checkpoint import Embeddings, Progress, load_checkpoint, remove_checkpoints, save_checkpoint
+from distill.training.row_adam import RowAdam
+from distill.training.tracker import Tracker, follow_steps
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MMAP_THRESHOLD = 2**30
@@ -68,57 +69,13 @@ def flush_denormals() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-class Tracker:
-    """Shows epochs on a terminal (silent elsewhere) and writes TensorBoard events when given a directory."""
-
-    def __init__(self, epochs: int, initial: int, tensorboard: Path | None) -> None:
-        """Open the bar and the event file.
-
-        Args:
-            epochs: Length of the bar; training may end before.
-            initial: Epochs done by an earlier sitting.
-            tensorboard: Directory of the event files, or None.
-
-        Raises:
-            SettingError: TensorBoard is asked for and not installed.
-        """
-        self._bar = tqdm(total=epochs, initial=initial, desc="training", unit="epoch", disable=None)
-        self._writer = None
-        if tensorboard is not None:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise SettingError("tensorboard: not installed; pip install 'lowpass[tensorboard]'") from error
-            self._writer = SummaryWriter(str(tensorboard))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.close()
-        if self._writer is not None:
-            self._writer.close()
-
-    def advance(self, loss: float) -> None:
-        """One epoch is done with this mean loss per interaction."""
-        self._bar.set_description(f"training, loss {loss:.4f}")
-        self._bar.update()
-
-    def evaluated(self, row: Mapping[str, float]) -> None:
-        """An epoch was evaluated; `row` is its line of the history."""
-        self._bar.set_postfix(
-            {name: f"{value:.4f}" for name, value in row.items() if name.startswith(("NDCG", "Recall"))}
-        )
-        if self._writer is not None:
-            for name, value in row.items():
-                self._writer.add_scalar(name, value, int(row["epoch"]))
-
-
 CHECKPOINT_SECONDS = 60.0
 STOP_METRIC = "NDCG@10"
+ROW_ADAM_ENTITIES = 200_000
+"""N from which the optimizer "auto" moves the rows of a batch alone: there, at d = 64, more than nine tenths of a step
+of Adam's are spent on rows without a gradient."""
 Schedule = Literal["constant", "cosine"]
+OptimizerKind = Literal["auto", "adam", "row-adam"]
 VALIDATION = Protocol(split="validation", mask="train", average="all", cutoffs=(10, 20))
 """Of early stop; its users are drawn where there are many, the same in each evaluation."""
 
@@ -134,6 +91,8 @@ class TrainingOptions:
         schedule: "constant", or "cosine": the learning rate falls along half a cosine, to 0 after `epochs`
             (Loshchilov and Hutter, "SGDR", ICLR 2017, eq. 5, without restarts).
         weight_decay: L2 added to the gradient (Adam's `weight_decay`).
+        optimizer: "adam"; "row-adam", which moves the rows of a batch alone, for backbones whose embeddings are a
+            table; or "auto", the latter for these from `ROW_ADAM_ENTITIES` users and items on.
         patience: Stop after this many epochs without a better validation NDCG@10. Long by default: a small
             student first learns popularity and stands still for tens of epochs before it becomes personal.
         eval_every: Epochs between evaluations.
@@ -152,6 +111,7 @@ class TrainingOptions:
     learning_rate: float = 1e-3
     schedule: Schedule = "constant"
     weight_decay: float = 1e-3
+    optimizer: OptimizerKind = "auto"
     patience: int = 100
     eval_every: int = 5
     eval_users: int | None = None
@@ -175,8 +135,9 @@ class TrainingOptions:
             raise SettingError(f"keep_checkpoints: {self.keep_checkpoints} is negative; give 0 or more")
         if self.max_seconds is not None and not self.max_seconds > 0:
             raise SettingError(f"max_seconds: {self.max_seconds} is not above 0")
-        if self.schedule not in get_args(Schedule):
-            raise SettingError(f"schedule: '{self.schedule}' is not one of {', '.join(get_args(Schedule))}")
+        for name, kinds in (("schedule", get_args(Schedule)), ("optimizer", get_args(OptimizerKind))):
+            if getattr(self, name) not in kinds:
+                raise SettingError(f"{name}: '{getattr(self, name)}' is not one of {', '.join(kinds)}")
         if not (0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf):
             raise SettingError("learning_rate must be above 0 and weight_decay not below 0, both finite")
 
@@ -231,10 +192,10 @@ class Trainer:
         self.report = report or {}
         make_sampler = UserSampler if method.batches == "users" else student.sampler
         self.sampler: Sampler = make_sampler(data.train, options.batch_size)
+        if moves_rows(self.student, options.optimizer):
+            mark_row_sparse(self.student.features)
         parameters = [*self.student.parameters(), *self.method.parameters()]
-        self.optimizer = torch.optim.Adam(
-            parameters, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
-        )
+        self.optimizer = RowAdam(parameters, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
         self.progress = Progress()
         self.best: Embeddings | None = None
         self.trajectory: dict[int, Embeddings] = {}
@@ -246,7 +207,8 @@ class Trainer:
             RunError: There is none, or it belongs to other settings.
         """
         modules = {"student": self.student, "method": self.method}
-        self.progress, self.best, self.trajectory = load_checkpoint(self.out, self.config, modules, self.optimizer)
+        self.progress, best, self.trajectory = load_checkpoint(self.out, self.config, modules, self.optimizer)
+        self.best = None if best is None else (best[0].to(self.device), best[1].to(self.device))
 
     def fit(self) -> Mapping[str, Any]:
         """Train until the epochs or the patience run out, evaluate, write the run.
@@ -312,7 +274,7 @@ class Trainer:
     def _take_steps(self, rng: np.random.Generator, generator: torch.Generator) -> float:
         """Go through the batches; return the sum of their losses."""
         total = torch.zeros((), device=self.device)
-        for batch in self.sampler.epoch(rng):
+        for batch in follow_steps(self.sampler.epoch(rng), self.sampler.num_batches):
             loss = self._loss(batch.to(self.device), generator)
             self.optimizer.zero_grad()
             torch.autograd.backward(loss)
@@ -351,25 +313,20 @@ class Trainer:
         }
         self.progress.history.append(row)
         if report.metrics[STOP_METRIC] > self.progress.best_value:
-            self._keep_best()
+            self._keep_best(embeddings)
             self.progress.best_value = report.metrics[STOP_METRIC]
             self.progress.best_epoch = self.progress.epoch
-            self._remember(*embeddings)
         return row
 
-    def _remember(self, users: torch.Tensor, items: torch.Tensor) -> None:
-        """Copy the best embeddings, into the place of those that were best before."""
-        if self.best is None or self.best[0].device != users.device:
-            self.best = (users.clone(), items.clone())
-            return
-        for kept, values in zip(self.best, (users, items), strict=True):
-            kept.copy_(values)
-
-    def _keep_best(self) -> None:
-        """Move what was best so far to the trajectory, and thin that."""
+    def _keep_best(self, embeddings: Embeddings) -> None:
+        """Move what was best so far to the trajectory, thin that, and write what is best now over it."""
         if self.best is not None and self.options.keep_checkpoints:
             self.trajectory[self.progress.best_epoch] = (self.best[0].half().cpu(), self.best[1].half().cpu())
             thin_trajectory(self.trajectory, self.progress.epoch, 2 * self.options.keep_checkpoints)
+        if self.best is None:
+            self.best = (torch.empty_like(embeddings[0]), torch.empty_like(embeddings[1]))
+        for kept, values in zip(self.best, embeddings, strict=True):
+            kept.copy_(values)
 
     def save(self) -> None:
         """Write a checkpoint into the run directory."""
@@ -390,6 +347,7 @@ class Trainer:
                 "processor_seconds": round(self.progress.processor_seconds, 2),
                 "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 "stopping_rule": self._stopping_rule(),
+                "optimizer": self._optimizer_kind(),
                 "checkpoints": list(self.trajectory),
             },
         }
@@ -400,10 +358,21 @@ class Trainer:
         remove_checkpoints(self.out)
         return metrics
 
+    def _optimizer_kind(self) -> str:
+        if not self.method.needs_teacher and type(self.student).solve_epoch is not Backbone.solve_epoch:
+            return "closed form"
+        return "row-adam" if is_row_sparse(self.student.features) else "adam"
+
     def _stopping_rule(self) -> str:
         options = self.options
         rule = f"no better validation {STOP_METRIC} for {options.patience} epochs, evaluated every {options.eval_every}"
         return rule if options.max_seconds is None else f"{rule}; at most {options.max_seconds:g} s of training"
+
+
+def moves_rows(student: Backbone, kind: OptimizerKind) -> bool:
+    """Say whether a student is trained by the rows of its batches."""
+    is_large = len(student.features) >= ROW_ADAM_ENTITIES
+    return student.is_table and (kind == "row-adam" or (kind == "auto" and is_large))
 
 
 def thin_trajectory(trajectory: dict[int, Any], last: int, length: int) -> None:

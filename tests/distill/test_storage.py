@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import distill.storage
-from distill.storage import publish_directory, write_file
+from distill.storage import publish_directory, publish_file, write_file
 
 
 def test_write_file_replaces_content_and_leaves_no_draft(tmp_path: Path) -> None:
@@ -27,6 +27,25 @@ def test_write_file_that_fails_leaves_no_draft(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="taken"):
         write_file(target, b"content")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_publish_file_shows_the_old_file_or_the_whole_new_one(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "tensors"
+    write_file(target, b"old")
+
+    def write_half() -> None:
+        with publish_file(target) as draft:
+            draft.write_bytes(b"ne")
+            raise ValueError("half")
+
+    with pytest.raises(ValueError, match="half"):
+        write_half()
+    assert target.read_bytes() == b"old"
+    with publish_file(target) as draft:
+        draft.write_bytes(b"new")
+        assert target.read_bytes() == b"old"
+    assert target.read_bytes() == b"new"
+    assert [path.name for path in target.parent.iterdir()] == ["tensors"]
 
 
 def test_publish_directory_replaces_a_whole_directory(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from distill.backbones import BACKBONES, Backbone
 from distill.backbones.sampling import Batch
 from distill.data.interactions import Interactions
 from distill.evaluation.protocol import Protocol, evaluate
+from distill.rows import mark_row_sparse
 
 
 class BackboneKit:
@@ -41,6 +42,24 @@ class BackboneKit:
         assert items.shape == (checkerboard.num_items, 8)
         assert not users.requires_grad
         assert not items.requires_grad
+
+    def test_its_embeddings_are_its_table_if_it_says_so(self, checkerboard: Interactions) -> None:
+        model = self.build(checkerboard)
+        assert (model.embeddings() is model.features) == model.is_table
+        assert model.is_table <= isinstance(model.features, torch.nn.Parameter)
+
+    def test_a_marked_table_gets_the_same_gradient_of_the_batch_alone(self, checkerboard: Interactions) -> None:
+        model = self.build(checkerboard, dim=100)
+        batch = self.batch(checkerboard, 3)
+        (dense,) = torch.autograd.grad(model.base_loss(batch, model.embeddings()), [model.features])
+        mark_row_sparse(model.features)
+        (gradient,) = torch.autograd.grad(model.base_loss(batch, model.embeddings()), [model.features])
+        torch.testing.assert_close(gradient.to_dense(), dense)
+        if model.is_table:
+            items = torch.cat([batch.positives, batch.negatives])
+            touched = torch.unique(torch.cat([batch.users, model.num_users + items]))
+            assert gradient.is_sparse
+            assert gradient.coalesce().indices()[0].tolist() == touched.tolist()
 
     def test_a_seed_fixes_the_initial_embeddings(self, checkerboard: Interactions) -> None:
         one, again, other = (self.build(checkerboard, seed).features.detach() for seed in (1, 1, 2))

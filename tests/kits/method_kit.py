@@ -7,6 +7,7 @@ class TestFreqD(MethodKit):
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -19,9 +20,14 @@ from distill.backbones.sampling import Batch, PairwiseSampler
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods import METHODS, Method, Teacher
+from distill.rows import mark_row_sparse
 from tests.distill.toy import build_random, build_step
 
 TEACHER_DIM = 12
+READS_ALL = {"spectral"}
+"""Methods whose every step is about all entities: a dense gradient, on graphs of bounded size."""
+MASKS_ITEMS = {"ce", "hetcomp", "rcekd"}
+"""Methods that read items which they then leave out: their gradient is 0."""
 
 
 class MethodKit:
@@ -101,6 +107,29 @@ class MethodKit:
             torch.autograd.backward(self.loss(method, batch, student))
             optimizer.step()
         assert self.loss(method, batch, student).item() < 0.95 * before
+
+    def test_a_marked_table_gets_the_same_gradient_of_the_rows_that_have_one(
+        self, data: Interactions, student: BPRMF, batch: Batch
+    ) -> None:
+        method = self.build(data, student)
+        few = Batch(*(part[:2] for part in (batch.users, batch.positives, batch.negatives)))
+        (dense,) = torch.autograd.grad(self.loss(method, few, student), [student.table])
+        mark_row_sparse(student.table)
+        (gradient,) = torch.autograd.grad(self.loss(method, few, student), [student.table])
+        torch.testing.assert_close(gradient.to_dense(), dense)
+        assert gradient.is_sparse == (self.name not in READS_ALL)
+        if not gradient.is_sparse:
+            return
+        touched = torch.zeros(len(dense), dtype=torch.bool).index_fill_(0, gradient.coalesce().indices()[0], value=True)
+        for row in (touched & ~dense.any(dim=1)).nonzero().ravel().tolist():
+            assert self.reads(method, few, student, row) or (row >= data.num_users and self.name in MASKS_ITEMS)
+
+    def reads(self, method: Method, batch: Batch, student: BPRMF, row: int) -> bool:
+        """Whether a row spoils the loss where it is no number."""
+        spoilt = copy.deepcopy(student)
+        with torch.no_grad():
+            spoilt.table[row] = torch.nan
+        return not bool(torch.isfinite(self.loss(method, batch, spoilt)))
 
     def test_the_teacher_is_never_trained(self, data: Interactions, student: BPRMF) -> None:
         method = self.build(data, student)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import distill.backbones.sampling
 from distill.backbones.sampling import PairwiseSampler, SharedNegativesSampler, interactions_of, taken_pairs
 from distill.data.interactions import Interactions
 from distill.errors import DataError
@@ -57,6 +58,37 @@ def test_negatives_are_uniform_over_what_the_user_has_not_taken(rng: np.random.G
     assert counts[[0, 4, 9]].sum() == 0
     chi_square = float((np.square(counts[open_items] - expected) / expected).sum())
     assert chi_square < 22.5  # the 0.999 quantile of χ² with 6 degrees of freedom
+
+
+def test_draws_are_those_of_earlier_versions() -> None:
+    train = build_random(np.random.default_rng(7)).train
+    batch = next(PairwiseSampler(train, 6).epoch(np.random.default_rng(3)))
+    assert batch.users.tolist() == [12, 17, 0, 12, 28, 18]
+    assert batch.positives.tolist() == [10, 13, 18, 11, 19, 14]
+    assert batch.negatives.tolist() == [12, 17, 20, 18, 0, 6]
+    shared = next(SharedNegativesSampler(train, 6, 3).epoch(np.random.default_rng(3)))
+    assert shared.users.tolist() == [18, 9, 3, 4, 7, 29]
+    assert shared.positives.tolist() == [23, 6, 3, 20, 9, 23]
+    assert shared.negatives.tolist() == [21, 20, 14]
+
+
+@given(st.integers(0, 2**31), st.integers(1, 40))
+def test_looking_at_few_interactions_at_once_changes_no_draw(seed: int, block: int) -> None:
+    random = np.random.default_rng(seed)
+    train = sp.csr_matrix(random.random((12, 30)) < random.random() ** 2, dtype=np.float32)
+    train = train.multiply(random.random((12, 1)) < 0.8).tocsr()  # some users without items, the first one too
+    train.sort_indices()
+    if train.nnz == 0 or np.diff(train.indptr).max() == 30:
+        return
+    epochs = []
+    with pytest.MonkeyPatch.context() as patch:
+        for size in (2**20, block):
+            patch.setattr(distill.backbones.sampling, "BLOCK", size)
+            epochs.append(list(PairwiseSampler(train, 7).epoch(np.random.default_rng(seed))))
+    for one, two in zip(*epochs, strict=True):
+        assert all(torch.equal(*parts) for parts in zip(vars(one).values(), vars(two).values(), strict=True))
+    taken = train.toarray() > 0
+    assert not any(taken[batch.users.numpy(), batch.negatives.numpy()].any() for batch in epochs[1])
 
 
 def test_a_user_who_lacks_one_item_gets_that_one(rng: np.random.Generator) -> None:

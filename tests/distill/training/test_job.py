@@ -6,6 +6,7 @@ import csv
 import json
 import shlex
 from dataclasses import fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from distill.run import Run, open_run, open_trajectory
 from distill.storage import write_file
 from distill.training.job import FLAGS, Job, build_job, command_line, describe, run_job
 from distill.training.sweep.plan import sweepable
-from distill.training.trainer import Tracker, Trainer, TrainingOptions, flush_denormals, open_device, thin_trajectory
+from distill.training.tracker import Tracker
+from distill.training.trainer import Trainer, TrainingOptions, flush_denormals, open_device, thin_trajectory
 
 OPTIONS = TrainingOptions(epochs=6, batch_size=128, learning_rate=0.01, eval_every=2, patience=6)
 FREQD = FreqDSettings(variant="cooccurrence", projector="mlp", keep_prob=0.5)
@@ -206,6 +208,46 @@ def test_denormals_are_0_in_an_epoch_and_nowhere_else() -> None:
     assert (tiny * 1.0).item() > 0.0
 
 
+@pytest.mark.parametrize("method", ["scratch", "freqd", "de", "rrd", "ce", "hetcomp"])
+def test_a_training_by_rows_resumes_where_it_stopped(
+    data: Interactions, teacher: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    job = quick_job(method, optimizer="row-adam", schedule="cosine")
+    given = None if method == "scratch" else teacher
+    metrics = run_job(job, data, tmp_path / "straight", teacher=given)
+    assert metrics["training"]["optimizer"] == "row-adam"
+    interrupt(monkeypatch, job, data, tmp_path / "resumed", given)
+    run_job(job, data, tmp_path / "resumed", teacher=given, resume=True)
+    assert_same_run(tmp_path / "straight", tmp_path / "resumed")
+
+
+def test_rows_are_moved_alone_from_a_size_on_or_where_asked(
+    data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def optimizer(backbone: str = "bprmf", **options: Any) -> str:
+        job = build_job("scratch", {"dim": 4, "epochs": 1, "eval_every": 1, **options}, backbone=backbone)
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        return str(run_job(job, data, out)["training"]["optimizer"])
+
+    assert optimizer() == "adam"
+    assert optimizer(optimizer="row-adam") == "row-adam"
+    monkeypatch.setattr(distill.training.trainer, "ROW_ADAM_ENTITIES", 110)
+    assert optimizer() == "row-adam"
+    assert optimizer(optimizer="adam") == "adam"
+    assert optimizer("lightgcn") == "adam"
+    with pytest.raises(SettingError, match=r"optimizer: 'row-adam' moves .* 'lightgcn' .* give --optimizer adam"):
+        optimizer("lightgcn", optimizer="row-adam")
+
+
+def test_a_training_by_rows_learns_what_adam_does(tmp_path: Path) -> None:
+    data = synthesize(SyntheticOptions(num_users=300, num_items=120, num_clusters=8, mean_interactions=20))
+    quality = {"adam": 0.0, "row-adam": 0.0}
+    for optimizer, seed in product(quality, (0, 1)):
+        job = quick_job("scratch", epochs=30, batch_size=64, patience=30, optimizer=optimizer, seed=seed)
+        quality[optimizer] += run_job(replace(job, dim=8), data, tmp_path / f"{optimizer}-{seed}")["test"]["NDCG@10"]
+    assert quality["row-adam"] > 0.9 * quality["adam"]
+
+
 def test_early_stop_honours_patience(data: Interactions, tmp_path: Path) -> None:
     options = {"epochs": 50, "learning_rate": 1e-12, "eval_every": 2, "patience": 5}
     training = run_job(quick_job("scratch", **options), data, tmp_path / "run")["training"]
@@ -294,6 +336,7 @@ def test_a_job_that_cannot_start_writes_nothing(data: Interactions, tmp_path: Pa
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"schedule": "linear"}, "schedule: 'linear' is not one of constant, cosine"),
         ({"weight_decay": -1.0}, "weight_decay"),
+        ({"optimizer": "sgd"}, "optimizer: 'sgd' is not one of auto, adam, row-adam"),
         ({"patience": 1, "eval_every": 2}, "patience: 1 epochs end before the first evaluation"),
     ],
 )
@@ -505,6 +548,7 @@ def test_ials_is_solved_and_resumes(data: Interactions, tmp_path: Path, monkeypa
     run_job(job, data, tmp_path / "resumed", resume=True)
     assert_same_run(tmp_path / "straight", tmp_path / "resumed")
     assert metrics["training"]["epochs"] == 6
+    assert metrics["training"]["optimizer"] == "closed form"
 
 
 @pytest.mark.parametrize(
