@@ -1,6 +1,6 @@
 """Run what is missing of the chosen sizes and steps, and print the table.
 
-    python -m tests.benchmarks.scale --sizes "S M" --steps "bprmf import" --folder FOLDER
+python -m tests.benchmarks.scale --sizes "S M" --steps "bprmf import" --folder FOLDER
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A source for `lowpass data prepare`, made of a data directory: Parquet of ids and times, rows in the order of time.
 
-    python -m tests.benchmarks.scale.raw DATA OUT
+python -m tests.benchmarks.scale.raw DATA OUT
 """
 
 from __future__ import annotations

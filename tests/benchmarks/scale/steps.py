@@ -10,7 +10,6 @@ import json
 import shutil
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,9 +85,7 @@ def measure_synth(place: Place) -> Measured:
     """`lowpass data synth`."""
     size = place.size
     words = ("--users", size.users, "--items", size.items, "--interactions", size.mean, "--clusters", size.clusters)
-    took = place.lowpass(
-        "synth", "data", "synth", place.path("data"), *map(str, words), "--breadth", str(size.breadth)
-    )
+    took = place.lowpass("synth", "data", "synth", place.path("data"), *map(str, words), "--breadth", str(size.breadth))
     return Measured(took.processor_seconds, took.peak_bytes, more=took.answer["counts"])
 
 

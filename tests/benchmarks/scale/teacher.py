@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distill.data.interactions import Interactions, load_interactions
-from distill.data.synthetic import Shelves, SyntheticOptions, known_tastes
+from distill.data.synthetic import SyntheticOptions, known_tastes
 
 NUMBERS = 256
 NOISE = 0.25

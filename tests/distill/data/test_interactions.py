@@ -49,7 +49,7 @@ def test_round_trip_keeps_everything(tmp_path: Path, toy: Interactions) -> None:
     assert back.counts == {"users": 2, "items": 3, "train": 2, "validation": 1, "test": 1}
     assert back.user_ids.tolist() == ["ann", "bob"]
     assert back.item_ids.tolist() == ["x", "y", "zé"]
-    assert (back.item_titles, back.item_categories) == (toy.item_titles, toy.item_categories)
+    assert (tuple(back.item_titles or ()), tuple(back.item_categories or ())) == (toy.item_titles, toy.item_categories)
     assert back.settings == toy.settings
     for name in ("train", "validation", "test"):
         assert (getattr(back, name) != getattr(toy, name)).nnz == 0
