@@ -15,8 +15,8 @@ Rows = npt.NDArray[np.integer[Any]]
 def group_rows(index: npt.NDArray[Any], before: npt.NDArray[Any] | None = None) -> Rows:
     """Return the order that puts rows of equal numbers side by side, lower numbers first.
 
-    It is what `np.argsort(index, kind="stable")` returns: a matrix with a one for each row, in its number's row, has its
-    columns in that order.
+    It is what `np.argsort(index, kind="stable")` returns: a matrix with a one for each row, in its number's row, has
+    its columns in that order.
 
     Args:
         index: Numbers of 0 and more, not much larger than there are rows, shape (n,).
@@ -36,7 +36,7 @@ def group_rows(index: npt.NDArray[Any], before: npt.NDArray[Any] | None = None) 
 
 
 def order_by_time(times: npt.NDArray[Any]) -> Rows | None:
-    """Return the order of rising times, of equal ones as they stand; None where the rows are in it, as those of a log are.
+    """Return the order of rising times, of equal ones as they stand; None where rows are in it, as those of a log.
 
     Args:
         times: Shape (n,).

@@ -108,8 +108,8 @@ def synthesize(options: SyntheticOptions | None = None, *, name: str = "syntheti
 def known_tastes(options: SyntheticOptions) -> Shelves:
     """Return what `synthesize` draws from: who likes what, in the order of the numbers in the ids ("u0001" first).
 
-    The chances of the truth are a bound that no model of the data passes, and embeddings made of them are a teacher that
-    needs no training.
+    The chances of the truth are a bound that no model of the data passes, and embeddings made of them are a teacher
+    that needs no training.
 
     Args:
         options: Those of the data set.

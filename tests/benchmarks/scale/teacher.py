@@ -2,15 +2,16 @@
 
     python -m tests.benchmarks.scale.teacher DATA OUT
 
-A user u takes item i with a chance that goes by popularity(i) · (breadth + mixture_u[cluster(i)]). Its logarithm is an
-inner product: log popularity is a coordinate of its own, and w_u = log(1 + mixture_u / breadth), which is 0 but for a few
-clusters, meets the cluster of the item. Clusters are projected at random to the other numbers (Achlioptas, "Database-
-friendly random projections", JCSS 2003), and noise makes every row an own one, as rows of trained embeddings are.
+A user u takes item i with a chance that goes by popularity(i) · (breadth + mixture_u[cluster(i)]). Its logarithm is
+an inner product: log popularity is a coordinate of its own, and w_u = log(1 + mixture_u / breadth), which is 0 but for
+a few clusters, meets the cluster of the item. Clusters are projected at random to the other numbers (Achlioptas,
+"Database-friendly random projections", JCSS 2003), and noise makes every row an own one, as in trained embeddings.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,13 @@ def write_teacher(data: Interactions, out: Path, *, numbers: int = NUMBERS, seed
     _write(out / "items.npy", items, item_rows, numbers, rng)
 
 
-def _write(path: Path, order, make, numbers: int, rng: np.random.Generator) -> None:
+def _write(
+    path: Path,
+    order: npt.NDArray[np.int64],
+    make: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]],
+    numbers: int,
+    rng: np.random.Generator,
+) -> None:
     rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(len(order), numbers))
     for first in range(0, len(order), BLOCK_ROWS):
         block = make(order[first : first + BLOCK_ROWS])
