@@ -129,7 +129,9 @@ class StoredColumn(Sequence[T], Generic[T]):
     def __getitem__(self, place: slice) -> Sequence[T]: ...
     def __getitem__(self, place: int | slice) -> T | Sequence[T]:
         if isinstance(place, slice):
-            return StoredColumn(self._column.take(range(*place.indices(len(self)))), self._convert)
+            return StoredColumn(
+                self._column.take(pa.array(range(*place.indices(len(self))), pa.int64())), self._convert
+            )
         return self._convert(self._column[place].as_py())
 
     def __iter__(self) -> Iterator[T]:

@@ -184,7 +184,7 @@ def _split_rows(
 
 def _number(
     table: RawTable, kept: npt.NDArray[np.int64], splits: npt.NDArray[np.int8]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[sp.csr_matrix]]:
+) -> tuple[Rows, Rows, list[sp.csr_matrix]]:
     """Return the users and items that remain, by first appearance, and the matrix of each split."""
     user_index, users = _renumber(table.user_index[kept])
     item_index, items = _renumber(table.item_index[kept])
@@ -193,7 +193,7 @@ def _number(
     return users, items, [build_user_items(user_index[part], item_index[part], shape) for part in parts]
 
 
-def _renumber(index: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _renumber(index: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Rows]:
     """Number the values that occur by first appearance; returns the new numbers and the old ones in order."""
     occurring, first = find_first_rows(index)
     values = occurring[np.argsort(first)]

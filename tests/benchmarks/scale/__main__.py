@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -40,7 +41,7 @@ def main(sizes: str, steps: str, folder: Path, epochs: int, limit: float, *, aga
     click.echo(json.dumps(as_json(results), indent=2) if json_out else lay_out(results))
 
 
-def _choose(words: str, known: dict[str, object], option: str) -> list[str]:
+def _choose(words: str, known: Mapping[str, object], option: str) -> list[str]:
     chosen = words.split()
     for word in chosen:
         if word not in known:

@@ -34,4 +34,4 @@ def write_raw(data: Path, out: Path, seed: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    write_raw(*map(Path, sys.argv[1:]))
+    write_raw(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -15,6 +15,7 @@ from tests.benchmarks.scale.bars import BARS, GROWING, MAX_EXPONENT, SIZES
 from tests.benchmarks.scale.steps import STEPS, Measured
 
 GIB = 2**30
+COLUMNS = ("left", "left", "right", "right", "right", "right", "right", "left", "right", "left")
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def lay_out(results: Sequence[Result]) -> str:
     grown = exponents(results)
     rows = [_row(result, grown) for result in results]
     headers = ["step", "size", "seconds", "bar", "GiB", "bar", "Recall@20", "bars", "exponent", "more"]
-    table = tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
+    table = tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=COLUMNS)
     failed = [f"{result.size} {result.step}: {result.failure}" for result in results if result.failure]
     return "\n".join([table, *failed])
 
@@ -119,7 +120,7 @@ def _row(result: Result, grown: Mapping[tuple[str, str], float]) -> list[str]:
     return [
         STEPS[result.step].title,
         result.size,
-        "–" if found is None else f"{found.seconds:,.1f}",
+        "–" if found is None else f"{found.seconds:,.2f}",
         "" if bar is None else f"{bar.seconds:,.0f}",
         "–" if found is None else f"{found.peak_bytes / GIB:.2f}",
         "" if bar is None or bar.peak_gib is None else f"{bar.peak_gib:g}",
@@ -131,4 +132,6 @@ def _row(result: Result, grown: Mapping[tuple[str, str], float]) -> list[str]:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, int) and value > 100 * 2**20:
+        return f"{value / GIB:.2f} GiB"
     return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -119,6 +119,36 @@ def test_load_refuses_changed_content(tmp_path: Path, toy: Interactions) -> None
         load_interactions(tmp_path / "toy")
 
 
+def test_load_takes_rows_in_any_order_and_folders_of_parts(tmp_path: Path, toy: Interactions) -> None:
+    save_interactions(toy, tmp_path / "toy")
+    path = tmp_path / "toy" / "interactions.parquet"
+    pairs = pq.read_table(path)
+    pq.write_table(pa.concat_tables([pairs.take(list(range(pairs.num_rows))[::-1]), pairs.slice(0, 1)]), path)
+    assert load_interactions(tmp_path / "toy").fingerprint == toy.fingerprint
+    path.unlink()
+    path.mkdir()
+    for number in range(pairs.num_rows):
+        pq.write_table(pairs.slice(number, 1), path / f"part-{number:05d}.parquet")
+    assert load_interactions(tmp_path / "toy").fingerprint == toy.fingerprint
+
+
+def test_matrices_can_be_written_to(tmp_path: Path, toy: Interactions) -> None:
+    save_interactions(toy, tmp_path / "toy")
+    train = load_interactions(tmp_path / "toy").train
+    assert train.indices.flags.writeable
+    assert (train.dtype, train.indices.dtype, train.has_sorted_indices) == (np.float32, np.int32, True)
+
+
+def test_stored_titles_are_a_sequence(tmp_path: Path, toy: Interactions) -> None:
+    save_interactions(toy, tmp_path / "toy")
+    titles = load_interactions(tmp_path / "toy").item_titles
+    assert titles is not None
+    assert (len(titles), titles[1], titles[-1]) == (3, "Why", "Zed")
+    assert list(titles[1:]) == ["Why", "Zed"]
+    with pytest.raises(IndexError):
+        titles[3]
+
+
 TOY = Interactions(
     name="toy",
     user_ids=np.array(["ann", "bob"]),
