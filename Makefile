@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PB := serve/rpc/pb
 PROTO := lowpass/v1/recommender.proto
 
-.PHONY: demo test soak fuzz floors check fmt proto proto-check bench results clean
+.PHONY: demo test soak fuzz floors check fmt proto proto-check bench bench-scale results clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/python: pyproject.toml constraints.txt
@@ -63,6 +63,10 @@ proto-check: $(VENV)/dev
 
 bench: $(VENV)/test  ## speed, as ratios taken in one run; takes minutes
 	$(BIN)/python -m pytest tests/benchmarks -o addopts= -s
+
+bench-scale: $(VENV)/test  ## what each step costs at 1, 5 and 20 million interactions (hours, resumable): make bench-scale SIZES="S M" STEPS="import export" AGAIN=1
+	$(BIN)/python -m tests.benchmarks.scale --folder scale $(if $(SIZES),--sizes '$(SIZES)') $(if $(STEPS),--steps '$(STEPS)') \
+		$(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(AGAIN),--again)
 
 results: $(VENV)/test  ## run the cells of results/plan.toml that are missing (hours, resumable); write RESULTS.md and its studies
 	OMP_NUM_THREADS=1 $(BIN)/python -m results $(if $(ONLY),--only '$(ONLY)') $(if $(JOBS),--jobs $(JOBS))

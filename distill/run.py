@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -163,7 +163,7 @@ class Run:
         order = np.argsort(-scores, kind="stable")
         best = order[~np.isin(order, hidden)][:k]
         data = self._known_data()
-        titles = data.item_titles or [None] * data.num_items
+        titles: Sequence[str | None] = data.item_titles or [None] * data.num_items
         return [ScoredItem(str(data.item_ids[row]), float(scores[row]), titles[row]) for row in best]
 
 

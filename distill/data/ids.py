@@ -69,13 +69,13 @@ def encode_ids(values: Any, where: Callable[[int], str], kind: str, *, as_writte
 
     _require_possible(vocabulary, first, kind)
     if as_written:
-        return EncodedIds(_as_array(vocabulary), index)
+        return EncodedIds(as_array(vocabulary), index)
     plain, notes = _plain_forms(vocabulary, first, kind)
     notes += _strange_forms(plain, first, kind)
     again = plain.dictionary_encode()
     if len(again.dictionary) < len(plain):
         index = again.indices.to_numpy(zero_copy_only=False).astype(np.int64)[index]
-    return EncodedIds(_as_array(again.dictionary), index, tuple(notes))
+    return EncodedIds(as_array(again.dictionary), index, tuple(notes))
 
 
 def plain_ids(values: Any, *, as_written: bool = False) -> list[str]:
@@ -171,5 +171,16 @@ def _count(mask: Any) -> str:
     return f"{pc.sum(mask).as_py():,}"
 
 
-def _as_array(vocabulary: Any) -> npt.NDArray[np.str_]:
-    return np.asarray(vocabulary.to_pylist(), dtype=np.str_)
+def as_array(strings: Any) -> npt.NDArray[np.str_]:
+    """Return an Arrow array of strings as a NumPy one.
+
+    A million strings of ASCII take a tenth of a second so, and half a second by way of Python's.
+    """
+    if len(strings) and pc.all(pc.string_is_ascii(strings)).as_py():
+        width = max(1, pc.max(pc.binary_length(strings)).as_py())
+        padded = pc.ascii_rpad(strings, width, "\0")
+        padded = padded.combine_chunks() if isinstance(padded, pa.ChunkedArray) else padded
+        first = padded.offset * width
+        content = np.frombuffer(padded.buffers()[2], dtype=np.uint8)[first : first + len(padded) * width]
+        return content.view(f"S{width}").astype(np.str_)
+    return np.asarray(strings.to_pylist(), dtype=np.str_)

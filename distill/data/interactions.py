@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
+from distill.data.ids import as_array
 from distill.data.reading import format_understood
 from distill.errors import DataError
 from distill.storage import publish_directory
@@ -33,6 +35,11 @@ SPLITS = ("train", "validation", "test")
 FORMAT = 1
 QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
 SAMPLE_ITEMS = 5
+HASHED_AT_ONCE = 1 << 20
+"""Numbers turned to int64 for the fingerprint at once."""
+ITERATED_AT_ONCE = 1 << 14
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,8 @@ class Interactions:
     train: sp.csr_matrix
     validation: sp.csr_matrix
     test: sp.csr_matrix
-    item_titles: tuple[str, ...] | None = None
-    item_categories: tuple[tuple[str, ...], ...] | None = None
+    item_titles: Sequence[str] | None = None
+    item_categories: Sequence[tuple[str, ...]] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -92,12 +99,45 @@ class Interactions:
         """SHA-256 (hex) over the ids and the three matrices."""
         digest = hashlib.sha256()
         for ids in (self.user_ids, self.item_ids):
-            digest.update(json.dumps([str(value) for value in ids]).encode())
+            digest.update(json.dumps(ids.tolist()).encode())
         for name in SPLITS:
             matrix: sp.csr_matrix = getattr(self, name)
-            digest.update(matrix.indptr.astype("<i8").tobytes())
-            digest.update(matrix.indices.astype("<i8").tobytes())
+            for numbers in (matrix.indptr, matrix.indices):
+                for first in range(0, len(numbers), HASHED_AT_ONCE):
+                    digest.update(numbers[first : first + HASHED_AT_ONCE].astype("<i8").tobytes())
         return digest.hexdigest()
+
+
+class StoredColumn(Sequence[T], Generic[T]):
+    """A column of Arrow whose values become Python's when they are asked for: a million titles stay in 40 MB."""
+
+    def __init__(self, column: Any, convert: Callable[[Any], T]) -> None:
+        """Keep the column.
+
+        Args:
+            column: Arrow's chunked array.
+            convert: Makes a value of what Arrow gives.
+        """
+        self._column, self._convert = column, convert
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    @overload
+    def __getitem__(self, place: int) -> T: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[T]: ...
+    def __getitem__(self, place: int | slice) -> T | Sequence[T]:
+        if isinstance(place, slice):
+            return StoredColumn(
+                self._column.take(pa.array(range(*place.indices(len(self))), pa.int64())), self._convert
+            )
+        return self._convert(self._column[place].as_py())
+
+    def __iter__(self) -> Iterator[T]:
+        for batch in self._column.chunks:
+            for first in range(0, len(batch), ITERATED_AT_ONCE):
+                yield from map(self._convert, batch.slice(first, ITERATED_AT_ONCE).to_pylist())
 
 
 def build_user_items(
@@ -132,8 +172,8 @@ def save_interactions(data: Interactions, directory: Path) -> None:
         raise DataError(f"{directory}: exists and is not a data directory; give another path for the output")
     with publish_directory(directory) as draft:
         pq.write_table(_interaction_table(data), draft / "interactions.parquet")
-        pq.write_table(pa.table({"user_id": pa.array(data.user_ids.tolist(), pa.string())}), draft / "users.parquet")
-        items: dict[str, Any] = {"item_id": pa.array(data.item_ids.tolist(), pa.string())}
+        pq.write_table(pa.table({"user_id": pa.array(data.user_ids, pa.string())}), draft / "users.parquet")
+        items: dict[str, Any] = {"item_id": pa.array(data.item_ids, pa.string())}
         if data.item_titles is not None:
             items["title"] = pa.array(data.item_titles, pa.string())
         if data.item_categories is not None:
@@ -163,8 +203,12 @@ def load_interactions(directory: Path | str) -> Interactions:
         description = json.loads(description_path.read_text(encoding="utf-8"))
         users = pq.read_table(directory / "users.parquet")
         items = pq.read_table(directory / "items.parquet")
-        pairs = pq.read_table(directory / "interactions.parquet")
-        data = _assemble(description, users, items, pairs)
+        # One after the other: whole, Arrow's columns and NumPy's together would be the most that is ever held.
+        columns = {
+            name: pq.read_table(directory / "interactions.parquet", columns=[name])[name].to_numpy()
+            for name in ("split", "user_index", "item_index")
+        }
+        data = _assemble(description, users, items, columns)
         recorded = description["fingerprint"]
         if description["format"] != FORMAT:
             raise ValueError(f"format {description['format']}, this version reads {FORMAT}")
@@ -229,15 +273,11 @@ def _interaction_table(data: Interactions) -> pa.Table:
     return pa.table({name: np.concatenate(parts) for name, parts in columns.items()})
 
 
-def _assemble(description: dict[str, Any], users: pa.Table, items: pa.Table, pairs: pa.Table) -> Interactions:
-    user_ids = np.asarray(users["user_id"].to_pylist(), dtype=np.str_)
-    item_ids = np.asarray(items["item_id"].to_pylist(), dtype=np.str_)
-    user_index, item_index, split = (pairs[name].to_numpy() for name in ("user_index", "item_index", "split"))
-    shape = (len(user_ids), len(item_ids))
-    train, validation, test = (
-        build_user_items(user_index[split == number], item_index[split == number], shape)
-        for number in range(len(SPLITS))
-    )
+def _assemble(
+    description: dict[str, Any], users: pa.Table, items: pa.Table, columns: dict[str, npt.NDArray[Any]]
+) -> Interactions:
+    user_ids, item_ids = as_array(users["user_id"]), as_array(items["item_id"])
+    train, validation, test = _split_matrices(columns, (len(user_ids), len(item_ids)))
     names = items.column_names
     return Interactions(
         name=str(description["name"]),
@@ -246,10 +286,36 @@ def _assemble(description: dict[str, Any], users: pa.Table, items: pa.Table, pai
         train=train,
         validation=validation,
         test=test,
-        item_titles=tuple(items["title"].to_pylist()) if "title" in names else None,
-        item_categories=tuple(tuple(c) for c in items["categories"].to_pylist()) if "categories" in names else None,
+        item_titles=StoredColumn(items["title"], str) if "title" in names else None,
+        item_categories=StoredColumn(items["categories"], tuple) if "categories" in names else None,
         settings=description["settings"],
     )
+
+
+def _split_matrices(columns: dict[str, npt.NDArray[Any]], shape: tuple[int, int]) -> list[sp.csr_matrix]:
+    """Return the matrix of each split; what is in order, as `save_interactions` writes it, needs no sorting."""
+    split, users, items = (columns[name] for name in ("split", "user_index", "item_index"))
+    parts: list[Any]
+    if bool((split[1:] >= split[:-1]).all()):
+        ends = np.searchsorted(split, np.arange(len(SPLITS) + 1, dtype=split.dtype))
+        parts = [slice(first, last) for first, last in pairwise(ends)]
+    else:
+        parts = [split == number for number in range(len(SPLITS))]
+    return [_as_matrix(users[part], items[part], shape) for part in parts]
+
+
+def _as_matrix(users: npt.NDArray[Any], items: npt.NDArray[Any], shape: tuple[int, int]) -> sp.csr_matrix:
+    for rows, bound in ((users, shape[0]), (items, shape[1])):
+        if len(rows) and not (rows.min() >= 0 and rows.max() < bound):
+            raise ValueError(f"row number {rows.max()} of {bound}")
+    rising = (users[1:] > users[:-1]) | ((users[1:] == users[:-1]) & (items[1:] > items[:-1]))
+    if not rising.all():
+        return build_user_items(users, items, shape)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(users, minlength=shape[0]))])
+    # A copy: what Arrow lends cannot be written to, of which torch warns.
+    matrix = sp.csr_matrix((np.ones(len(items), dtype=np.float32), np.array(items), starts), shape=shape)
+    matrix.has_canonical_format = True
+    return matrix
 
 
 def _quantiles(degree: npt.NDArray[Any]) -> dict[str, float]:

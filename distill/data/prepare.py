@@ -7,6 +7,7 @@ code, here in exact integers. `leave-one-out` gives a user's last row to test an
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
+from distill.data.grouping import Rows, find_first_rows, group_rows, order_by_time
 from distill.data.interactions import Interactions, build_user_items
 from distill.data.item_metadata import ItemMetadata, read_item_metadata
 from distill.data.raw_table import RawTable
@@ -107,13 +110,7 @@ def prepare(
         require_one_unit(table)
     kept, dropped = _filtered_rows(table, options, method)
     splits = _split_rows(table, kept, method, options)
-    user_index, users = _renumber(table.user_index[kept])
-    item_index, items = _renumber(table.item_index[kept])
-    shape = (len(users), len(items))
-    train, validation, test = (
-        build_user_items(user_index[splits == part], item_index[splits == part], shape)
-        for part in (TRAIN, VALIDATION, TEST)
-    )
+    users, items, (train, validation, test) = _number(table, kept, splits)
     item_ids = table.item_ids[items]
     return Interactions(
         name=name,
@@ -185,13 +182,24 @@ def _split_rows(
     return assign_splits(users, method, timestamps=times, ratios=options.ratios, rng=rng)
 
 
-def _renumber(index: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _number(
+    table: RawTable, kept: npt.NDArray[np.int64], splits: npt.NDArray[np.int8]
+) -> tuple[Rows, Rows, list[sp.csr_matrix]]:
+    """Return the users and items that remain, by first appearance, and the matrix of each split."""
+    user_index, users = _renumber(table.user_index[kept])
+    item_index, items = _renumber(table.item_index[kept])
+    shape = (len(users), len(items))
+    parts = (splits == part for part in (TRAIN, VALIDATION, TEST))
+    return users, items, [build_user_items(user_index[part], item_index[part], shape) for part in parts]
+
+
+def _renumber(index: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Rows]:
     """Number the values that occur by first appearance; returns the new numbers and the old ones in order."""
-    values, first, inverse = np.unique(index, return_index=True, return_inverse=True)
-    by_appearance = np.argsort(first)
-    rank = np.empty(len(values), dtype=np.int64)
-    rank[by_appearance] = np.arange(len(values))
-    return rank[inverse], values[by_appearance]
+    occurring, first = find_first_rows(index)
+    values = occurring[np.argsort(first)]
+    rank = np.empty(int(index.max(initial=-1)) + 1, dtype=np.int64)
+    rank[values] = np.arange(len(values))
+    return rank[index], values
 
 
 def _titles(table: RawTable, item_ids: npt.NDArray[np.str_]) -> tuple[str, ...] | None:
@@ -199,10 +207,10 @@ def _titles(table: RawTable, item_ids: npt.NDArray[np.str_]) -> tuple[str, ...] 
     if not table.item_titles:
         return None
     titles = [table.item_titles.get(item_id, item_id) for item_id in item_ids.tolist()]
-    _, inverse, counts = np.unique(titles, return_inverse=True, return_counts=True)
+    counts = Counter(titles)
     return tuple(
-        title if count == 1 else f"{title} [{item_id}]"
-        for title, item_id, count in zip(titles, item_ids.tolist(), counts[inverse].tolist(), strict=True)
+        title if counts[title] == 1 else f"{title} [{item_id}]"
+        for title, item_id in zip(titles, item_ids.tolist(), strict=True)
     )
 
 
@@ -234,11 +242,13 @@ def deduplicate_pairs(
     Returns:
         Rising row positions, shape (number of distinct pairs,).
     """
-    pair = user_index * (int(item_index.max(initial=0)) + 1) + item_index
-    if timestamps is None:
-        return np.sort(np.unique(pair, return_index=True)[1])
-    by_time = np.argsort(timestamps, kind="stable")
-    return np.sort(by_time[np.unique(pair[by_time], return_index=True)[1]])
+    by_time = None if timestamps is None else order_by_time(timestamps)
+    order = group_rows(user_index, group_rows(item_index, by_time))
+    is_chosen = np.zeros(len(order), dtype=bool)
+    users, items = user_index[order], item_index[order]
+    is_chosen[order[:1]] = True
+    is_chosen[order[1:][(users[1:] != users[:-1]) | (items[1:] != items[:-1])]] = True
+    return np.flatnonzero(is_chosen)
 
 
 def kcore_mask(
@@ -261,16 +271,16 @@ def kcore_mask(
     Returns:
         True for the rows to keep, shape (n,).
     """
-    kept = np.arange(len(user_index))
+    mask = np.ones(len(user_index), dtype=bool)
+    if max(user_minimum, item_minimum) <= 1:
+        return mask
+    kept, users, items = np.arange(len(user_index)), user_index, item_index
     while True:
-        users, items = user_index[kept], item_index[kept]
-        keep = (np.bincount(users)[users] >= user_minimum) & (np.bincount(items)[items] >= item_minimum)
+        keep = (np.bincount(users) >= user_minimum)[users] & (np.bincount(items) >= item_minimum)[items]
         if keep.all():
-            break
-        kept = kept[keep]
-    mask = np.zeros(len(user_index), dtype=bool)
-    mask[kept] = True
-    return mask
+            return mask
+        mask[kept[~keep]] = False
+        kept, users, items = kept[keep], users[keep], items[keep]
 
 
 def assign_splits(
@@ -305,10 +315,9 @@ def assign_splits(
         raise SettingError("--split random: needs a seeded generator; give --seed")
     if method == "leave-one-out":
         return _leave_one_out(*_positions(user_index, timestamps))
-    key = {"ordered": None, "temporal": timestamps}.get(method)
     if method == "random" and rng is not None:
-        key = rng.permutation(len(user_index))
-    return _by_ratios(*_positions(user_index, key), ratios)
+        return _by_ratios(*_positions_in(user_index, _inverse(rng.permutation(len(user_index)))), ratios)
+    return _by_ratios(*_positions(user_index, timestamps if method == "temporal" else None), ratios)
 
 
 def carve_validation(
@@ -331,7 +340,7 @@ def carve_validation(
     """
     carved = splits.copy()
     train = np.flatnonzero(splits == TRAIN)
-    position, count = _positions(user_index[train], rng.permutation(len(train)))
+    position, count = _positions_in(user_index[train], _inverse(rng.permutation(len(train))))
     drawn = train[position < count // 9]
     if not len(drawn):
         spare = train[(position == 0) & (count > 1)]
@@ -341,15 +350,28 @@ def carve_validation(
 
 
 def _positions(
-    user_index: npt.NDArray[np.int64], key: npt.NDArray[Any] | None
+    user_index: npt.NDArray[np.int64], times: npt.NDArray[Any] | None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return each row's place among its user's rows by `key` (None: file order), and the user's row count."""
-    order = np.argsort(user_index, kind="stable") if key is None else np.lexsort((key, user_index))
+    """Return each row's place among its user's rows by time (None: file order), and the user's row count."""
+    return _positions_in(user_index, None if times is None else order_by_time(times))
+
+
+def _positions_in(
+    user_index: npt.NDArray[np.int64], before: Rows | None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the same where the order of all rows is known (None: file order)."""
     counts = np.bincount(user_index)
-    starts = np.cumsum(counts) - counts
-    position = np.empty(len(user_index), dtype=np.int64)
-    position[order] = np.arange(len(user_index)) - starts[user_index[order]]
-    return position, counts[user_index]
+    position = np.arange(len(user_index)) - np.repeat(np.cumsum(counts) - counts, counts)
+    placed = np.empty_like(position)
+    placed[group_rows(user_index, before)] = position
+    return placed, counts[user_index]
+
+
+def _inverse(permutation: npt.NDArray[np.int64]) -> Rows:
+    """Return the order that sorts a permutation."""
+    order = np.empty(len(permutation), dtype=np.intp)
+    order[permutation] = np.arange(len(permutation))
+    return order
 
 
 def _by_ratios(

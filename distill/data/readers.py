@@ -83,6 +83,8 @@ def read_table(
         raise DataError(
             f"{path}: unreadable as {name} ({reason}); store ids as strings, times as timestamps"
         ) from error
+    # What was text is numbers by now, and Arrow would keep its memory.
+    pa.default_memory_pool().release_unused()
     if not table.num_rows:
         raise DataError(f"{path}: no interactions in it; give a file that has some")
     if metadata is not None:

@@ -88,8 +88,7 @@ def synthesize(options: SyntheticOptions | None = None, *, name: str = "syntheti
     options = options or SyntheticOptions()
     _require_sane(options)
     rng = np.random.default_rng(options.seed)
-    cluster = rng.permutation(np.arange(options.num_items) % options.num_clusters)
-    popularity = rng.permutation(np.arange(1, options.num_items + 1) ** -options.zipf_exponent)
+    cluster, popularity = _invent_items(options, rng)
     user_index, item_index = draw_interactions(options, cluster, popularity, rng)
     user_ids = _numbered("u", options.num_users)
     item_ids = _numbered("i", options.num_items)
@@ -104,6 +103,19 @@ def synthesize(options: SyntheticOptions | None = None, *, name: str = "syntheti
     )
     source = {"reader": "synthetic", "synthetic": asdict(options)}
     return prepare(table, PrepareOptions(split="random", seed=options.seed), name=name, source=source)
+
+
+def known_tastes(options: SyntheticOptions) -> Shelves:
+    """Return what `synthesize` draws from: who likes what, in the order of the numbers in the ids ("u0001" first).
+
+    The chances of the truth are a bound that no model of the data passes, and embeddings made of them are a teacher
+    that needs no training.
+
+    Args:
+        options: Those of the data set.
+    """
+    rng = np.random.default_rng(options.seed)
+    return _lay_out(options, *_invent_items(options, rng), rng)[1]
 
 
 def _require_sane(options: SyntheticOptions) -> None:
@@ -140,10 +152,7 @@ def draw_interactions(
     Returns:
         User rows, ascending, and item rows, each of shape (n,).
     """
-    spread = 0.6
-    wanted = rng.lognormal(np.log(options.mean_interactions) - spread**2 / 2, spread, options.num_users)
-    counts = np.clip(np.rint(wanted), 5, max(5, options.num_items // 4)).astype(np.int64)
-    shelves = Shelves(options, cluster, popularity, rng)
+    counts, shelves = _lay_out(options, cluster, popularity, rng)
     users = np.repeat(np.arange(options.num_users), counts)
     items = np.empty(len(users), dtype=np.int64)
     open_places = np.arange(len(users))
@@ -157,6 +166,28 @@ def draw_interactions(
         taken = np.setdiff1d(np.flatnonzero(users == user), mine)
         items[mine] = shelves.draw_rest(int(user), items[taken], len(mine), rng)
     return users, items
+
+
+def _invent_items(
+    options: SyntheticOptions, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Draw each item's cluster and popularity, shape (|I|,)."""
+    cluster = rng.permutation(np.arange(options.num_items) % options.num_clusters)
+    popularity = rng.permutation(np.arange(1, options.num_items + 1) ** -options.zipf_exponent)
+    return cluster, popularity
+
+
+def _lay_out(
+    options: SyntheticOptions,
+    cluster: npt.NDArray[np.int64],
+    popularity: npt.NDArray[np.float64],
+    rng: np.random.Generator,
+) -> tuple[npt.NDArray[np.int64], Shelves]:
+    """Draw how many items each user takes, shape (|U|,), and what it likes."""
+    spread = 0.6
+    wanted = rng.lognormal(np.log(options.mean_interactions) - spread**2 / 2, spread, options.num_users)
+    counts = np.clip(np.rint(wanted), 5, max(5, options.num_items // 4)).astype(np.int64)
+    return counts, Shelves(options, cluster, popularity, rng)
 
 
 def _find_repeats(
@@ -189,6 +220,8 @@ class Shelves:
     Attributes:
         tastes: Each user's clusters, shape (|U|, T).
         weights: Of those clusters, summing to 1, and last of the whole catalogue, shape (|U|, T + 1).
+        cluster: Of each item, shape (|I|,).
+        popularity: Of each item, above 0, shape (|I|,).
     """
 
     def __init__(
@@ -206,7 +239,7 @@ class Shelves:
             popularity: Of each item, above 0, shape (|I|,).
             rng: Of the tastes.
         """
-        self._cluster, self._popularity = cluster, popularity
+        self.cluster, self.popularity = cluster, popularity
         self._items = np.argsort(cluster, kind="stable")
         self._ends = np.cumsum(popularity[self._items])
         first = np.searchsorted(cluster[self._items], np.arange(options.num_clusters + 1))
@@ -253,9 +286,9 @@ class Shelves:
         Returns:
             Item rows in the order in which they are taken, shape (count,).
         """
-        mixture = np.zeros(int(self._cluster.max()) + 1)
+        mixture = np.zeros(int(self.cluster.max()) + 1)
         mixture[self.tastes[user]] = self.weights[user, :-1]
-        weights = (mixture[self._cluster] + self.weights[user, -1]) * self._popularity
+        weights = (mixture[self.cluster] + self.weights[user, -1]) * self.popularity
         keys = np.log(weights) + rng.gumbel(size=len(weights))
         keys[taken] = -np.inf
         return np.argsort(-keys)[:count]

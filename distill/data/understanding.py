@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from distill.data.grouping import find_first_rows, group_rows, order_by_time
 from distill.data.raw_table import RawTable
 from distill.data.times import UNIT_NAMES, as_date, find_early, find_other_unit, tell_unit
 from distill.errors import DataError
@@ -118,7 +119,7 @@ def _times(table: RawTable, kept: npt.NDArray[np.int64], unit: str | None) -> di
 
 def _tied_share(users: npt.NDArray[np.int64], times: npt.NDArray[Any]) -> float:
     """Return the share of rows whose user has another row of the same time."""
-    order = np.lexsort((times, users))
+    order = group_rows(users, order_by_time(times))
     users, times = users[order], times[order]
     same = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
     tied = np.concatenate([same, [False]]) | np.concatenate([[False], same])
@@ -129,7 +130,7 @@ def _titles(table: RawTable, kept: npt.NDArray[np.int64]) -> dict[str, int]:
     known = table.item_titles or table.item_categories
     if not known:
         return {}
-    items = table.item_ids[np.unique(table.item_index[kept])].tolist()
+    items = table.item_ids[find_first_rows(table.item_index[kept])[0]].tolist()
     return {"items": len(items), "found": sum(item in known for item in items)}
 
 

@@ -49,7 +49,7 @@ def test_round_trip_keeps_everything(tmp_path: Path, toy: Interactions) -> None:
     assert back.counts == {"users": 2, "items": 3, "train": 2, "validation": 1, "test": 1}
     assert back.user_ids.tolist() == ["ann", "bob"]
     assert back.item_ids.tolist() == ["x", "y", "zé"]
-    assert (back.item_titles, back.item_categories) == (toy.item_titles, toy.item_categories)
+    assert (tuple(back.item_titles or ()), tuple(back.item_categories or ())) == (toy.item_titles, toy.item_categories)
     assert back.settings == toy.settings
     for name in ("train", "validation", "test"):
         assert (getattr(back, name) != getattr(toy, name)).nnz == 0
@@ -117,6 +117,36 @@ def test_load_refuses_changed_content(tmp_path: Path, toy: Interactions) -> None
     assert description["fingerprint"] == toy.fingerprint
     with pytest.raises(DataError, match="fingerprint does not match"):
         load_interactions(tmp_path / "toy")
+
+
+def test_load_takes_rows_in_any_order_and_folders_of_parts(tmp_path: Path, toy: Interactions) -> None:
+    save_interactions(toy, tmp_path / "toy")
+    path = tmp_path / "toy" / "interactions.parquet"
+    pairs = pq.read_table(path)
+    pq.write_table(pa.concat_tables([pairs.take(list(range(pairs.num_rows))[::-1]), pairs.slice(0, 1)]), path)
+    assert load_interactions(tmp_path / "toy").fingerprint == toy.fingerprint
+    path.unlink()
+    path.mkdir()
+    for number in range(pairs.num_rows):
+        pq.write_table(pairs.slice(number, 1), path / f"part-{number:05d}.parquet")
+    assert load_interactions(tmp_path / "toy").fingerprint == toy.fingerprint
+
+
+def test_matrices_can_be_written_to(tmp_path: Path, toy: Interactions) -> None:
+    save_interactions(toy, tmp_path / "toy")
+    train = load_interactions(tmp_path / "toy").train
+    assert train.indices.flags.writeable
+    assert (train.dtype, train.indices.dtype, train.has_sorted_indices) == (np.float32, np.int32, True)
+
+
+def test_stored_titles_are_a_sequence(tmp_path: Path, toy: Interactions) -> None:
+    save_interactions(toy, tmp_path / "toy")
+    titles = load_interactions(tmp_path / "toy").item_titles
+    assert titles is not None
+    assert (len(titles), titles[1], titles[-1]) == (3, "Why", "Zed")
+    assert list(titles[1:]) == ["Why", "Zed"]
+    with pytest.raises(IndexError):
+        titles[3]
 
 
 TOY = Interactions(
