@@ -28,6 +28,7 @@ from export.build.index_choice import BUDGET_SECONDS, choose_index
 from export.build.onnx_graphs import write_fold_in_graph, write_recommend_graph
 from export.build.precision import StoredVectors, require_finite, store
 from export.build.quality import CONVENTION, compare_with_teacher, measure_bundle
+from export.build.stages import stage
 from export.build.verify import verify_bundle
 from export.bundle import SCHEMA_VERSION, BundleContents, ExportError, IndexCard, Manifest, ModelCard, ModelRepository
 from export.bundle.manifest import INDEX_FILE
@@ -163,24 +164,29 @@ def publish_vectors(
     contents = build_contents(data, vectors, had)
     users, items = contents.user_embeddings, contents.item_embeddings
     rng = np.random.default_rng(options.seed)
-    settings, measured = choose_settings(items, users, data.train, data.validation, rng)
-    with np.errstate(over="ignore"):
-        table = fit_fold_in(data.train, users, settings).astype(items.dtype)
+    with stage("fold-in settings"):
+        settings, measured = choose_settings(items, users, data.train, data.validation, rng)
+    with stage("fold-in table"), np.errstate(over="ignore"):
+        table = fit_fold_in(data.train, users, settings).astype(items.dtype, copy=False)
     require_finite("fold-in vectors", table, items.dtype.name)
     contents = replace(contents, fold_in_embeddings=table)
-    step = choose_recent_step(items, users, table, data.train, data.validation, rng)
+    with stage("step of recent items"):
+        step = choose_recent_step(items, users, table, data.train, data.validation, rng)
     fold_in = {**asdict(settings), **measured, **step}
     if index is None:
         bounds: dict[str, Any] = {"max_bytes_per_item": options.max_index_bytes_per_item, "budget": options.budget}
-        index = choose_index(items, users, had, options.ann_recall, rng, **bounds)
-    quality: dict[str, Any] = dict(measure_bundle(contents))
+        with stage("index"):
+            index = choose_index(items, users, had, options.ann_recall, rng, **bounds)
+    with stage("quality"):
+        quality: dict[str, Any] = dict(measure_bundle(contents))
     if teacher is not None:
         teacher.require_same_data(data)
         of_teacher = replace(contents, user_embeddings=teacher.user_embeddings, item_embeddings=teacher.item_embeddings)
         quality.update(compare_with_teacher(quality, measure_bundle(of_teacher)))
     quality.update(convention=CONVENTION, **(reported or {}))
     if options.answer_table:
-        contents = add_answers(contents, had, options.answer_table)
+        with stage("answer table"):
+            contents = add_answers(contents, had, options.answer_table)
     about = {"name": data.name, "fingerprint": data.fingerprint}
     return publish_version(
         card, contents, repository, data=about, quality=quality, fold_in=fold_in, index=index, label=options.label
@@ -236,7 +242,8 @@ def publish_version(
         fold_in=fold_in,
         files={},
     )
-    return repository.publish(manifest, contents, write_graphs, verify_bundle, label)
+    with stage("writing and verifying"):
+        return repository.publish(manifest, contents, write_graphs, verify_bundle, label)
 
 
 def had_items(data: Interactions, seen: Seen) -> sp.csr_matrix:

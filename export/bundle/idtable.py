@@ -181,7 +181,10 @@ def write_string_column(path: Path, strings: Sequence[str]) -> None:
     Raises:
         MalformedArray: A string cannot be written as UTF-8.
     """
-    encoded = _encode(path, strings)
+    _write_encoded(path, _encode(path, strings))
+
+
+def _write_encoded(path: Path, encoded: Sequence[bytes]) -> None:
     lengths = np.fromiter((len(text) for text in encoded), dtype=np.int64, count=len(encoded))
     save_array(path.with_name(path.name + OFFSETS), np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
     save_array(path.with_name(path.name + BYTES), np.frombuffer(b"".join(encoded), dtype=np.uint8))
@@ -201,8 +204,9 @@ def write_id_table(path: Path, ids: Sequence[str]) -> None:
     if len(set(ids)) != len(ids):
         twice = Counter(ids).most_common(1)[0][0]
         raise DuplicateIds(f"{path}: id {twice!r} stands for two rows; make the ids unique")
-    write_string_column(path, ids)
-    save_array(path.with_name(path.name + SLOTS), _build_slots(_encode(path, ids)))
+    encoded = _encode(path, ids)
+    _write_encoded(path, encoded)
+    save_array(path.with_name(path.name + SLOTS), _build_slots(encoded))
 
 
 def _encode(path: Path, strings: Sequence[str]) -> list[bytes]:
