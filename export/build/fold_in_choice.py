@@ -11,6 +11,7 @@ and beyond `RANKED_NUMBERS` fewer users measure.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from typing import Any
@@ -82,7 +83,14 @@ def choose_settings(
         vectors = {name: fold_in(cut, table) for name, cut in histories.items()}
         return {name: recall(folded) for name, folded in vectors.items()}
 
-    best, measured = _search(measure, whole_grid=train.nnz * item_embeddings.shape[1] < GRID_NUMBERS)
+    numbers = train.nnz * item_embeddings.shape[1]
+    if numbers >= GRID_NUMBERS:
+        tqdm.write(
+            f"fold-in: 7 of 16 settings are fitted, because of {numbers:.1e} numbers in the histories, and measured on "
+            f"{size:,} users",
+            file=sys.stderr,
+        )
+    best, measured = _search(measure, whole_grid=numbers < GRID_NUMBERS)
     trained = recall(user_embeddings[users])
     return best, {"validation_users": size, **measured, f"trained_vectors_{RECALL}": trained}
 

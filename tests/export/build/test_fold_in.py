@@ -141,6 +141,7 @@ def test_large_data_is_not_fitted_with_the_whole_grid(watched: type[Watched], mo
     chosen, card = choose_settings(items, items[:20], train, validation, np.random.default_rng(0))
     assert len(set(watched.tried)) == len(watched.tried) == 7
     assert chosen in watched.tried
+    assert "fold-in: 7 of 16 settings are fitted" in capsys.readouterr().err
     assert 0 <= card["validation_recall@20_of_3"] <= 1
 
 
