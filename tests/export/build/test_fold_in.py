@@ -134,7 +134,9 @@ def test_the_users_who_measure_are_not_those_who_teach(watched: type[Watched]) -
     assert len(set(watched.tried)) == len(watched.tried) == 16
 
 
-def test_large_data_is_not_fitted_with_the_whole_grid(watched: type[Watched], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_data_is_not_fitted_with_the_whole_grid(
+    watched: type[Watched], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("export.build.fold_in_choice.GRID_NUMBERS", 100)
     train, validation = checkerboard()
     items = np.random.default_rng(3).normal(size=(60, 2)).astype(np.float32)
