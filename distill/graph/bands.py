@@ -172,7 +172,7 @@ def _to_unit(frequencies: Values) -> Values:
     return (frequencies - MAX_FREQUENCY / 2) / (1 + MARGIN)
 
 
-def _inner(left: Values, right: Values) -> float:
+def _inner(left: Features, right: Features) -> float:
     """⟨X, Y⟩ on one thread: BLAS spreads such short sums over threads, and waits for them longer than it sums."""
     if left.dtype == np.float64:
         return float(np.einsum("ij,ij->", left, right))

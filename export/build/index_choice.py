@@ -220,7 +220,7 @@ class _Contest:
 
     def _try_graph(self, candidate: IndexCandidate) -> str | None:
         sample = self.items[self.trial]
-        seconds = []
+        seconds: list[float] = []
         for part in (sample[::SMALLER_TRIAL], sample):
             seconds.append(-time.process_time())
             index = build_index(
@@ -229,7 +229,8 @@ class _Contest:
             seconds[-1] += time.process_time()
             if reason := self._too_bad(index, candidate, part):
                 return reason
-        return self._too_long(extrapolate(*seconds, len(self.items) / len(sample)), "build")
+        smaller, larger = seconds
+        return self._too_long(extrapolate(smaller, larger, len(self.items) / len(sample)), "build")
 
     def _too_bad(self, index: faiss.Index, candidate: IndexCandidate, part: Vectors) -> str | None:
         questions = self.questions.of_other_items()

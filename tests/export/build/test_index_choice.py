@@ -181,6 +181,9 @@ def test_codes_are_not_asked_in_fewer_lists_than_vectors_need(chosen: tuple[Any,
     assert all(min(found) >= needed for factory, found in probes.items() if not factory.endswith(",Flat"))
 
 
+NO_INDEX: Any = None
+
+
 class Scripted:
     """Finds what the script says of a setting."""
 
@@ -197,7 +200,7 @@ def test_a_ladder_that_gains_nothing_is_left_for_one_of_more_candidates(monkeypa
     found = {4: 0.941, 16: 0.985, 64: 0.993}
     script: Any = Scripted(monkeypatch, lambda search: min(found[search["k_factor"]], 1 - 0.5 / search["nprobe"]))
     candidate = next(each for each in list_candidates(10**6, 20) if each.factory == "IVF4096,PQ20x4fs")
-    rows = climb(None, candidate, np.zeros((1, 1), np.float32), script, [], 0.99)
+    rows = climb(NO_INDEX, candidate, np.zeros((1, 1), np.float32), script, [], 0.99)
     assert [(row["search"]["k_factor"], row["search"]["nprobe"]) for row in rows] == [
         *[(4, 2**power) for power in range(1, 7)],
         *[(16, 16), (16, 32), (16, 64), (16, 128)],
@@ -209,14 +212,14 @@ def test_a_ladder_that_gains_nothing_is_left_for_one_of_more_candidates(monkeypa
 def test_more_candidates_are_not_tried_where_they_find_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
     script: Any = Scripted(monkeypatch, lambda search: 0.5)
     ladders = tuple(tuple({"nprobe": probe, "k_factor": factor} for probe in (2, 4, 8, 16)) for factor in (4, 16, 64))
-    climb(None, IndexCandidate("IVF64,PQ4x4fs", ladders), np.zeros((1, 1), np.float32), script, [], 0.9)
+    climb(NO_INDEX, IndexCandidate("IVF64,PQ4x4fs", ladders), np.zeros((1, 1), np.float32), script, [], 0.9)
     assert [tuple(search.values()) for search in script.asked] == [(2, 4), (4, 4), (8, 4), (2, 16), (4, 16), (8, 16)]
 
 
 def test_no_setting_is_tried_that_is_not_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     script: Any = Scripted(monkeypatch, lambda search: search["efSearch"] / 1000)
     candidate = IndexCandidate("HNSW16", (tuple({"efSearch": ef} for ef in (32, 64, 128)),))
-    climb(None, candidate, np.zeros((1, 1), np.float32), script, [], 0.9, allowed=lambda: False)
+    climb(NO_INDEX, candidate, np.zeros((1, 1), np.float32), script, [], 0.9, allowed=lambda: False)
     assert script.asked == [{"efSearch": 32}]
 
 
