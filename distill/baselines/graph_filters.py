@@ -34,6 +34,8 @@ GFCF_RANK = 256
 MAX_EXACT = 6000
 """Users or items, whichever are fewer, up to which the whole eigenbasis is computed: 8 n² bytes, O(n³) time."""
 GRAM_MAX_BYTES = 2**30
+BASIS_MAX_BYTES = 4 * 2**30
+"""Of the vectors that Lanczos keeps."""
 CHUNK = 512
 """Histories that are filtered at once."""
 SPARSE_COST = 30
@@ -82,9 +84,15 @@ def singular_basis(train: sp.csr_matrix, rank: int, seed: int = 0) -> SingularBa
         seed: Of the vector that Lanczos starts from.
 
     Raises:
-        SettingError: `rank` is below 1.
+        SettingError: `rank` is below 1, or its vectors take more than `BASIS_MAX_BYTES`.
     """
     _require_rank(rank)
+    needed = 24 * min(train.shape) * min(rank, *train.shape)
+    if needed > BASIS_MAX_BYTES:
+        raise SettingError(
+            f"rank: {rank} singular vectors of {min(train.shape):,} need {needed:,} bytes, and {BASIS_MAX_BYTES:,} are "
+            "allowed; take fewer, or leave out what needs them (gfcf)"
+        )
     normalized = degree_normalization(train, 0.5, 0.5).astype(np.float64)
     if 4 * rank >= min(train.shape):
         whole = _whole_basis(normalized)

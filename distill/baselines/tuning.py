@@ -1,14 +1,19 @@
-"""Baselines by name, the settings that are tried, and the choice among them on validation."""
+"""Baselines by name, the settings that are tried, and the choice among them on validation.
+
+Where ranking all users would take hours (`distill/evaluation/sample.py`), settings are compared on `TUNED_USERS` of
+them, and of the grids whose every point is a fit of minutes a few points are tried (`LARGE_GRIDS`).
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import scipy.sparse as sp
 from tqdm import tqdm
 
@@ -20,6 +25,7 @@ from distill.baselines.neighbors import item_knn, popularity
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.evaluation.protocol import Protocol, evaluate_scores
+from distill.evaluation.sample import draw_users
 
 TUNING = Protocol(split="validation", cutoffs=(10,))
 TUNING_METRIC = "NDCG@10"  # what early stop goes by
@@ -49,6 +55,15 @@ GRIDS: dict[str, tuple[dict[str, float], ...]] = {
     "ials": _grid(unobserved_ratio=(2.0, 4.0, 8.0), regularization=(0.01,), dim=(64, 256)),
 }
 """Name → the settings tried."""
+LARGE_GRIDS: dict[str, tuple[dict[str, float], ...]] = {
+    "itemknn": _grid(num_neighbors=(20, 100), shrink=(10.0,)),
+    "turbocf": _grid(alpha=(0.4, 0.5, 0.6), degree=(1,)),
+    "ials": _grid(unobserved_ratio=(2.0, 4.0, 8.0), regularization=(0.01,), dim=(64,)),
+}
+"""The same for large data, where it differs."""
+TUNED_USERS = 2_000
+REFUSING = ("ease", "gfcf")
+"""Those that refuse data for which they would need too much memory: the others are of use without them."""
 
 
 def _share_gf_cf(train: sp.csr_matrix) -> dict[str, Any]:
@@ -88,6 +103,7 @@ def tune(name: str, data: Interactions, *, ease_max_bytes: int = EASE_MAX_BYTES,
     Raises:
         SettingError: There are no validation interactions, or EASE needs more memory than it may have.
     """
+    grid, compared = _suit(name, data)
     started = time.perf_counter()
     shared = SHARED[name](data.train) if name in SHARED else {}
     sharing = time.perf_counter() - started
@@ -98,13 +114,23 @@ def tune(name: str, data: Interactions, *, ease_max_bytes: int = EASE_MAX_BYTES,
         started = time.perf_counter()
         baseline = BASELINES[name](data.train, **settings, **shared, **bound)
         seconds = sharing + time.perf_counter() - started
-        value = evaluate_scores(baseline.score_rows, data, TUNING).metrics[TUNING_METRIC]
+        value = evaluate_scores(baseline.score_rows, compared, TUNING).metrics[TUNING_METRIC]
         tried.append({**settings, TUNING_METRIC: round(value, 6)})
         return value, settings, baseline, seconds
 
-    points = tqdm(GRIDS[name], desc=name, unit="fit", disable=None if progress else True, leave=False)
+    points = tqdm(grid, desc=name, unit="fit", disable=None if progress else True, leave=False)
     _, settings, baseline, seconds = max(map(fit, points), key=itemgetter(0))
     return Tuned(settings, baseline, seconds, tuple(tried))
+
+
+def _suit(name: str, data: Interactions) -> tuple[tuple[dict[str, float], ...], Interactions]:
+    """The settings to try, and the data with the validation items of those users alone on whom they are compared."""
+    wanted = np.diff(data.validation.indptr)
+    if not draw_users(wanted, data.num_items).is_drawn:
+        return GRIDS[name], data
+    users = draw_users(wanted, data.num_items, TUNED_USERS).users
+    taken = sp.csr_matrix((np.ones(len(users), np.float32), (users, users)), shape=(data.num_users,) * 2)
+    return LARGE_GRIDS.get(name, GRIDS[name]), replace(data, validation=(taken @ data.validation).tocsr())
 
 
 def report_baselines(
@@ -113,8 +139,8 @@ def report_baselines(
     """Tune every baseline and rank with it under a protocol.
 
     Returns:
-        Name → "settings", "bytes", "seconds" to fit, "tuning" and the report; "refused", a reason, where EASE needs
-        more memory than it may have: the others are of use without it.
+        Name → "settings", "bytes", "seconds" to fit, "tuning" and the report; "refused", a reason, where one of
+        `REFUSING` needs more memory than it may have.
 
     Raises:
         SettingError: There are no validation interactions, or as `evaluate_scores`.
@@ -124,7 +150,7 @@ def report_baselines(
         try:
             tuned = tune(name, data, ease_max_bytes=ease_max_bytes, progress=True)
         except SettingError as error:
-            if name != "ease":
+            if name not in REFUSING or not data.validation.nnz:
                 raise
             reports[name] = {"refused": str(error)}
             continue

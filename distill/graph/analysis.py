@@ -180,7 +180,12 @@ class Analysis:
 
 
 def build_groups(
-    normalized_adjacency: sp.csr_matrix, num_groups: int, grouping: Grouping, rng: np.random.Generator
+    normalized_adjacency: sp.csr_matrix,
+    num_groups: int,
+    grouping: Grouping,
+    rng: np.random.Generator,
+    *,
+    progress: bool = False,
 ) -> KnowledgeGroups:
     """Group the frequencies of a graph: by its eigenbasis up to `MAX_ENTITIES`, by Chebyshev windows beyond.
 
@@ -189,6 +194,7 @@ def build_groups(
         num_groups: G.
         grouping: As in `View`.
         rng: Estimates the number of frequencies in a group where there is no eigenbasis.
+        progress: Show bars where somebody looks.
 
     Raises:
         SettingError: Equal counts without an eigenbasis, or more groups than frequencies.
@@ -197,7 +203,7 @@ def build_groups(
         return equal_count_groups(exact_spectrum(normalized_adjacency), num_groups)
     if normalized_adjacency.shape[0] <= MAX_ENTITIES:
         return equal_width_groups(exact_spectrum(normalized_adjacency), num_groups)
-    return ChebyshevBands(normalized_adjacency, num_groups, rng)
+    return ChebyshevBands(normalized_adjacency, num_groups, rng, progress=progress)
 
 
 def project_by_least_squares(student: Features, teacher: Features, num_users: int) -> Features:
@@ -241,7 +247,8 @@ def analyze_data(
         SettingError: Equal counts on a graph too large for an eigenbasis, or more groups than frequencies.
     """
     adjacency = build_graph(data, view.graph, view.num_neighbors)
-    groups = build_groups(adjacency, view.num_groups, view.grouping, np.random.default_rng(SEED))
+    rng = np.random.default_rng(SEED)
+    groups = build_groups(adjacency, view.num_groups, view.grouping, rng, progress=progress)
     analysis = analyze(groups, teacher, students, names, progress=progress)
     isolated = int(np.sum(np.diff(adjacency.indptr) == 0))
     return replace(analysis, view=view, data=data.name, isolated_entities=isolated)

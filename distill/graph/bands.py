@@ -14,10 +14,15 @@ moments ⟨X, T_n X⟩, so one recursion serves every band.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.sparse as sp
+import torch
 from numpy.polynomial import chebyshev
+from tqdm import tqdm
 
+from distill.graph.propagation import SparseMatrix
 from distill.graph.spectrum import MAX_FREQUENCY, Features, Values, equal_width_edges
 
 MOMENTS_PER_BAND = 16
@@ -29,6 +34,9 @@ PROBES = 32
 MARGIN = 1e-6
 """The interval is this much wider than [0, 2]: Â is float32, and T_n explodes outside [−1, 1]."""
 GRID_PER_BAND = 32
+MOST_IN_FLOAT64 = 100_000
+"""Entities up to which the recursion is in float64. In float32 it takes a fifth of the time; what it rounds away, some
+n · 6e-8 of the energy, is far below `leakage`."""
 
 
 class ChebyshevBands:
@@ -40,14 +48,18 @@ class ChebyshevBands:
         leakage: Largest share of one frequency's energy that shows in a band that is not its own or next to it.
     """
 
-    def __init__(self, normalized_adjacency: sp.csr_matrix, num_bands: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self, normalized_adjacency: sp.csr_matrix, num_bands: int, rng: np.random.Generator, *, progress: bool = False
+    ) -> None:
         """Build the windows and estimate how many frequencies each holds.
 
         Args:
             normalized_adjacency: Â, symmetric CSR of shape (N, N).
             num_bands: B.
             rng: Draws the random columns of the estimate.
+            progress: Show a bar for each set of features, where somebody looks.
         """
+        self._progress = progress
         self._adjacency = normalized_adjacency
         edges = equal_width_edges(num_bands)
         self._coefficients = window_coefficients(edges, MOMENTS_PER_BAND * num_bands)
@@ -60,7 +72,7 @@ class ChebyshevBands:
     def energies(self, features: Features) -> Values:
         """Compute ⟨X, g_b(L) X⟩, the energy of X, shape (N, d), in each band, shape (B,); the bands sum to ‖X‖²."""
         energies: Values = self._coefficients @ chebyshev_moments(
-            self._adjacency, features, self._coefficients.shape[1]
+            self._adjacency, features, self._coefficients.shape[1], progress=self._progress
         )
         return energies
 
@@ -103,7 +115,9 @@ def window_responses(coefficients: Values, frequencies: Values) -> Values:
     return np.asarray(chebyshev.chebval(_to_unit(frequencies), coefficients.T), dtype=np.float64)
 
 
-def chebyshev_moments(normalized_adjacency: sp.csr_matrix, features: Features, num_moments: int) -> Values:
+def chebyshev_moments(
+    normalized_adjacency: sp.csr_matrix, features: Features, num_moments: int, *, progress: bool = False
+) -> Values:
     """Compute ⟨X, T_n X⟩ for n < num_moments, T_n the Chebyshev polynomials of L − I = −Â.
 
     T_{m+n} + T_{m−n} = 2 T_m T_n gives two moments a product: ⟨X, T_{2n} X⟩ = 2 ‖T_n X‖² − ‖X‖², and likewise for
@@ -113,26 +127,37 @@ def chebyshev_moments(normalized_adjacency: sp.csr_matrix, features: Features, n
         normalized_adjacency: Â, symmetric CSR of shape (N, N).
         features: X, shape (N, d).
         num_moments: An even number.
+        progress: Show a bar where somebody looks.
 
     Returns:
         Shape (num_moments,).
     """
-    operator = sp.csr_matrix(normalized_adjacency, dtype=np.float64) * (-1 / (1 + MARGIN))
+    multiply, dtype = _operator(normalized_adjacency)
     moments = np.zeros(num_moments)
-    for start in range(0, features.shape[1], BLOCK_COLUMNS):
-        block = np.ascontiguousarray(features[:, start : start + BLOCK_COLUMNS], dtype=np.float64)
-        previous, current = block, operator @ block
+    starts = range(0, features.shape[1], BLOCK_COLUMNS)
+    for start in tqdm(starts, desc="frequencies", unit="block", disable=None if progress else True, leave=False):
+        block = np.ascontiguousarray(features[:, start : start + BLOCK_COLUMNS], dtype=dtype)
+        previous, current = block, multiply(block)
         whole, first = _inner(block, block), _inner(block, current)
         moments[0] += whole
         moments[1] += first
         for order in range(2, num_moments, 2):
-            following = operator @ current
+            following = multiply(current)
             following *= 2
             following -= previous
             moments[order] += 2 * _inner(current, current) - whole
             moments[order + 1] += 2 * _inner(following, current) - first
             previous, current = current, following
     return moments
+
+
+def _operator(normalized_adjacency: sp.csr_matrix) -> tuple[Callable[[Features], Features], type[np.floating]]:
+    """−Â, a little shrunk, as a product with features of the type that is returned too."""
+    scaled = sp.csr_matrix(normalized_adjacency, dtype=np.float64) * (-1 / (1 + MARGIN))
+    if scaled.shape[0] <= MOST_IN_FLOAT64:
+        return lambda features: scaled @ features, np.float64
+    matrix = SparseMatrix(scaled)
+    return lambda features: matrix.multiply(torch.from_numpy(features)).numpy(), np.float32
 
 
 def _jackson_kernel(num_moments: int) -> Values:
@@ -147,6 +172,8 @@ def _to_unit(frequencies: Values) -> Values:
     return (frequencies - MAX_FREQUENCY / 2) / (1 + MARGIN)
 
 
-def _inner(left: Values, right: Values) -> float:
+def _inner(left: Features, right: Features) -> float:
     """⟨X, Y⟩ on one thread: BLAS spreads such short sums over threads, and waits for them longer than it sums."""
-    return float(np.einsum("ij,ij->", left, right))
+    if left.dtype == np.float64:
+        return float(np.einsum("ij,ij->", left, right))
+    return float(np.einsum("ij,ij->i", left, right).sum(dtype=np.float64))

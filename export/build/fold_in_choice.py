@@ -4,11 +4,15 @@ For the settings, on users whom the fit has not seen, what counts is Recall@20 o
 rebuilt from their training items, averaged over whole histories and histories cut short, because new users come with
 few items. For the step, half of a user's validation items are the recent ones, the other half is to be found: where
 tastes drift a long step pays, where they do not a short one.
+
+Both are bounded for large data: beyond `GRID_NUMBERS` the grid is searched along λ, then along c, 7 fits instead of 16,
+and beyond `RANKED_NUMBERS` fewer users measure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from typing import Any
 
@@ -18,11 +22,13 @@ import scipy.sparse as sp
 from tqdm import tqdm
 
 from distill.graph.adjacency import row_numbers
-from export.build.fold_in import FoldInSettings, fit_fold_in, fold_in
+from export.build.fold_in import FoldInProblem, FoldInSettings, fold_in
 from export.build.quality import measure_quality
 
 SHRINKAGES = (0.01, 0.1, 1.0, 10.0)
 DROPPED = (0.3, 1.0, 3.0, 10.0)
+GRID_NUMBERS = 2 * 10**8
+"""d nnz(R) from which not the whole grid is fitted: there it takes a minute and more."""
 SAMPLED_USERS = 500
 SAMPLED_SHARE = 0.2
 """Most of the users to leave out of a fit, so that it resembles the one that counts."""
@@ -33,6 +39,8 @@ RECALL = "validation_recall@20"
 RECENT_STEPS = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Factors of the step by which a fold-in moves when recent items join."""
 MOVED_USERS = 2000
+RANKED_NUMBERS, FEWEST_USERS = 5 * 10**10, 100
+"""Numbers of items that all users' rankings under one setting may read, and the users there are in any case."""
 
 Measured = Mapping[str, float]
 
@@ -60,26 +68,57 @@ def choose_settings(
     users = np.flatnonzero((np.diff(train.indptr) > 0) & (np.diff(validation.indptr) > 0))
     if len(users) < 2:
         return FoldInSettings(), {"validation_users": 0}
-    size = min(SAMPLED_USERS, max(1, int(SAMPLED_SHARE * len(users))))
+    size = min(SAMPLED_USERS, max(1, int(SAMPLED_SHARE * len(users))), _rankable(item_embeddings))
     users = np.sort(rng.choice(users, size=size, replace=False))
     others = np.setdiff1d(np.arange(train.shape[0]), users)
     whole, wanted = train[users], validation[users]
     histories = {RECALL: whole} | {f"{RECALL}_of_{length}": cut_histories(whole, length, rng) for length in SHORT}
+    problem = FoldInProblem(train[others], user_embeddings[others])
 
     def recall(vectors: npt.NDArray[Any]) -> float:
         return float(measure_quality(vectors, item_embeddings, whole, wanted)["recall@20"])
 
     def measure(settings: FoldInSettings) -> Measured:
-        table = fit_fold_in(train[others], user_embeddings[others], settings)
+        table = problem.solve(settings)
         vectors = {name: fold_in(cut, table) for name, cut in histories.items()}
         return {name: recall(folded) for name, folded in vectors.items()}
 
-    grid = [FoldInSettings(*pair) for pair in product(SHRINKAGES, DROPPED)]
-    bar = tqdm(grid, desc="fold-in", unit="setting", disable=None, leave=False)
-    measured = {settings: measure(settings) for settings in bar}
-    best = max(grid, key=lambda settings: sum(measured[settings].values()))
+    numbers = train.nnz * item_embeddings.shape[1]
+    if numbers >= GRID_NUMBERS:
+        tqdm.write(
+            f"fold-in: 7 of 16 settings are fitted, because of {numbers:.1e} numbers in the histories, and measured on "
+            f"{size:,} users",
+            file=sys.stderr,
+        )
+    best, measured = _search(measure, whole_grid=numbers < GRID_NUMBERS)
     trained = recall(user_embeddings[users])
-    return best, {"validation_users": size, **measured[best], f"trained_vectors_{RECALL}": trained}
+    return best, {"validation_users": size, **measured, f"trained_vectors_{RECALL}": trained}
+
+
+def _search(measure: Callable[[FoldInSettings], Measured], *, whole_grid: bool) -> tuple[FoldInSettings, Measured]:
+    """The settings of the highest recalls and these; without the whole grid, λ is chosen for the default c, then c."""
+    number = len(SHRINKAGES) * len(DROPPED) if whole_grid else len(SHRINKAGES) + len(DROPPED) - 1
+    measured: dict[FoldInSettings, Measured] = {}
+    with tqdm(total=number, desc="fold-in", unit="setting", disable=None, leave=False) as bar:
+
+        def best_of(settings: Iterable[tuple[float, float]]) -> FoldInSettings:
+            tried = [FoldInSettings(*pair) for pair in settings]
+            for each in tried:
+                if each not in measured:
+                    measured[each] = measure(each)
+                    bar.update()
+            return max(tried, key=lambda each: sum(measured[each].values()))
+
+        if whole_grid:
+            best = best_of(product(SHRINKAGES, DROPPED))
+        else:
+            first = best_of((shrinkage, FoldInSettings.dropped) for shrinkage in SHRINKAGES)
+            best = best_of((first.shrinkage, dropped) for dropped in DROPPED)
+    return best, measured[best]
+
+
+def _rankable(item_embeddings: npt.NDArray[Any]) -> int:
+    return max(RANKED_NUMBERS // max(1, item_embeddings.size), FEWEST_USERS)
 
 
 def choose_recent_step(
@@ -107,7 +146,7 @@ def choose_recent_step(
     users = np.flatnonzero((np.diff(train.indptr) > 0) & (np.diff(validation.indptr) > 1))
     if not len(users):
         return {"recent_step": 1.0}
-    users = np.sort(rng.choice(users, size=min(MOVED_USERS, len(users)), replace=False))
+    users = np.sort(rng.choice(users, size=min(MOVED_USERS, len(users), _rankable(item_embeddings)), replace=False))
     had, later = train[users], validation[users]
     joins = 2 * _random_ranks(later, rng) < np.repeat(np.diff(later.indptr), np.diff(later.indptr)) - 1
     recent, wanted = _select(later, joins), _select(later, ~joins)

@@ -1,30 +1,28 @@
 """Choosing a FAISS index by measurement: the quickest one that finds what exact search finds.
 
-Nothing is assumed of an index: its recall and the time of a single query are measured on this machine, on users' own
-vectors (`export/build/questions.py`), and the whole table goes into the manifest.
-
-| index | from | settings |
-|---|---|---|
-| `Flat` | 1 item | none: exact |
-| `SQ8`, `SQfp16` | 1 | `k_factor`: a byte, or two, a number |
-| `HNSW16`, `HNSW32`, `HNSW16_SQ8` | 1 | `efSearch` |
-| `PQMx4fs` | 1,024 | `k_factor`; half a byte for every two numbers, or for each: 16 centroids in registers |
-| `IVFn,…` over Flat, SQ8, PQMx4fs | 4,096 | `nprobe` of n lists, n about 4√I, and `k_factor` |
-
-All but `Flat`, `HNSW` and `IVFn,Flat` score approximately, so what they find is scored anew (`rescore` in
+Nothing is assumed of an index (`export/build/index_candidates.py` lists them): its recall and the time of a single
+query are measured on this machine, on users' own vectors (`export/build/questions.py`), and the whole table goes into
+the manifest. All but `Flat`, `HNSW` and `IVFn,Flat` score approximately, so what they find is scored anew (`rescore` in
 `export/bundle/search.py`).
 
-Time is bounded for large catalogues. A ladder of settings is climbed no further than to the recall that is wanted.
-Lists are clustered once for all indexes over them. A graph over more than 50,000 items is first built over that many:
-there it finds more and is quicker than over all, so what does not find enough on the sample, or is slower than the
-best index over all items, cannot win and is not built; nor is what would take all graphs beyond three minutes.
+All together may take `BUDGET_SECONDS` of processor time, or what the caller allows; what that leaves out is in the
+table with the reason. Only `Flat` is measured whatever it takes.
+
+- A ladder of settings is climbed no further than to the recall that is wanted, and no further where two rungs in a row
+  gained nothing.
+- Lists are clustered once for all indexes over them, if that would end in time: ten rounds over some of the items, each
+  of an inner product a list, and these take what exact search is seen to take. Codes find in the same lists no more
+  than vectors do, so they are asked from that number of lists on with which `IVFn,Flat` finds enough.
+- A graph over more than 50,000 items is first built over that many: there it finds more and is quicker than over all,
+  so what does not find enough on the sample, or is slower than the best index over all items, cannot win and is not
+  built. How its time grows is seen from a quarter of the sample.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +33,7 @@ import scipy.sparse as sp
 from tqdm import tqdm
 
 from export.build.ann import (
+    TRAINED_PER_LIST,
     Vectors,
     build_index,
     file_bytes_per_item,
@@ -43,95 +42,21 @@ from export.build.ann import (
     set_search,
     suit_ef_construction,
 )
+from export.build.index_candidates import IndexCandidate, list_candidates
 from export.build.pareto import find_pareto
 from export.build.questions import Questions, Rows, draw_questions, measure_recall
 from export.bundle.errors import ExportError
 from export.bundle.manifest import IndexCard
-from export.bundle.search import K_FACTOR
-
-Search = dict[str, int]
-
-LINKS = (16, 32)
-EF_SEARCH = (32, 64, 128, 256)
-N_PROBE = (2, 4, 8, 16, 32, 64, 128, 256, 512)
-CODE_FACTORS = (4, 8, 16, 32, 64)
-CODES_FROM, LISTS_FROM = 1024, 4096
-POINTS_PER_LIST = 39
-"""Fewest items a list for k-means to make sense of, by FAISS's own rule."""
-
-
-@dataclass(frozen=True)
-class IndexCandidate:
-    """An index to build, and the ways to ask it.
-
-    Attributes:
-        factory: FAISS factory string.
-        ladders: Search settings, each ladder from quick to thorough: a rung finds no less than the one before it.
-    """
-
-    factory: str
-    ladders: tuple[tuple[Search, ...], ...] = (({},),)
-
-    @property
-    def is_graph(self) -> bool:
-        """Whether building it takes long enough to be worth a trial first."""
-        return self.factory.startswith("HNSW")
-
-
-def list_candidates(num_items: int, dim: int) -> list[IndexCandidate]:
-    """What to try, quick builds first and `Flat` before all.
-
-    Args:
-        num_items: I.
-        dim: d.
-    """
-    found = [
-        IndexCandidate("Flat"),
-        IndexCandidate("SQ8", (_factors(1, 2, 4),)),
-        IndexCandidate("SQfp16", (_factors(1, 2),)),
-    ]
-    codes = [f"PQ{count}x4fs" for count in _sub_vectors(dim)] if num_items >= CODES_FROM else []
-    found += [IndexCandidate(code, (_factors(*CODE_FACTORS),)) for code in codes]
-    lists = count_lists(num_items)
-    if lists:
-        probes = [probe for probe in N_PROBE if probe <= lists // 2]
-        found.append(IndexCandidate(f"IVF{lists},Flat", (tuple({"nprobe": probe} for probe in probes),)))
-        found.append(IndexCandidate(f"IVF{lists},SQ8", (_probing(probes, 2),)))
-        # The coarse code needs many candidates, the fine one, the last, few.
-        found += [
-            IndexCandidate(f"IVF{lists},{code}", (_probing(probes, 4 if code == codes[-1] else 16),)) for code in codes
-        ]
-    plain = tuple({"efSearch": ef} for ef in EF_SEARCH)
-    found += [IndexCandidate(f"HNSW{links}", (plain,)) for links in LINKS]
-    found.append(IndexCandidate("HNSW16_SQ8", (tuple({**search, K_FACTOR: 2} for search in plain),)))
-    return found
-
-
-def count_lists(num_items: int) -> int:
-    """Number of inverted lists: the power of two nearest to 4√I that leaves each list enough items; 0 for a small I."""
-    if num_items < LISTS_FROM:
-        return 0
-    wanted = 4 * num_items**0.5
-    lower = 1 << (int(wanted).bit_length() - 1)
-    lists = lower if wanted / lower < 2**0.5 else 2 * lower
-    return min(lists, 1 << ((num_items // POINTS_PER_LIST).bit_length() - 1))
-
-
-def _factors(*factors: int) -> tuple[Search, ...]:
-    return tuple({K_FACTOR: factor} for factor in factors)
-
-
-def _probing(probes: list[int], factor: int) -> tuple[Search, ...]:
-    return tuple({"nprobe": probe, K_FACTOR: factor} for probe in probes)
-
-
-def _sub_vectors(dim: int) -> list[int]:
-    """Numbers of sub-vectors of one and two numbers each."""
-    return [dim // 2, dim] if dim % 2 == 0 else [dim]
-
 
 TRIAL_ITEMS = 50_000
-GRAPH_SECONDS = 180.0
+"""Of the trial of a graph; `SMALLER_TRIAL` of them tell how its time grows."""
+SMALLER_TRIAL = 4
+BUDGET_SECONDS = 600.0
+"""Of processor time: all but the graphs takes half of it for a million items of 20 numbers."""
+CLUSTERING_ROUNDS = 10
+"""Of k-means over the lists, by FAISS's default."""
+LEAST_GAIN = 0.001
+"""Of recall: less, twice in a row, and a ladder ends."""
 
 Row = dict[str, Any]
 
@@ -144,6 +69,7 @@ def choose_index(
     rng: np.random.Generator,
     *,
     max_bytes_per_item: float | None = None,
+    budget: float = BUDGET_SECONDS,
 ) -> tuple[faiss.Index, IndexCard]:
     """Build the candidates, measure them, take the quickest that reaches `ann_recall`.
 
@@ -154,6 +80,7 @@ def choose_index(
         ann_recall: Share of the exact top 20 that must be found; `Flat` always reaches it.
         rng: Draws the users, and the items of a trial.
         max_bytes_per_item: Largest index file, bytes an item; None for any.
+        budget: Processor seconds that the choice may take; `Flat` is measured in any case.
 
     Returns:
         The index, row numbers inside, and its card.
@@ -164,7 +91,7 @@ def choose_index(
     items = np.ascontiguousarray(item_embeddings, dtype=np.float32)
     questions = draw_questions(user_embeddings, seen, rng)
     trial = np.sort(rng.choice(len(items), TRIAL_ITEMS, replace=False)) if len(items) > TRIAL_ITEMS else None
-    contest = _Contest(items, item_embeddings, questions, ann_recall, max_bytes_per_item, trial)
+    contest = _Contest(items, item_embeddings, questions, ann_recall, max_bytes_per_item, trial, budget)
     for candidate in tqdm(list_candidates(*items.shape), desc="index", unit="index", disable=None, leave=False):
         contest.enter(candidate)
     if contest.best is None:
@@ -189,12 +116,13 @@ def describe_index(row: Row, k: int, candidates: Sequence[Row]) -> IndexCard:
     return IndexCard(row["factory"], row["search"], row["ann_recall"], k, float(row["code_bytes"]), list(candidates))
 
 
-def count_bytes(index: faiss.Index, row: Row, stored: npt.NDArray[Any]) -> Row:
-    """What an index asked as `row` says takes: bytes an item of its file, and bytes that a query reads of an item."""
-    return {
-        "bytes_per_item": round(file_bytes_per_item(index), 1),
-        "code_bytes": read_bytes_per_item(index, row["search"], stored),
-    }
+def count_bytes(index: faiss.Index, rows: Sequence[Row], stored: npt.NDArray[Any]) -> list[Row]:
+    """The same rows with what the index takes: bytes an item of its file, and bytes that a query reads of an item."""
+    of_file = round(file_bytes_per_item(index), 1)
+    return [
+        {**row, "bytes_per_item": of_file, "code_bytes": read_bytes_per_item(index, row["search"], stored)}
+        for row in rows
+    ]
 
 
 def choices_by_bytes(card: IndexCard, ann_recall: float) -> list[Row]:
@@ -219,29 +147,49 @@ class _Contest:
     ann_recall: float
     max_bytes_per_item: float | None
     trial: Rows | None
+    budget: float
     rows: list[Row] = field(default_factory=list)
     best: tuple[faiss.Index, Row] | None = None
     coarse: Vectors | None = None
-    graph_seconds: float = 0.0
+    fewest_probes: int | None = 1
+    """Lists in which `IVFn,Flat` finds enough; None where it does not."""
 
     def __post_init__(self) -> None:
+        self.started = time.process_time()
         self.exact = self.questions.answer_exactly(self.items)
+        self.exact_seconds = time.process_time() - self.started
+
+    @property
+    def left(self) -> float:
+        """Seconds of the budget."""
+        return self.budget - (time.process_time() - self.started)
 
     def enter(self, candidate: IndexCandidate) -> None:
-        """Build and measure a candidate, unless it cannot win."""
-        skipped = self._try_graph(candidate) if candidate.is_graph and self.trial is not None else None
+        """Build and measure a candidate, unless it cannot win or there is no time for it."""
+        skipped = self._reason_against(candidate)
         if skipped is not None:
             self.rows.append({"factory": candidate.factory, "search": {}, "skipped": skipped})
             return
         started = time.process_time()
-        index = build_index(candidate.factory, self.items, coarse=self.coarse)
-        seconds = time.process_time() - started
-        if candidate.is_graph:
-            self.graph_seconds += seconds
+        seconds = self.left if candidate.is_graph and self.trial is not None else None
+        try:
+            index = build_index(candidate.factory, self.items, coarse=self.coarse, seconds=seconds)
+        except TimeoutError as error:
+            self.rows.append({"factory": candidate.factory, "search": {}, "skipped": f"given up {error}"})
+            return
+        built = {"build_seconds": round(time.process_time() - started, 2)}
         if self.coarse is None:
             self.coarse = list_centroids(index)
-        for row in climb(index, candidate, self.stored, self.questions, self.exact, self.ann_recall):
-            self._compare(index, {**row, **count_bytes(index, row, self.stored), "build_seconds": round(seconds, 2)})
+        allowed = (lambda: self.left > 0) if self.best is not None else lambda: True
+        probes = self.fewest_probes or 1
+        rows = climb(
+            index, candidate, self.stored, self.questions, self.exact, self.ann_recall, probes=probes, allowed=allowed
+        )
+        for row in count_bytes(index, rows, self.stored):
+            self._compare(index, {**row, **built})
+        if candidate.factory.endswith(",Flat"):
+            enough = [row["search"]["nprobe"] for row in rows if _is_enough(row, self.ann_recall)]
+            self.fewest_probes = min(enough, default=None)
 
     def _compare(self, index: faiss.Index, row: Row) -> None:
         self.rows.append(row)
@@ -250,24 +198,62 @@ class _Contest:
         if fits and quicker and _is_enough(row, self.ann_recall):
             self.best = (index, row)
 
+    def _reason_against(self, candidate: IndexCandidate) -> str | None:
+        """Why a candidate cannot win or would take too long, or None."""
+        if candidate.factory == "Flat":
+            return None
+        if self.left <= 0:
+            return f"the {self.budget:g} s for the choice were over"
+        if candidate.num_lists and self.coarse is None:
+            return self._too_long(self._guess_clustering(candidate.num_lists), "cluster")
+        if candidate.num_lists and self.fewest_probes is None:
+            return "vectors in the same lists find too little"
+        return self._try_graph(candidate) if candidate.is_graph and self.trial is not None else None
+
+    def _too_long(self, seconds: float, what: str) -> str | None:
+        left = max(self.left, 0)
+        return f"would take {seconds:.0f} s to {what}, and {left:.0f} s are left" if seconds > left else None
+
+    def _guess_clustering(self, num_lists: int) -> float:
+        rows = min(len(self.items), TRAINED_PER_LIST * num_lists) * CLUSTERING_ROUNDS + len(self.items)
+        return self.exact_seconds * rows / len(self.items) * num_lists / len(self.exact)
+
     def _try_graph(self, candidate: IndexCandidate) -> str | None:
-        """Why a graph over all items cannot win, or None."""
-        sample = np.ascontiguousarray(self.items[self.trial])
+        sample = self.items[self.trial]
+        seconds: list[float] = []
+        for part in (sample[::SMALLER_TRIAL], sample):
+            seconds.append(-time.process_time())
+            index = build_index(
+                candidate.factory, np.ascontiguousarray(part), ef_construction=suit_ef_construction(len(self.items))
+            )
+            seconds[-1] += time.process_time()
+            if reason := self._too_bad(index, candidate, part):
+                return reason
+        smaller, larger = seconds
+        return self._too_long(extrapolate(smaller, larger, len(self.items) / len(sample)), "build")
+
+    def _too_bad(self, index: faiss.Index, candidate: IndexCandidate, part: Vectors) -> str | None:
         questions = self.questions.of_other_items()
-        started = time.process_time()
-        index = build_index(candidate.factory, sample, ef_construction=suit_ef_construction(len(self.items)))
-        seconds = time.process_time() - started
-        rows = climb(index, candidate, sample, questions, questions.answer_exactly(sample), self.ann_recall)
+        rows = climb(index, candidate, part, questions, questions.answer_exactly(part), self.ann_recall)
         enough = [row for row in rows if _is_enough(row, self.ann_recall)]
         if not enough:
-            return f"finds {max(row['ann_recall'] for row in rows):.1%} even of {len(sample):,} items"
+            return f"finds {max(row['ann_recall'] for row in rows):.1%} even of {len(part):,} items"
         median_us = min(row["median_us"] for row in enough)
         if self.best is not None and median_us >= self.best[1]["median_us"]:
-            return f"takes {median_us:g} µs even over {len(sample):,} items"
-        growth = len(self.items) / len(sample) * math.log(len(self.items)) / math.log(len(sample))
-        if self.graph_seconds + seconds * growth > GRAPH_SECONDS:
-            return f"would take {seconds * growth:.0f} s to build"
+            return f"takes {median_us:g} µs even over {len(part):,} items"
         return None
+
+
+def extrapolate(smaller: float, seconds: float, times: float) -> float:
+    """Guess how long a graph over more items takes to build.
+
+    Args:
+        smaller: Seconds over the `SMALLER_TRIAL`th part of the trial.
+        seconds: Over the trial.
+        times: How many times the trial's items there are.
+    """
+    exponent = max(1.0, math.log(seconds / max(smaller, 1e-9)) / math.log(SMALLER_TRIAL))
+    return float(seconds * times**exponent)
 
 
 def climb(
@@ -277,23 +263,58 @@ def climb(
     questions: Questions,
     exact: Sequence[Rows],
     enough: float,
+    *,
+    probes: int = 1,
+    allowed: Callable[[], bool] = lambda: True,
 ) -> list[Row]:
-    """Measure an index with each of its settings, on each ladder no further than to `enough` recall."""
+    """Measure an index with its settings, no further than to `enough` recall.
+
+    Args:
+        index: Built as the candidate says.
+        candidate: Its ladders; a further one is climbed where it may find more, from the rung at which the last one
+            stopped to gain.
+        stored: The stored embeddings, shape (I, d).
+        questions: What is asked.
+        exact: The answers of exact search.
+        enough: Recall.
+        probes: Rungs of fewer lists are left out.
+        allowed: Asked before each rung but the first.
+    """
     rows: list[Row] = []
     for ladder in candidate.ladders:
-        for search in ladder:
+        rungs = [search for search in ladder if search.get("nprobe", probes) >= probes] or list(ladder[-1:])
+        climbed: list[Row] = []
+        for search in rungs:
+            if (rows or climbed) and not allowed():
+                return rows + climbed
             found, latency = questions.answer(index, search, stored)
-            row: Row = {
-                "factory": candidate.factory,
-                "search": search,
-                "ann_recall": round(measure_recall(found, exact), 6),
-                "median_us": latency.p50,
-                "p99_us": latency.p99,
-            }
-            rows.append(row)
-            if row["ann_recall"] >= enough:
+            climbed.append(
+                {
+                    "factory": candidate.factory,
+                    "search": search,
+                    "ann_recall": round(measure_recall(found, exact), 6),
+                    "median_us": latency.p50,
+                    "p99_us": latency.p99,
+                }
+            )
+            if climbed[-1]["ann_recall"] >= enough:
+                return rows + climbed
+            if _gains_nothing(climbed, enough):
                 break
+        best, before = climbed[-1]["ann_recall"], rows[-1]["ann_recall"] if rows else -1.0
+        rows += climbed
+        if best < before + LEAST_GAIN:
+            break
+        probes = min(row["search"].get("nprobe", 1) for row in climbed if row["ann_recall"] > best - LEAST_GAIN)
     return rows
+
+
+def _gains_nothing(climbed: Sequence[Row], enough: float) -> bool:
+    """Whether the last two rungs found nothing more, as far as what is missing tells it."""
+    if len(climbed) < 3:
+        return False
+    recalls = [row["ann_recall"] for row in climbed[-3:]]
+    return bool(np.diff(recalls).max() < min(LEAST_GAIN, (enough - recalls[-1]) / 4))
 
 
 def mark_pareto(rows: Sequence[Row]) -> list[Row]:

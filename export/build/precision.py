@@ -16,6 +16,7 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import faiss
@@ -42,21 +43,26 @@ class StoredVectors:
         items: Decoded, float32, shape (|I|, d).
         user_dtype: "float32" or "float16".
         item_dtype: Element type that holds `items` without loss: "float16", else "float32".
-        index: Exhaustive search over the stored items, row numbers inside.
         factory: FAISS factory string of `index`.
+        built: `index`, where it was needed to decode the items.
     """
 
     users: Vectors
     items: Vectors
     user_dtype: str
     item_dtype: str
-    index: faiss.Index
     factory: str
+    built: faiss.Index | None = None
+
+    @cached_property
+    def index(self) -> faiss.Index:
+        """Exhaustive search over the stored items, row numbers inside; of float32 a copy of them, made when asked."""
+        return self.built or build_index(self.factory, self.items)
 
     @property
     def as_stored(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Users and items in the element types in which a bundle holds them."""
-        return self.users.astype(self.user_dtype), self.items.astype(self.item_dtype)
+        return self.users.astype(self.user_dtype, copy=False), self.items.astype(self.item_dtype, copy=False)
 
     @property
     def code_bytes(self) -> int:
@@ -83,13 +89,17 @@ def store(users: npt.NDArray[Any], items: npt.NDArray[Any], precision: str) -> S
     if precision.startswith(PRODUCT):
         index, decoded, factory = quantize_items(items, int(precision.removeprefix(PRODUCT)))
         wide = np.ascontiguousarray(users, dtype=np.float32)
-        stored = StoredVectors(wide, decoded, "float32", "float32", index, factory)
+        stored = StoredVectors(wide, decoded, "float32", "float32", factory, index)
+    elif precision == "float32":
+        wide, decoded = (np.ascontiguousarray(side, dtype=np.float32) for side in (users, items))
+        stored = StoredVectors(wide, decoded, "float32", "float32", FACTORIES[precision])
     else:
         index = _encode(items, precision)
         dtype = "float16" if precision == "float16" else "float32"
         with np.errstate(over="ignore"):
             rounded = users.astype(dtype).astype(np.float32)
-        stored = StoredVectors(rounded, index.reconstruct_n(0, len(items)), dtype, dtype, index, FACTORIES[precision])
+        decoded = index.reconstruct_n(0, len(items))
+        stored = StoredVectors(rounded, decoded, dtype, dtype, FACTORIES[precision], index)
     for side, values in (("user", stored.users), ("item", stored.items)):
         require_finite(f"{side} embeddings", values, precision)
     return stored

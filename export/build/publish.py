@@ -24,10 +24,11 @@ from export.build.ann import write_index
 from export.build.answer_table import add_answers
 from export.build.fold_in import fit_fold_in
 from export.build.fold_in_choice import choose_recent_step, choose_settings
-from export.build.index_choice import choose_index
+from export.build.index_choice import BUDGET_SECONDS, choose_index
 from export.build.onnx_graphs import write_fold_in_graph, write_recommend_graph
 from export.build.precision import StoredVectors, require_finite, store
 from export.build.quality import Measuring
+from export.build.stages import stage
 from export.build.verify import verify_bundle
 from export.bundle import SCHEMA_VERSION, BundleContents, ExportError, IndexCard, Manifest, ModelCard, ModelRepository
 from export.bundle.manifest import INDEX_FILE
@@ -46,6 +47,7 @@ class ExportOptions:
         label: Label to point to the new version, or None.
         ann_recall: What the index must find of the exact top 20, from 0 to 1.
         max_index_bytes_per_item: Largest index file, bytes an item; None for any.
+        budget: Processor seconds that choosing an index may take.
         answer_table: Length of the table of ready answers for every user; 0 for none.
         dtype: Element type of the stored embeddings.
         seen: What counts as already had. "train+validation" keeps the test items answerable, so that quality can
@@ -58,6 +60,7 @@ class ExportOptions:
     label: str | None = None
     ann_recall: float = 0.99
     max_index_bytes_per_item: float | None = None
+    budget: float = BUDGET_SECONDS
     answer_table: int = 0
     dtype: Dtype = "float32"
     seen: Seen = "train+validation"
@@ -67,6 +70,8 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if not 0.0 <= self.ann_recall <= 1.0:
             raise ExportError(f"ann_recall {self.ann_recall}: must be from 0 to 1")
+        if not self.budget >= 0:
+            raise ExportError(f"budget {self.budget}: must be seconds, 0 or more")
         if self.answer_table < 0:
             raise ExportError(f"answer_table {self.answer_table}: must be a number of items, or 0 for none")
 
@@ -163,21 +168,26 @@ def publish_vectors(
     contents = build_contents(data, vectors, had)
     users, items = contents.user_embeddings, contents.item_embeddings
     rng = np.random.default_rng(options.seed)
-    settings, measured = choose_settings(items, users, data.train, data.validation, rng)
-    with np.errstate(over="ignore"):
-        table = fit_fold_in(data.train, users, settings).astype(items.dtype)
+    with stage("fold-in settings"):
+        settings, measured = choose_settings(items, users, data.train, data.validation, rng)
+    with stage("fold-in table"), np.errstate(over="ignore"):
+        table = fit_fold_in(data.train, users, settings).astype(items.dtype, copy=False)
     require_finite("fold-in vectors", table, items.dtype.name)
     contents = replace(contents, fold_in_embeddings=table)
-    step = choose_recent_step(items, users, table, data.train, data.validation, rng)
+    with stage("step of recent items"):
+        step = choose_recent_step(items, users, table, data.train, data.validation, rng)
     fold_in = {**asdict(settings), **measured, **step}
     if index is None:
-        bound = options.max_index_bytes_per_item
-        index = choose_index(items, users, had, options.ann_recall, rng, max_bytes_per_item=bound)
+        bounds: dict[str, Any] = {"max_bytes_per_item": options.max_index_bytes_per_item, "budget": options.budget}
+        with stage("index"):
+            index = choose_index(items, users, had, options.ann_recall, rng, **bounds)
     if teacher is not None:
         teacher.require_same_data(data)
-    quality = Measuring(data, options.eval_users).measure(contents, run, teacher) | dict(reported or {})
+    with stage("quality"):
+        quality = Measuring(data, options.eval_users).measure(contents, run, teacher) | dict(reported or {})
     if options.answer_table:
-        contents = add_answers(contents, had, options.answer_table)
+        with stage("answer table"):
+            contents = add_answers(contents, had, options.answer_table)
     about = {"name": data.name, "fingerprint": data.fingerprint}
     return publish_version(
         card, contents, repository, data=about, quality=quality, fold_in=fold_in, index=index, label=options.label
@@ -233,7 +243,8 @@ def publish_version(
         fold_in=fold_in,
         files={},
     )
-    return repository.publish(manifest, contents, write_graphs, verify_bundle, label)
+    with stage("writing and verifying"):
+        return repository.publish(manifest, contents, write_graphs, verify_bundle, label)
 
 
 def had_items(data: Interactions, seen: Seen) -> sp.csr_matrix:

@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from distill.methods.svd import truncated_svd
 from export.build.fold_in import FoldInSettings, fit_fold_in
-from export.build.index_choice import IndexCandidate, choose_index, climb, count_bytes, describe_index
+from export.build.index_candidates import IndexCandidate
+from export.build.index_choice import choose_index, climb, count_bytes, describe_index
 from export.build.precision import PRODUCT, codebook_size, store
 from export.build.publish import ChosenIndex, publish_version
 from export.build.quality import as_csr, compare_with_teacher, measure_bundle
@@ -83,10 +84,10 @@ def _quantized(bundle: Bundle, code_bytes: int, rng: np.random.Generator) -> _Ri
     stored = store(bundle.user_embeddings, bundle.item_embeddings, f"{PRODUCT}{code_bytes}")
     questions = draw_questions(stored.users, _seen(bundle), rng)
     exact = questions.answer_exactly(stored.items)
-    (row,) = climb(stored.index, IndexCandidate(stored.factory), stored.items, questions, exact, 0.0)
+    rows = climb(stored.index, IndexCandidate(stored.factory), stored.items, questions, exact, 0.0)
+    (row,) = count_bytes(stored.index, rows, stored.items)
     original = np.ascontiguousarray(bundle.item_embeddings, dtype=np.float32)
     found = questions.answer_at_once(stored.index)
-    row |= count_bytes(stored.index, row, stored.items)
     row |= {
         "ann_recall_of_original": round(measure_recall(found, questions.answer_exactly(original)), 6),
         "codebook_bytes": codebook_size(stored.index),

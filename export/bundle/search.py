@@ -19,6 +19,11 @@ K_FACTOR = "k_factor"
 CHUNK_SCORES = 1 << 20
 """Most scores held at once beside the answer: bounds memory for any number of items and vectors."""
 
+VECTORS_TOGETHER = 64
+"""Vectors that share one reading of the items: two to eight times quicker than each for itself."""
+MERGED_SHARE = 256
+"""Items that are read together for each that is kept, at least: else merging costs more than reading."""
+
 GROUP = 32
 """Scores per group when narrowing down a top-k."""
 
@@ -97,7 +102,8 @@ class ExactIndex:
         scores = np.full((len(vectors), k), -np.inf, dtype=np.float32)
         rows = np.full((len(vectors), k), -1, dtype=np.int64)
         found = min(k, self.num_items)
-        group = max(1, CHUNK_SCORES // self.num_items)
+        together = min(VECTORS_TOGETHER, CHUNK_SCORES // (MERGED_SHARE * k))
+        group = max(1, together, CHUNK_SCORES // self.num_items)
         for start in range(0, len(vectors), group):
             part = slice(start, start + group)
             scores[part, :found], rows[part, :found] = self._search_group(vectors[part], found)

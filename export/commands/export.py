@@ -15,7 +15,7 @@ from export.bundle import ExportError, ModelRepository, open_manifest
 from export.bundle.description import describe_bundle
 from export.commands.options import DIRECTORY, EXISTING_DIRECTORY, JSON_OPTION
 
-RUN_ONLY = ("data", "teacher", "ann_recall", "max_index_bytes_per_item", "dtype")
+RUN_ONLY = ("data", "teacher", "ann_recall", "max_index_bytes_per_item", "budget", "dtype")
 RIVALS_TAKE = ("rivals", "teacher", "repository", "as_json")
 
 
@@ -33,6 +33,8 @@ RIVALS_TAKE = ("rivals", "teacher", "repository", "as_json")
     type=click.FloatRange(0, min_open=True),
     help="Bound on the index file.  [default: none]",
 )
+@click.option("--budget", default=600.0, show_default=True, type=click.FloatRange(0),
+              help="Processor seconds that choosing an index may take; its table says what was left out.")  # fmt: skip
 @click.option(
     "--answer-table", default=0, type=click.IntRange(0), help="Store the best N items of every user.  [default: none]"
 )

@@ -73,6 +73,9 @@ def frontier(data: Path, teacher: Path, out: Path, *, as_json: bool, **options: 
     within the limits is recommended. With other limits or more methods the
     command trains only what is missing. Where nothing fits, it says which limit to relax, and still exits with 0.
 
+    Beyond 5·10⁹ pairs of user and item, methods that score every pair are left out and students train 600 seconds,
+    unless --methods, --epochs or --max-seconds say otherwise; quality is measured on a sample of users.
+
     Example: lowpass frontier data/citeulike --teacher runs/teacher --out runs/frontier --max-bytes-per-item 64
     """
     from export.frontier.choice import Limits
@@ -89,7 +92,8 @@ def frontier(data: Path, teacher: Path, out: Path, *, as_json: bool, **options: 
         co_teachers=options.pop("co_teachers"),
         training={**training, "seed": options["seed"]},
     )
-    document = run_frontier(Request(data, teacher, out, plan, limits, **options))
+    chosen = frozenset(name for name, value in {**given, **training}.items() if value is not None)
+    document = run_frontier(Request(data, teacher, out, plan, limits, given=chosen, **options))
     if as_json:
         click.echo(json.dumps(document))
         return

@@ -7,9 +7,12 @@ finished run there is never trained again, an unfinished one is gone on with.
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from distill.data.interactions import Interactions, load_interactions
 from distill.errors import RunError, SettingError
@@ -19,6 +22,7 @@ from distill.storage import write_file
 from distill.training.runner import train_all
 from export.frontier.choice import Limits, compare_candidates, explain, next_commands, recommend
 from export.frontier.document import FIGURE_FILE, build_document, render_page
+from export.frontier.large_data import suit
 from export.frontier.measuring import measure_candidates
 from export.frontier.plan import RESERVED, Plan
 from export.frontier.reading import FILE, build_frontier
@@ -40,6 +44,7 @@ class Request:
         jobs: Students trained at a time.
         ann_recall: What an index must find of the exact top 20.
         seed: Of the draw of users who ask; the students' is in the plan.
+        given: What of the plan somebody chose: `suit` leaves it alone.
     """
 
     data: Path
@@ -51,6 +56,7 @@ class Request:
     jobs: int = 1
     ann_recall: float = 0.99
     seed: int = 0
+    given: frozenset[str] = frozenset()
 
 
 def run_frontier(request: Request) -> dict[str, Any]:
@@ -66,6 +72,10 @@ def run_frontier(request: Request) -> dict[str, Any]:
     _require_ours(request.out)
     data = load_interactions(request.data)
     teacher = open_run(request.teacher, data)
+    plan, left_out = suit(request.plan, request.given, data)
+    request = replace(request, plan=plan)
+    for note in left_out:
+        tqdm.write(note, file=sys.stderr)
     request.plan.require_below(teacher.dim)
     jobs = request.plan.jobs()
     others = _open_others(request.runs, data, teacher, set(jobs))
@@ -89,7 +99,7 @@ def run_frontier(request: Request) -> dict[str, Any]:
         request.limits,
         found,
         reasons=explain(found, rows, request.limits),
-        notes=notes + [f"{name} is left out: {reason}" for name, reason in diverged.items()],
+        notes=left_out + notes + [f"{name} is left out: {reason}" for name, reason in diverged.items()],
         commands=next_commands(found, request.out),
     )
     write_file(request.out / FIGURE_FILE, encode_png(draw_frontier(build_frontier(document))))

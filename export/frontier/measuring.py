@@ -26,6 +26,7 @@ from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.evaluation.metrics import Rows, Values, measure_ranking
 from distill.evaluation.ranking import ScoreRows, rank_items, rank_scores
+from distill.evaluation.sample import draw_users
 from distill.report.blends import blends_of
 from distill.run import Run
 from export.build.ann import Vectors, file_bytes_per_item
@@ -63,7 +64,8 @@ class Judge:
 
     Attributes:
         data: The data.
-        users: Row numbers of the users with items to find.
+        sample: Who is ranked for.
+        users: Row numbers of the users with items to find, or of a sample of them.
         had: What a user already has when it asks a server, CSR of shape (|U|, |I|).
     """
 
@@ -73,7 +75,8 @@ class Judge:
         if data.num_items < CUTOFF:
             raise SettingError(f"data: '{data.name}' has {data.num_items} items, fewer than a list of {CUTOFF}")
         self.data = data
-        self.users = np.flatnonzero(np.diff(data.validation.indptr) + np.diff(data.test.indptr)).astype(np.int64)
+        self.sample = draw_users(np.diff(data.validation.indptr) + np.diff(data.test.indptr), data.num_items)
+        self.users = self.sample.users
         self.had = had_items(data, "train+validation")
         self._seed = seed
         self._by_shape: dict[tuple[str, int], Latency] = {}
@@ -144,6 +147,8 @@ def measure_candidates(
     candidates = [scan.candidate for scan in scans]
     candidates += _choose_indexes(scans, judge, ann_recall)
     baselines, notes = _fit_baselines(plan, judge, judge.questions(teacher.user_embeddings))
+    if judge.sample.is_drawn:
+        notes.insert(0, f"Quality is measured on {judge.sample.words}.")
     return candidates + baselines, _note_blends(students, candidates[0].quality) + _note_odd_dims(candidates) + notes
 
 

@@ -14,6 +14,7 @@ from distill.baselines import (
     ease,
     gf_cf,
     item_knn,
+    report_baselines,
     singular_basis,
     tune,
     tuning,
@@ -21,7 +22,8 @@ from distill.baselines import (
 )
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
-from distill.evaluation.protocol import Protocol, evaluate_scores
+from distill.evaluation import sample
+from distill.evaluation.protocol import EvaluationReport, Protocol, evaluate_scores
 from tests.distill.baselines.toy import scores_of
 from tests.distill.toy import build_interactions, build_random
 
@@ -70,3 +72,38 @@ def test_tuning_without_validation_is_refused() -> None:
     data = build_interactions((2, 12), train=[(0, 0), (1, 1)], test=[(0, 1)])
     with pytest.raises(SettingError, match="no validation interactions"):
         tune("popularity", data)
+
+
+def test_large_data_is_tuned_on_some_users_and_few_points(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = build_random(rng)
+    with_items = int((np.diff(data.validation.indptr) > 0).sum())
+    monkeypatch.setattr(sample, "MOST_SCORES", 0)
+    monkeypatch.setattr(sample, "LEAST_USERS", 4)
+    monkeypatch.setattr(tuning, "TUNED_USERS", 3)
+    ranked: list[int] = []
+
+    def watch(score_rows: object, compared: Interactions, protocol: Protocol) -> EvaluationReport:
+        report = evaluate_scores(score_rows, compared, protocol)  # type: ignore[arg-type]
+        ranked.append(report.num_users)
+        return report
+
+    monkeypatch.setattr(tuning, "evaluate_scores", watch)
+    tuned = tune("itemknn", data)
+    assert with_items > 4
+    assert ranked == [3, 3]
+    assert [{k: v for k, v in point.items() if k != "NDCG@10"} for point in tuned.tried] == list(
+        tuning.LARGE_GRIDS["itemknn"]
+    )
+
+
+def test_what_refuses_for_its_memory_is_left_out(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distill.baselines.graph_filters.BASIS_MAX_BYTES", 10)
+    reports = report_baselines(build_random(rng), Protocol(), ease_max_bytes=10)
+    assert {name for name, report in reports.items() if "refused" in report} == {"ease", "gfcf"}
+    assert "leave out what needs them (gfcf)" in reports["gfcf"]["refused"]
+
+
+def test_every_point_of_a_large_grid_is_one_of_the_grid() -> None:
+    assert all(point in GRIDS[name] for name, grid in tuning.LARGE_GRIDS.items() for point in grid)

@@ -44,6 +44,18 @@ def test_a_window_is_one_inside_its_band_and_nothing_beyond_the_next() -> None:
     np.testing.assert_allclose(at_edges[range(20), range(1, 21)], 0.5, atol=0.01)
 
 
+def test_large_graphs_are_filtered_in_float32_and_nothing_shows(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = build_random_graph(rng, bipartite=True)
+    features = rng.normal(size=(graph.shape[0], BLOCK_COLUMNS + 3)).astype(np.float32)
+    exact = ChebyshevBands(graph, 21, np.random.default_rng(0)).energies(features)
+    monkeypatch.setattr("distill.graph.bands.MOST_IN_FLOAT64", 1)
+    rounded = ChebyshevBands(graph, 21, np.random.default_rng(0)).energies(features)
+    assert (exact != rounded).any(), "it is another computation"
+    np.testing.assert_allclose(rounded, exact, atol=1e-5 * np.square(features).sum())
+
+
 @given(SEEDS, st.booleans(), st.integers(1, 2 * BLOCK_COLUMNS + 1))
 def test_moments_equal_those_of_the_dense_recursion(seed: int, bipartite: bool, width: int) -> None:
     rng = np.random.default_rng(seed)

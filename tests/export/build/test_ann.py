@@ -72,6 +72,20 @@ def test_the_same_items_give_the_same_bytes(tmp_path: Path, factory: str) -> Non
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_a_large_graph_is_built_in_blocks_until_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = vectors(400, 0)
+    monkeypatch.setattr("export.build.ann.MANY_ITEMS", 400)
+    monkeypatch.setattr("export.build.ann.GRAPH_BLOCK", 150)
+    graphs = [build_index("HNSW16", items) for _ in range(2)]
+    assert graphs[0].ntotal == 400
+    assert faiss.serialize_index(graphs[0]).tolist() == faiss.serialize_index(graphs[1]).tolist()
+    found = graphs[0].search(items, 1)[1].ravel()
+    assert (found == build_index("Flat", items).search(items, 1)[1].ravel()).mean() > 0.95
+    with pytest.raises(TimeoutError, match="with 0 of 400 items"):
+        build_index("HNSW16", items, seconds=0.0)
+    assert build_index("SQ8", items).ntotal == 400
+
+
 def test_known_centroids_are_taken_over(tmp_path: Path) -> None:
     items = vectors(400, 0)
     first = build_index("IVF8,Flat", items)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -7,7 +9,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.build.fold_in import FoldInSettings, average_histories, fit_fold_in, fold_in
+from export.build.fold_in import FoldInProblem, FoldInSettings, average_histories, fit_fold_in, fold_in
 from export.build.fold_in_choice import RECENT_STEPS, choose_recent_step, choose_settings, cut_histories, recent_steps
 
 
@@ -102,18 +104,63 @@ def test_settings_are_chosen_on_what_is_held_out() -> None:
     }
 
 
-def test_the_users_who_measure_are_not_those_who_teach(monkeypatch: pytest.MonkeyPatch) -> None:
+class Watched(FoldInProblem):
+    """Remembers who taught, and which settings were tried."""
+
+    taught: ClassVar[list[int]] = []
+    tried: ClassVar[list[FoldInSettings]] = []
+
+    def __init__(self, train: sp.csr_matrix, user_embeddings: npt.NDArray[np.float32]) -> None:
+        super().__init__(train, user_embeddings)
+        self.taught.append(len(user_embeddings))
+
+    def solve(self, settings: FoldInSettings) -> npt.NDArray[np.float32]:
+        self.tried.append(settings)
+        return super().solve(settings)
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> type[Watched]:
+    Watched.taught, Watched.tried = [], []
+    monkeypatch.setattr("export.build.fold_in_choice.FoldInProblem", Watched)
+    return Watched
+
+
+def test_the_users_who_measure_are_not_those_who_teach(watched: type[Watched]) -> None:
     train, validation = checkerboard()
-    taught: list[int] = []
-
-    def fit(had: sp.csr_matrix, vectors: npt.NDArray[np.float32], chosen: FoldInSettings) -> npt.NDArray[np.float32]:
-        taught.append(len(vectors))
-        return fit_fold_in(had, vectors, chosen)
-
-    monkeypatch.setattr("export.build.fold_in_choice.fit_fold_in", fit)
     items = np.ones((60, 2), np.float32)
     choose_settings(items, items[:20], train, validation, np.random.default_rng(0))
-    assert set(taught) == {16}
+    assert watched.taught == [16], "what no setting changes is made once"
+    assert len(set(watched.tried)) == len(watched.tried) == 16
+
+
+def test_large_data_is_not_fitted_with_the_whole_grid(
+    watched: type[Watched], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("export.build.fold_in_choice.GRID_NUMBERS", 100)
+    train, validation = checkerboard()
+    items = np.random.default_rng(3).normal(size=(60, 2)).astype(np.float32)
+    chosen, card = choose_settings(items, items[:20], train, validation, np.random.default_rng(0))
+    assert len(set(watched.tried)) == len(watched.tried) == 7
+    assert chosen in watched.tried
+    assert "fold-in: 7 of 16 settings are fitted" in capsys.readouterr().err
+    assert 0 <= card["validation_recall@20_of_3"] <= 1
+
+
+def test_fewer_users_measure_where_the_catalogue_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("export.build.fold_in_choice.RANKED_NUMBERS", 240)
+    monkeypatch.setattr("export.build.fold_in_choice.FEWEST_USERS", 1)
+    train, validation = checkerboard()
+    items = np.ones((60, 2), np.float32)
+    _, card = choose_settings(items, items[:20], train, validation, np.random.default_rng(0))
+    assert card["validation_users"] == 2
+
+
+def test_columns_are_solved_for_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    had, vectors = draw(0, 30, 20, 5)
+    whole = fit_fold_in(had, vectors, FoldInSettings())
+    monkeypatch.setattr("export.build.fold_in.BLOCK_NUMBERS", 40)
+    np.testing.assert_allclose(fit_fold_in(had, vectors, FoldInSettings()), whole, rtol=5e-3, atol=5e-3)
 
 
 def test_without_validation_items_the_defaults_stand() -> None:

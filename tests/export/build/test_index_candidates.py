@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.build.index_choice import POINTS_PER_LIST, count_lists, list_candidates
+from export.build.index_candidates import POINTS_PER_LIST, count_lists, list_candidates
 
 
 @pytest.mark.parametrize(

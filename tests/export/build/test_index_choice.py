@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,9 @@ import scipy.sparse as sp
 
 from export.build import index_choice
 from export.build.ann import Vectors, build_index
-from export.build.index_choice import IndexCandidate, choices_by_bytes, choose_index, climb, mark_pareto
-from export.build.questions import draw_questions, measure_recall
+from export.build.index_candidates import IndexCandidate, list_candidates
+from export.build.index_choice import choices_by_bytes, choose_index, climb, extrapolate, mark_pareto
+from export.build.questions import Latency, draw_questions, measure_recall
 from export.bundle.errors import ExportError
 from export.bundle.manifest import IndexCard
 
@@ -96,42 +98,133 @@ def skipped(card: IndexCard) -> dict[str, str]:
 
 
 def with_trials(
-    monkeypatch: pytest.MonkeyPatch, whole: tuple[float, float], trial: tuple[float, float], seconds: float = 180.0
+    monkeypatch: pytest.MonkeyPatch, whole: tuple[float, float], *trials: tuple[float, float], **options: Any
 ) -> dict[str, str]:
-    """Which graphs are skipped, and why, where all and a sample of the items show these recalls and microseconds."""
+    """Which graphs are skipped, and why, where all and samples of the items show these recalls and microseconds."""
+    shown = {1000: whole, 100: trials[0], 400: trials[-1]}
 
-    def climb(index: Any, candidate: IndexCandidate, stored: Vectors, *_: object) -> list[dict[str, Any]]:
-        recall, median_us = whole if len(stored) == 1000 else trial
-        row = {"factory": candidate.factory, "search": {}, "ann_recall": recall, "median_us": median_us}
-        return [row]
+    def climb(index: Any, candidate: IndexCandidate, stored: Vectors, *_: object, **__: object) -> list[dict[str, Any]]:
+        recall, median_us = shown[len(stored)]
+        return [{"factory": candidate.factory, "search": {}, "ann_recall": recall, "median_us": median_us}]
 
     monkeypatch.setattr(index_choice, "TRIAL_ITEMS", 400)
-    monkeypatch.setattr(index_choice, "GRAPH_SECONDS", seconds)
     monkeypatch.setattr(index_choice, "climb", climb)
-    return skipped(choose(vectors(1000, 0), vectors(40, 1), 0.9)[1])
+    return skipped(choose(vectors(1000, 0), vectors(40, 1), 0.9, **options)[1])
 
 
 GRAPHS = {"HNSW16", "HNSW32", "HNSW16_SQ8"}
 
 
 def test_a_graph_that_finds_too_little_of_a_sample_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    reasons = with_trials(monkeypatch, whole=(0.95, 9.0), trial=(0.5, 1.0))
+    reasons = with_trials(monkeypatch, (0.95, 9.0), (0.5, 1.0))
+    assert reasons == dict.fromkeys(GRAPHS, "finds 50.0% even of 100 items")
+    reasons = with_trials(monkeypatch, (0.95, 9.0), (0.95, 1.0), (0.5, 1.0))
     assert reasons == dict.fromkeys(GRAPHS, "finds 50.0% even of 400 items")
 
 
 def test_a_graph_that_is_slow_on_a_sample_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    reasons = with_trials(monkeypatch, whole=(0.95, 9.0), trial=(0.95, 10.0))
+    reasons = with_trials(monkeypatch, (0.95, 9.0), (0.95, 10.0))
+    assert reasons == dict.fromkeys(GRAPHS, "takes 10 µs even over 100 items")
+    reasons = with_trials(monkeypatch, (0.95, 9.0), (0.95, 1.0), (0.95, 10.0))
     assert reasons == dict.fromkeys(GRAPHS, "takes 10 µs even over 400 items")
 
 
 def test_a_graph_that_would_take_too_long_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    reasons = with_trials(monkeypatch, whole=(0.95, 9.0), trial=(0.95, 1.0), seconds=0.0)
+    monkeypatch.setattr(index_choice, "extrapolate", lambda *_: 1234.0)
+    reasons = with_trials(monkeypatch, (0.95, 9.0), (0.95, 1.0))
     assert set(reasons) == GRAPHS
-    assert all("s to build" in reason for reason in reasons.values())
+    assert all(reason.startswith("would take 1234 s to build, and ") for reason in reasons.values())
+
+
+def test_the_time_of_a_graph_grows_as_the_trials_tell() -> None:
+    assert extrapolate(1.0, 4.0, 20.0) == pytest.approx(80.0)
+    assert extrapolate(1.0, 8.0, 4.0) == pytest.approx(64.0)
+    assert extrapolate(1.0, 2.0, 10.0) == pytest.approx(20.0), "never less than in proportion"
+
+
+def test_a_graph_that_takes_longer_than_was_guessed_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(factory: str, items: Vectors, *, seconds: float | None = None, **options: Any) -> Any:
+        if seconds is not None:
+            assert 0 < seconds <= 600
+            raise TimeoutError("after 9 s with 400 of 1,000 items")
+        return build_index(factory, items, **options)
+
+    monkeypatch.setattr(index_choice, "build_index", build)
+    reasons = with_trials(monkeypatch, (0.95, 9.0), (0.95, 1.0))
+    assert reasons == dict.fromkeys(GRAPHS, "given up after 9 s with 400 of 1,000 items")
+
+
+def test_without_time_exact_search_is_left() -> None:
+    _, card = choose(vectors(5000, 0), vectors(40, 1), 0.9, budget=0.0)
+    assert card.factory == "Flat"
+    reasons = skipped(card)
+    assert set(reasons.values()) == {"the 0 s for the choice were over"}
+    assert {"SQ8", "HNSW32"} < set(reasons)
+    assert all(("pareto" in row) != ("skipped" in row) for row in card.candidates)
+
+
+def test_lists_that_would_take_too_long_are_not_clustered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_choice, "CLUSTERING_ROUNDS", 10**12)
+    reasons = skipped(choose(vectors(5000, 0), vectors(40, 1), 0.9)[1])
+    lists = {factory: reason for factory, reason in reasons.items() if factory.startswith("IVF")}
+    assert len(lists) == 4
+    assert all("s to cluster" in reason for reason in lists.values())
+
+
+def test_codes_are_not_asked_in_fewer_lists_than_vectors_need(chosen: tuple[Any, IndexCard]) -> None:
+    probes: dict[str, list[int]] = {}
+    for row in chosen[1].candidates:
+        if row["factory"].startswith("IVF"):
+            probes.setdefault(row["factory"], []).append(row["search"]["nprobe"])
+    assert len(probes) == 4
+    needed = max(next(found for factory, found in probes.items() if factory.endswith(",Flat")))
+    assert all(min(found) >= needed for factory, found in probes.items() if not factory.endswith(",Flat"))
+
+
+NO_INDEX: Any = None
+
+
+class Scripted:
+    """Finds what the script says of a setting."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, recall: Callable[[dict[str, int]], float]) -> None:
+        self.asked: list[dict[str, int]] = []
+        monkeypatch.setattr(index_choice, "measure_recall", lambda found, _: recall(found))
+
+    def answer(self, _: object, search: dict[str, int], __: object) -> Any:
+        self.asked.append(search)
+        return search, Latency(1.0, 1.0)
+
+
+def test_a_ladder_that_gains_nothing_is_left_for_one_of_more_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {4: 0.941, 16: 0.985, 64: 0.993}
+    script: Any = Scripted(monkeypatch, lambda search: min(found[search["k_factor"]], 1 - 0.5 / search["nprobe"]))
+    candidate = next(each for each in list_candidates(10**6, 20) if each.factory == "IVF4096,PQ20x4fs")
+    rows = climb(NO_INDEX, candidate, np.zeros((1, 1), np.float32), script, [], 0.99)
+    assert [(row["search"]["k_factor"], row["search"]["nprobe"]) for row in rows] == [
+        *[(4, 2**power) for power in range(1, 7)],
+        *[(16, 16), (16, 32), (16, 64), (16, 128)],
+        *[(64, 32), (64, 64)],
+    ]  # fmt: skip
+    assert rows[-1]["ann_recall"] >= 0.99
+
+
+def test_more_candidates_are_not_tried_where_they_find_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    script: Any = Scripted(monkeypatch, lambda search: 0.5)
+    ladders = tuple(tuple({"nprobe": probe, "k_factor": factor} for probe in (2, 4, 8, 16)) for factor in (4, 16, 64))
+    climb(NO_INDEX, IndexCandidate("IVF64,PQ4x4fs", ladders), np.zeros((1, 1), np.float32), script, [], 0.9)
+    assert [tuple(search.values()) for search in script.asked] == [(2, 4), (4, 4), (8, 4), (2, 16), (4, 16), (8, 16)]
+
+
+def test_no_setting_is_tried_that_is_not_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    script: Any = Scripted(monkeypatch, lambda search: search["efSearch"] / 1000)
+    candidate = IndexCandidate("HNSW16", (tuple({"efSearch": ef} for ef in (32, 64, 128)),))
+    climb(NO_INDEX, candidate, np.zeros((1, 1), np.float32), script, [], 0.9, allowed=lambda: False)
+    assert script.asked == [{"efSearch": 32}]
 
 
 def test_a_graph_that_may_win_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert with_trials(monkeypatch, whole=(0.95, 9.0), trial=(0.95, 8.0)) == {}
+    assert with_trials(monkeypatch, (0.95, 9.0), (0.95, 8.0)) == {}
 
 
 def test_pareto_rows_are_those_that_nothing_beats() -> None:

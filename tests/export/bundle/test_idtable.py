@@ -88,6 +88,43 @@ def test_slots_that_lead_nowhere_are_found_by_verify(tmp_path: Path) -> None:
         IdTable.from_arrays(tmp_path / "ids", arrays).verify()
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    ids=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=3), unique=True, max_size=12),
+    data=st.data(),
+)
+def test_verify_says_of_any_slots_what_looking_up_says(
+    tmp_path_factory: pytest.TempPathFactory, ids: list[str], data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("ids") / "ids"
+    write_id_table(path, ids)
+    arrays = read(path, IdTable)
+    arrays["ids.slots.npy"] = np.array(data.draw(st.permutations(arrays["ids.slots.npy"].tolist())), dtype=np.int32)
+    table = IdTable.from_arrays(path, arrays)
+    if [table.index_of(id_) for id_ in ids] == list(range(len(ids))):
+        table.verify()
+    else:
+        with pytest.raises(MalformedArray, match="lead"):
+            table.verify()
+
+
+def test_verify_works_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idtable, "BLOCK_ROWS", 3)
+    ids = [f"ï{number}" if number % 4 else "" * number + str(number) for number in range(20)]
+    write_id_table(tmp_path / "ids", ids)
+    open_table(tmp_path / "ids").verify()
+    arrays = read(tmp_path / "ids", IdTable)
+    arrays["ids.bytes.npy"][-2:] = arrays["ids.bytes.npy"][-4:-2]
+    with pytest.raises((DuplicateIds, MalformedArray)):
+        IdTable.from_arrays(tmp_path / "ids", arrays).verify()
+
+
+def test_a_character_that_is_cut_between_two_rows_is_no_utf8() -> None:
+    column = StringColumn(Path("titles"), np.array([0, 1, 2]), np.frombuffer("é".encode(), np.uint8))
+    with pytest.raises(MalformedArray, match="row 0"):
+        column.verify()
+
+
 @pytest.mark.parametrize("slots", [[], [0, 1, 2], [0, 1, -1, -1], [0, 0, 1, 2, 0, 1, 2, 0]])
 def test_a_table_in_which_probing_might_not_end_is_refused(tmp_path: Path, slots: list[int]) -> None:
     write_id_table(tmp_path / "ids", ["a", "b", "c"])

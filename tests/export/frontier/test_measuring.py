@@ -8,6 +8,7 @@ import pytest
 
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
+from distill.evaluation import sample
 from distill.evaluation.protocol import Protocol, evaluate
 from export.build.ann import Vectors, build_index
 from export.build.precision import PRECISIONS, store
@@ -43,6 +44,17 @@ def test_quality_is_that_of_the_decoded_vectors(
     for found, split in ((quality.validation, "validation"), (quality.test, "test")):
         assert found == pytest.approx({name: reports[split].metrics[name] for name in ("Recall@20", "NDCG@20")})
     np.testing.assert_allclose(quality.recalls, reports["validation"].per_user["Recall@20"])
+
+
+def test_a_sample_of_users_judges_where_there_are_many(
+    data: Interactions, vectors: tuple[Vectors, Vectors], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample, "MOST_SCORES", 0)
+    monkeypatch.setattr(sample, "LEAST_USERS", 9)
+    judge = Judge(data, 0)
+    assert judge.sample.is_drawn
+    assert judge.rank(*vectors).shape == (9, CUTOFF)
+    assert 1 <= len(judge.judge(judge.rank(*vectors)).recalls) <= 9
 
 
 def test_a_model_of_scores_is_judged_alike(judge: Judge, vectors: tuple[Vectors, Vectors]) -> None:
