@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from export.bundle.arrays import Array, check_offsets, check_rows, save_array
 from export.bundle.errors import DuplicateIds, MalformedArray, RowOutOfRange
+from export.bundle.shard import hash_id
 
 OFFSETS, BYTES, SLOTS = ".offsets.npy", ".bytes.npy", ".slots.npy"
 MINIMUM_SLOTS = 4
@@ -139,7 +139,7 @@ class IdTable(StringColumn):
         """The row of `outside_id`, or -1 when it is unknown."""
         # Half of the slots are empty (checked above), so probing ends. A lone surrogate matches no UTF-8.
         wanted = outside_id.encode("utf-8", "surrogatepass")
-        slot = _hash(wanted) & self._mask
+        slot = hash_id(wanted) & self._mask
         while (row := self._slots[slot]) >= 0:
             if self._data[self._offsets[row] : self._offsets[row + 1]] == wanted:
                 return int(row)
@@ -165,10 +165,6 @@ class IdTable(StringColumn):
             if found >= 0:
                 raise DuplicateIds(f"{self.path}: rows {found} and {row} have the same id {id_!r}; make the ids unique")
             raise MalformedArray(f"{self.path}{SLOTS}: does not lead to row {row}; export the bundle again")
-
-
-def _hash(encoded: bytes) -> int:
-    return int.from_bytes(blake2b(encoded, digest_size=8).digest(), "little")
 
 
 def write_string_column(path: Path, strings: Sequence[str]) -> None:
@@ -217,7 +213,7 @@ def _build_slots(encoded: Sequence[bytes]) -> npt.NDArray[np.int32]:
     while size < 2 * len(encoded):
         size *= 2
     slots = np.full(size, -1, dtype=np.int32)
-    homes = np.fromiter((_hash(text) & (size - 1) for text in encoded), dtype=np.int64, count=len(encoded))
+    homes = np.fromiter((hash_id(text) & (size - 1) for text in encoded), dtype=np.int64, count=len(encoded))
     rows = np.arange(len(encoded))
     # One round per probe distance: the first row that wants an empty slot takes it, the others move on.
     while len(rows):

@@ -215,6 +215,7 @@ def build_recommender(bundle: Bundle, name: str) -> Recommender:
         category_names=tuple(names.take(range(len(names)))) if names is not None else (),
         category_indptr=bundle.category_indptr,
         category_indices=bundle.category_indices,
+        user_shard=bundle.manifest.user_shard,
     )
     return Recommender(
         name,
@@ -270,7 +271,7 @@ def warm_up(recommender: Recommender, path: Path, recorded: Sequence[Query] = ()
     ids = [catalogue.user_ids.get(int(row)) for row in _sample(users)]
     # With an answer table the plain question does not reach the index.
     queries = [Query(user_id, include_seen=include_seen) for user_id in ids for include_seen in (False, True)]
-    queries += [Query(history=[item]), Query(history=[item], exact=True), Query("", allow_fallback=True)]
+    queries += [Query(history=[item]), Query(history=[item], exact=True), Query(history=[""], allow_fallback=True)]
     try:
         answers = [recommender.recommend([query]) for query in queries]
         answers += [recommender.recommend(queries), recommender.similar_items(SimilarQuery(item))]

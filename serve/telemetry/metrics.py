@@ -76,6 +76,12 @@ class Metrics:
             ["model", "source"],
             registry=registry,
         )
+        self._wrong_shard = Counter(
+            "lowpass_wrong_shard_total",
+            "Questions for users whose rows another server has: callers or a proxy send them to the wrong one.",
+            ["model"],
+            registry=registry,
+        )
         self._models = ModelSeries(registry)
         self.shadow = ShadowSeries(registry, BUCKETS)
         self._children: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
@@ -105,6 +111,10 @@ class Metrics:
     def answer(self, model: str, source: Source) -> None:
         """Count one list."""
         self._count(self._answers, model, source.value)
+
+    def wrong_shard(self, model: str) -> None:
+        """Count one question for a user of another shard."""
+        self._count(self._wrong_shard, model)
 
     def _count(self, counter: Counter, *labels: str) -> None:
         # Kept, because labels() alone costs as much as counting.
