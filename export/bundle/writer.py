@@ -37,6 +37,8 @@ from export.bundle.reader import open_bundle
 
 OF_USERS = ("user_", "seen_", "heldout_", "answer_", RECOMMEND_FILE)
 """How names of files begin that differ between bundles of the same items: the graph has the number of users in it."""
+WEIGHTS_OF_ITEMS = ("item_embeddings.npy", FOLD_IN_TABLE_FILE)
+"""What graphs have their weights in: ONNX refuses a file that has several names."""
 _DRAFT = re.compile(r"\.[1-9][0-9]*\.([a-z0-9_]{8}\.draft|unlabelled)")
 
 
@@ -98,8 +100,8 @@ def write_bundle(
         write_graphs: Called with the draft directory once its arrays are written; writes those of `index.faiss`,
             `recommend.onnx` and `fold_in.onnx` that are not there.
         check: Called with the finished draft; what it raises keeps the draft from becoming a bundle.
-        items_of: A bundle of the same items, on the same disk, whose files of them are taken: by hard link, or as
-            copies where the file system has none.
+        items_of: A bundle of the same items, on the same disk, whose files of them are taken: by hard link, or copied
+            where ONNX, or the file system, has no such thing.
 
     Returns:
         The manifest as written.
@@ -250,9 +252,22 @@ def _take_items(other: Path, directory: Path) -> None:
         if path.name.startswith(OF_USERS) or path.name == MANIFEST_FILE:
             continue
         try:
-            (directory / path.name).hardlink_to(path)
+            if path.name in WEIGHTS_OF_ITEMS:
+                _clone(path, directory / path.name)
+            else:
+                (directory / path.name).hardlink_to(path)
         except OSError:
             shutil.copyfile(path, directory / path.name)
+
+
+def _clone(source: Path, target: Path) -> None:
+    """Copy within the kernel, which shares the blocks where the file system can (XFS, Btrfs)."""
+    left = source.stat().st_size
+    with source.open("rb") as reader, target.open("wb") as writer:
+        while left and (done := os.copy_file_range(reader.fileno(), writer.fileno(), left)):
+            left -= done
+    if left:
+        raise OSError(errno.EIO, "copied in part", str(target))
 
 
 def _save_csr(directory: Path, name: str, indptr: npt.NDArray[np.integer], indices: npt.NDArray[np.integer]) -> None:

@@ -13,7 +13,6 @@ from click.core import ParameterSource
 
 from export.bundle import ExportError, ModelRepository, Publisher, ShardedRepository, open_manifest
 from export.bundle.description import describe_bundle
-from export.bundle.manifest import INDEX_FILE
 from export.commands.options import DIRECTORY, EXISTING_DIRECTORY, JSON_OPTION
 
 RUN_ONLY = ("data", "teacher", "ann_recall", "max_index_bytes_per_item", "dtype")
@@ -165,8 +164,12 @@ def _report_shards(paths: Sequence[Path], as_json: bool, candidate: str | None) 
         return
     manifests = [open_manifest(path) for path in paths]
     users = [manifest.counts["users"] for manifest in manifests]
-    disk = len({(found.st_dev, found.st_ino) for found in ((path / INDEX_FILE).stat() for path in paths)})
-    stored = "stored once, hard links" if disk == 1 else "a copy in each, since this disk has no hard links"
+    files = [file.stat() for path in paths for file in path.iterdir()]
+    together, here = (
+        sum(found.st_size for found in files),
+        sum({(found.st_dev, found.st_ino): found.st_size for found in files}.values()),
+    )
+    linked = "hard links" if here < together else "copies, since this disk has no hard links"
     click.echo("\n".join(describe_bundle(paths[0], manifests[0])))
     click.echo(f"{len(paths)} shards in {paths[0].parents[2]}, each of {min(users):,} to {max(users):,} users")
-    click.echo(f"files of the items: {stored}")
+    click.echo(f"{together:,} bytes together, {here:,} on this disk: index and ids of the items are {linked}")
