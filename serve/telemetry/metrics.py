@@ -64,24 +64,15 @@ class Metrics:
         self._in_flight = Gauge(
             "lowpass_requests_in_flight", "Requests in work or waiting for a thread.", registry=registry
         )
-        self._rejected = Counter(
-            "lowpass_requests_rejected_total",
-            "Requests refused or given up before they were worked on.",
-            ["reason"],
-            registry=registry,
-        )
-        self._answers = Counter(
-            "lowpass_answers_total",
-            "Lists sent, by how they came about.",
-            ["model", "source"],
-            registry=registry,
-        )
-        self._wrong_shard = Counter(
-            "lowpass_wrong_shard_total",
-            "Questions for users whose rows another server has: callers or a proxy send them to the wrong one.",
-            ["model"],
-            registry=registry,
-        )
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"lowpass_{name}_total", text, labels, registry=registry)
+
+        refused = "Requests refused or given up before they were worked on."
+        self._rejected = counter("requests_rejected", refused, "reason")
+        self._answers = counter("answers", "Lists sent, by how they came about.", "model", "source")
+        elsewhere = "Questions for users whose rows another server has: callers or a proxy send them to the wrong one."
+        self._wrong_shard = counter("wrong_shard", elsewhere, "model")
         self._models = ModelSeries(registry)
         self.shadow = ShadowSeries(registry, BUCKETS)
         self._children: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
