@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.bundle import Bundle, ExactIndex, Manifest, open_bundle
-from export.bundle.repository import ModelRepository
+from export.bundle.repository import ModelRepository, shard_folders
 from serve.answers.errors import NothingToServe, RequestError, UnusableBundle
 from serve.answers.fold_in import OnnxFoldIn
 from serve.answers.indexes.faiss_index import FaissIndex
@@ -65,7 +65,9 @@ def choose_models(repository: ModelRepository, wanted: Sequence[str]) -> list[Mo
     """
     choices = [ModelChoice.parse(text) for text in wanted or repository.models()]
     if not choices:
-        raise NothingToServe(f"{repository.root}: holds no model: fill it with 'lowpass export'")
+        inside = shard_folders(repository.root)
+        remedy = f"but shards of users: give one, e.g. {inside[0]}" if inside else "fill it with 'lowpass export'"
+        raise NothingToServe(f"{repository.root}: holds no model: {remedy}")
     return list(dict.fromkeys(choices))
 
 

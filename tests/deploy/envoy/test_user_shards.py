@@ -130,6 +130,7 @@ def proxied(tmp_path: Path) -> Iterator[Proxied]:
         folder = tmp_path / f"server-{shard}-{replica}"
         folder.mkdir()
         options = ["--repository", str(sharded.shards[shard].root), "--drain-wait", "0", "--max-wait", "0"]
+        options += ["--threads", "16"]  # half of them stream, and all callers may at once ask one server to
         return stack.enter_context(serving(folder, *options))
 
     places = [(shard, replica) for shard in range(SHARDS) for replica in range(REPLICAS)]

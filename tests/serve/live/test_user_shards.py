@@ -146,3 +146,5 @@ def test_whoever_gives_all_shards_to_a_server_is_told(root: Path, capsys: pytest
     code = lowpass.main(["models", "show", "student", "--repository", str(root / "models")])
     assert code == 2
     assert "no model 'student', but in shard-0-of-3, shard-1-of-3, shard-2-of-3" in capsys.readouterr().err
+    assert lowpass.main(["serve", "--repository", str(root / "models"), "--address", "127.0.0.1:0"]) == 2
+    assert f"but shards of users: give one, e.g. {root / 'models' / 'shard-0-of-3'}" in capsys.readouterr().err
