@@ -130,7 +130,7 @@ def print_answers(bundles: Sequence[Bundle], work: Path, answers: int) -> None:
 
 
 def search_time(bundle: Bundle, answers: int) -> float:
-    """Microseconds of the index alone, one question at a time, for as many items as a question is masked by and more."""
+    """Microseconds of the index alone, a question at a time, each for the seen items and ten more."""
     index = FaissIndex.open(bundle.index_path, SEARCH, np.asarray(bundle.item_embeddings), in_memory=False)
     vectors = np.asarray(bundle.user_embeddings[: answers * 7 : 7], dtype=np.float32)
     started = time.process_time()
