@@ -76,7 +76,7 @@ def publish(work: Path, users: int, items: int) -> Bundle:
 
     def write_graphs(draft: Path) -> None:
         index = faiss.index_factory(DIM, factory, faiss.METRIC_INNER_PRODUCT)
-        index.cp.max_points_per_centroid = 40  # of 256: the search takes as long, the training a sixth
+        faiss.extract_index_ivf(index).cp.max_points_per_centroid = 40  # of 256: a sixth of the training
         index.train(vectors[1])
         index.add(vectors[1])
         write_index(index, draft / INDEX_FILE)
