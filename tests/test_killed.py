@@ -26,7 +26,7 @@ from distill.run import EMBEDDINGS_FILE, METRICS_FILE, open_run
 from distill.training.job import Job
 from distill.training.runner import PRELOADED, Training
 from distill.training.trainer import TrainingOptions
-from export.bundle import ModelRepository, open_bundle
+from export.bundle import ModelRepository, ShardedRepository, open_bundle
 from tests.export.toy import toy_interactions, toy_run
 from tests.serve.repositories import two_versions
 
@@ -166,6 +166,36 @@ def test_an_export_is_a_whole_version_or_none(tmp_path: Path) -> None:
     check()
     assert repository.labels("student")["stable"] == repository.versions("student")[-1]
     assert not hidden(repository.root / "student"), "nor a draft of the killed"
+
+
+def test_an_export_in_shards_leaves_whole_bundles_and_labels_of_whole_versions(tmp_path: Path) -> None:
+    data = toy_interactions(40, 30)
+    save_interactions(data, tmp_path / "data")
+    toy_run(tmp_path / "run", data, 4)
+    root = tmp_path / "models"
+    words = ["export", tmp_path / "run", "--data", tmp_path / "data", "--repository", root, "--user-shards", 2]
+    export = partial(run_command, *map(str, words), "--model", "student", "--label", "stable")
+    shards, checked = ShardedRepository(root, 2).shards, set[Path]()
+
+    def check() -> None:
+        for shard in shards:
+            for version in shard.versions("student"):
+                path = shard.resolve("student", version)
+                if path not in checked:
+                    open_bundle(path, verify=True)
+                    checked.add(path)
+        labelled = {shard.labels("student")["stable"] for shard in shards}
+        for version in labelled:
+            assert all(version in shard.versions("student") for shard in shards), "labels move when all are in place"
+
+    seconds = finish(export)
+    kill_often(lambda _: export, seconds, check)
+    finish(export)
+    check()
+    (stable,) = {shard.labels("student")["stable"] for shard in shards}
+    assert [shard.versions("student")[-1] for shard in shards] == [stable] * 2
+    assert not hidden(root), "nor a draft of the killed"
+    assert not any(hidden(shard.root / "student") for shard in shards)
 
 
 def test_a_label_points_where_it_did_or_where_it_is_to(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from export.build.precision import StoredVectors, require_finite, store
 from export.build.quality import Measuring
 from export.build.stages import stage
 from export.build.verify import verify_bundle
-from export.bundle import SCHEMA_VERSION, BundleContents, ExportError, IndexCard, Manifest, ModelCard, ModelRepository
+from export.bundle import SCHEMA_VERSION, BundleContents, ExportError, IndexCard, Manifest, ModelCard, Publisher
 from export.bundle.manifest import INDEX_FILE
 
 Dtype = Literal["float32", "float16"]
@@ -79,7 +79,7 @@ class ExportOptions:
 def export_run(
     run: Run,
     data: Interactions,
-    repository: ModelRepository,
+    repository: Publisher,
     model: str,
     options: ExportOptions | None = None,
     *,
@@ -135,7 +135,7 @@ def publish_vectors(
     vectors: StoredVectors,
     card: ModelCard,
     data: Interactions,
-    repository: ModelRepository,
+    repository: Publisher,
     options: ExportOptions,
     *,
     teacher: Run | None = None,
@@ -197,7 +197,7 @@ def publish_vectors(
 def publish_version(
     card: ModelCard,
     contents: BundleContents,
-    repository: ModelRepository,
+    repository: Publisher,
     *,
     data: dict[str, str],
     quality: dict[str, Any],
@@ -226,9 +226,10 @@ def publish_version(
     chosen, index_card = index
 
     def write_graphs(draft: Path) -> None:
-        write_index(chosen, draft / INDEX_FILE)
         write_recommend_graph(draft)
-        write_fold_in_graph(draft)
+        if not (draft / INDEX_FILE).exists():  # a shard of the users has those of the first one
+            write_index(chosen, draft / INDEX_FILE)
+            write_fold_in_graph(draft)
 
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,

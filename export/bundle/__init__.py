@@ -18,6 +18,7 @@ from export.bundle.errors import (
     DtypeMismatch,
     DuplicateIds,
     ExportError,
+    ForeignUser,
     MalformedArray,
     MalformedManifest,
     MissingFile,
@@ -37,8 +38,18 @@ from export.bundle.errors import (
 from export.bundle.idtable import IdTable, StringColumn
 from export.bundle.manifest import SCHEMA_VERSION, FileEntry, IndexCard, Manifest, ModelCard, compute_bundle_id
 from export.bundle.reader import open_bundle, open_manifest
-from export.bundle.repository import PREVIOUS, STABLE, ModelRepository, ModelVersions, find_bundle, write_file
+from export.bundle.repository import (
+    PREVIOUS,
+    STABLE,
+    ModelRepository,
+    ModelVersions,
+    Publisher,
+    find_bundle,
+    write_file,
+)
 from export.bundle.search import K_FACTOR, ExactIndex, rescore
+from export.bundle.shard import UserShard, shard_of
+from export.bundle.sharded import ShardedRepository
 from export.bundle.writer import BundleContents, write_bundle
 
 __all__ = [
@@ -57,6 +68,7 @@ __all__ = [
     "ExactIndex",
     "ExportError",
     "FileEntry",
+    "ForeignUser",
     "IdTable",
     "IndexCard",
     "MalformedArray",
@@ -67,10 +79,12 @@ __all__ = [
     "ModelRepository",
     "ModelVersions",
     "NotABundle",
+    "Publisher",
     "RepositoryError",
     "RowOutOfRange",
     "ScoredItem",
     "ShapeMismatch",
+    "ShardedRepository",
     "SizeMismatch",
     "StringColumn",
     "TruncatedIndex",
@@ -79,12 +93,14 @@ __all__ = [
     "UnknownModel",
     "UnknownVersion",
     "UnsupportedSchema",
+    "UserShard",
     "WrongAnswer",
     "compute_bundle_id",
     "find_bundle",
     "open_bundle",
     "open_manifest",
     "rescore",
+    "shard_of",
     "write_bundle",
     "write_file",
 ]

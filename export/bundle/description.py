@@ -24,10 +24,11 @@ def describe_bundle(path: Path, manifest: Manifest) -> list[str]:
     of_original = [row["ann_recall_of_original"] for row in index.candidates if "ann_recall_of_original" in row]
     lossy = f" of its decoded vectors, {of_original[0]:.1%} of the teacher's" if of_original else ""
     found = f"{index.ann_recall:.1%} of the exact top {index.ann_recall_k}{lossy}"
+    users = f" ({manifest.user_shard})" if manifest.user_shard else ""
     lines = [
         f"{path}: {model.name} version {model.version}, id {manifest.bundle_id[:12]}, {manifest.created}",
         f"  model    {model.backbone}, {model.method}, d = {model.dim}{taught}",
-        f"  counts   {counts['users']:,} users, {counts['items']:,} items, {counts['seen']:,} seen",
+        f"  counts   {counts['users']:,} users{users}, {counts['items']:,} items, {counts['seen']:,} seen",
         f"  bytes    {manifest.total_bytes:,}; {index.bytes_per_item:g} an item in the index",
         f"  index    {index.factory}{search}, finds {found}",
     ]
@@ -38,7 +39,7 @@ def describe_bundle(path: Path, manifest: Manifest) -> list[str]:
     known = [(key, manifest.quality.get(key)) for key in QUALITY_NUMBERS]
     numbers = [f"{key} {value:.4f}" for key, value in known if value is not None]
     if numbers:
-        lines.append(f"  quality  {', '.join(numbers)}")
+        lines.append(f"  quality  {', '.join(numbers)}{', of all shards together' if manifest.user_shard else ''}")
         lines.append(f"           {manifest.quality.get('convention', '')}")
     return lines
 

@@ -13,6 +13,7 @@
     ├── ShapeMismatch         an array has another shape than the manifest or the schema says
     ├── MalformedArray        an array file is unreadable, or its values break a rule of the schema
     ├── DuplicateIds          an id stands for two rows
+    ├── ForeignUser           a user of another shard is among those of this one
     ├── RowOutOfRange         a row number points past the rows there are
     ├── TruncatedIndex        index.faiss cannot be read, or holds another number of items or dimension
     ├── UnknownId             no user or item has this id
@@ -85,6 +86,10 @@ class MalformedArray(BundleError):
 
 class DuplicateIds(BundleError):
     """An id stands for two rows."""
+
+
+class ForeignUser(BundleError):
+    """A user of another shard is among those of this one."""
 
 
 class RowOutOfRange(BundleError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar, Self
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from export.bundle.arrays import Array, check_offsets, check_rows, save_array
 from export.bundle.errors import DuplicateIds, MalformedArray, RowOutOfRange
+from export.bundle.shard import digest_id, hash_id
 
 OFFSETS, BYTES, SLOTS = ".offsets.npy", ".bytes.npy", ".slots.npy"
 MINIMUM_SLOTS = 4
@@ -157,7 +157,7 @@ class IdTable(StringColumn):
         """The row of `outside_id`, or -1 when it is unknown."""
         # Half of the slots are empty (checked above), so probing ends. A lone surrogate matches no UTF-8.
         wanted = outside_id.encode("utf-8", "surrogatepass")
-        slot = _hash(wanted) & self._mask
+        slot = hash_id(wanted) & self._mask
         while (row := self._slots[slot]) >= 0:
             if self._data[self._offsets[row] : self._offsets[row + 1]] == wanted:
                 return int(row)
@@ -194,7 +194,7 @@ class IdTable(StringColumn):
         hashes = np.empty(self._count, dtype=np.uint64)
         for start, raw, ends in self._blocks():
             bounds = ends.tolist()
-            digests = b"".join(_digest(raw[begin:end]) for begin, end in pairwise(bounds))
+            digests = b"".join(digest_id(raw[begin:end]) for begin, end in pairwise(bounds))
             hashes[start : start + len(bounds) - 1] = np.frombuffer(digests, dtype="<u8")
         return hashes
 
@@ -206,14 +206,6 @@ class IdTable(StringColumn):
                 raise DuplicateIds(
                     f"{self.path}: rows {first} and {second} have the same id {self.get(second)!r}; make the ids unique"
                 )
-
-
-def _digest(encoded: bytes) -> bytes:
-    return blake2b(encoded, digest_size=8).digest()
-
-
-def _hash(encoded: bytes) -> int:
-    return int.from_bytes(_digest(encoded), "little")
 
 
 def write_string_column(path: Path, strings: Sequence[str]) -> None:
@@ -266,7 +258,7 @@ def _build_slots(encoded: Sequence[bytes]) -> npt.NDArray[np.int32]:
     while size < 2 * len(encoded):
         size *= 2
     slots = np.full(size, -1, dtype=np.int32)
-    homes = np.fromiter((_hash(text) & (size - 1) for text in encoded), dtype=np.int64, count=len(encoded))
+    homes = np.fromiter((hash_id(text) & (size - 1) for text in encoded), dtype=np.int64, count=len(encoded))
     rows = np.arange(len(encoded))
     # One round per probe distance: the first row that wants an empty slot takes it, the others move on.
     while len(rows):

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NoReturn, TypeVar
 
 from export.bundle.errors import ChecksumMismatch, MalformedManifest, UnsupportedSchema
+from export.bundle.shard import MAXIMUM_SHARDS, UserShard
 
 SCHEMA_VERSION = 2
 """The newest; a bundle without a fold-in table is of the first."""
@@ -112,6 +113,8 @@ class Manifest:
         index: The chosen index.
         fold_in: Settings of folding in, and its Recall@20 on validation users whom the choice of them held out.
         files: Every file but the manifest, by name.
+        user_shard: Which users it has; None for all. `quality`, `index`, `fold_in` and `model` are then those of all
+            users and items together, `counts` and `files` those of the bundle.
     """
 
     schema_version: int
@@ -125,10 +128,14 @@ class Manifest:
     index: IndexCard
     fold_in: dict[str, Any]
     files: dict[str, FileEntry]
+    user_shard: UserShard | None = None
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
-        text = json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        values = asdict(self)
+        if self.user_shard is None:
+            del values["user_shard"]
+        text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         return (text + "\n").encode("utf-8")
 
     @property
@@ -187,6 +194,7 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
         index=_read_index(root.child("index")),
         fold_in=root.child("fold_in").values,
         files=files,
+        user_shard=_read_shard(root.child("user_shard")) if "user_shard" in root.values else None,
     )
     if manifest.bundle_id != compute_bundle_id(files):
         raise ChecksumMismatch(f"{where}: bundle_id is not the hash of its files; export the bundle again")
@@ -308,6 +316,11 @@ def _read_index(index: _Reader) -> IndexCard:
         bytes_per_item=index.number("bytes_per_item"),
         candidates=candidates,
     )
+
+
+def _read_shard(shard: _Reader) -> UserShard:
+    of = shard.integer("of", minimum=2, maximum=MAXIMUM_SHARDS)
+    return UserShard(shard.integer("shard", maximum=of - 1), of)
 
 
 def _read_search(search: _Reader) -> dict[str, int]:

@@ -16,6 +16,7 @@ from export.bundle.bundle import Bundle
 from export.bundle.errors import (
     ChecksumMismatch,
     DtypeMismatch,
+    ForeignUser,
     MalformedArray,
     MalformedManifest,
     MissingFile,
@@ -121,6 +122,7 @@ def _open(path: Path, *, verify: bool, copy_up_to: int) -> Bundle:
         for column in (bundle.user_ids, bundle.item_ids, bundle.item_titles, bundle.category_names):
             if column is not None:
                 column.verify()
+        _verify_shard(bundle)
     return bundle
 
 
@@ -279,6 +281,24 @@ def _verify_values(path: Path, arrays: Mapping[str, Array]) -> None:
                 raise MalformedArray(f"{path / name}: holds NaN or infinity; train again and export again")
     if ANSWER_ROWS_FILE in arrays:
         _verify_answers(path, arrays[ANSWER_ROWS_FILE], arrays[ANSWER_SCORES_FILE])
+
+
+def _verify_shard(bundle: Bundle) -> None:
+    """Check that the users are those of the shard.
+
+    Raises:
+        ForeignUser: One is not, and whoever asks for it is sent elsewhere.
+    """
+    shard = bundle.manifest.user_shard
+    if shard is None:
+        return
+    for row in range(len(bundle.user_ids)):
+        user_id = bundle.user_ids.get(row)
+        if (home := shard.home_of(user_id)) != shard.shard:
+            raise ForeignUser(
+                f"{bundle.user_ids.path}: row {row}, user {user_id!r}, belongs to shard {home} of {shard.of},"
+                f" and this is shard {shard.shard}; export the bundle again"
+            )
 
 
 def _verify_answers(path: Path, rows: Array, scores: Array) -> None:

@@ -13,10 +13,11 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from export.bundle.errors import BundleExists, NotABundle, RepositoryError, UnknownLabel, UnknownModel, UnknownVersion
 from export.bundle.manifest import MANIFEST_FILE, Manifest
@@ -29,6 +30,7 @@ STABLE, PREVIOUS = "stable", "previous"
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _LABEL = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_SHARD = re.compile(r"shard-(0|[1-9][0-9]{0,3})-of-[1-9][0-9]{0,3}")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,25 @@ class ModelVersions:
     model: str
     versions: list[str]
     labels: dict[str, str]
+
+
+class Publisher(Protocol):
+    """Where new versions are put: one place, or a place for each shard of the users."""
+
+    def reserve(self, model: str, version: str = "", label: str | None = None) -> Path:
+        """Where a new bundle may stand; see `ModelRepository.reserve`."""
+        ...
+
+    def publish(
+        self,
+        manifest: Manifest,
+        contents: BundleContents,
+        write_graphs: Callable[[Path], None],
+        check: Callable[[Path], object] = ...,
+        label: str | None = None,
+    ) -> Path:
+        """Write a bundle; see `ModelRepository.publish`."""
+        ...
 
 
 class ModelRepository:
@@ -72,7 +93,9 @@ class ModelRepository:
         versions = _versions_in(self._directory(model))
         if not versions:
             known = ", ".join(self.models()) or "none"
-            raise UnknownModel(f"{self.root}: no model {model!r}; there are: {known}")
+            folders = shard_folders(self.root, model)
+            inside = f", but in {', '.join(path.name for path in folders[:3])}…: give one of these" if folders else ""
+            raise UnknownModel(f"{self.root}: no model {model!r}{inside}; there are: {known}")
         return versions
 
     def labels(self, model: str) -> dict[str, str]:
@@ -166,16 +189,17 @@ class ModelRepository:
             if label == STABLE and before not in (None, path.name):
                 labels[PREVIOUS] = str(before)
             labels[label] = path.name
-            text = json.dumps(labels, indent=2, sort_keys=True) + "\n"
-            for left in directory.glob(f".{LABELS_FILE}.*.draft"):  # of a process that was killed: this one is alone
-                left.unlink(missing_ok=True)
-            try:
-                write_file(directory / LABELS_FILE, text.encode())
-            except OSError as error:
-                raise RepositoryError(
-                    f"{directory / LABELS_FILE}: cannot be written ({error.strerror}) and stays as it was;"
-                    " free space there and try again"
-                ) from error
+            _write_labels(directory, labels)
+
+    def replace_labels(self, model: str, labels: Mapping[str, str]) -> None:
+        """Set all labels of `model` as they once were; what they point to is not looked at.
+
+        Raises:
+            RepositoryError: They cannot be written.
+        """
+        directory = self._directory(model)
+        with _locked(directory):
+            _write_labels(directory, labels)
 
     def rollback(self, model: str) -> None:
         """Move `stable` back to `previous`, which becomes what `stable` was.
@@ -242,8 +266,7 @@ class ModelRepository:
             try:
                 self.set_label(manifest.model.name, label, target.name, verify=False)
             except RepositoryError:
-                # Under a name that is no version: nobody sees a bundle of which half is gone.
-                shutil.rmtree(target.rename(target.with_name(f".{target.name}.unlabelled")), ignore_errors=True)
+                remove_version(target)
                 raise
         return target
 
@@ -270,6 +293,32 @@ def find_bundle(name: str, repository: Path | None = None) -> Path:
     if not (Path(name) / MANIFEST_FILE).is_file():
         raise NotABundle(f"{name}: no {MANIFEST_FILE} there; give a bundle's directory, or --repository and a model")
     return Path(name)
+
+
+def remove_version(bundle: Path) -> None:
+    """Take a version away that nobody has been told of."""
+    # Under a name that is no version: nobody sees a bundle of which half is gone.
+    shutil.rmtree(bundle.rename(bundle.with_name(f".{bundle.name}.unlabelled")), ignore_errors=True)
+
+
+def shard_folders(root: Path, model: str = "") -> list[Path]:
+    """Folders of a repository that hold shards of `model`, or of any, by number; each is a repository of its own."""
+    folders = [path for path in root.glob("shard-*-of-*") if _SHARD.fullmatch(path.name) and path.is_dir()]
+    found = [path for path in folders if not model or _versions_in(path / model)]
+    return sorted(found, key=lambda path: [int(number) for number in path.name.split("-")[3::-2]])
+
+
+def _write_labels(directory: Path, labels: Mapping[str, str]) -> None:
+    text = json.dumps(labels, indent=2, sort_keys=True) + "\n"
+    for left in directory.glob(f".{LABELS_FILE}.*.draft"):  # of a process that was killed: this one is alone
+        left.unlink(missing_ok=True)
+    try:
+        write_file(directory / LABELS_FILE, text.encode())
+    except OSError as error:
+        raise RepositoryError(
+            f"{directory / LABELS_FILE}: cannot be written ({error.strerror}) and stays as it was;"
+            " free space there and try again"
+        ) from error
 
 
 def _require_label(label: str) -> None:

@@ -27,6 +27,7 @@ from export.bundle.manifest import (
     ANSWER_SCORES_FILE,
     FOLD_IN_TABLE_FILE,
     MANIFEST_FILE,
+    RECOMMEND_FILE,
     SCHEMA_VERSION,
     FileEntry,
     Manifest,
@@ -34,6 +35,10 @@ from export.bundle.manifest import (
 )
 from export.bundle.reader import open_bundle
 
+OF_USERS = ("user_", "seen_", "heldout_", "answer_", RECOMMEND_FILE)
+"""How names of files begin that differ between bundles of the same items: the graph has the number of users in it."""
+WEIGHTS_OF_ITEMS = ("item_embeddings.npy", FOLD_IN_TABLE_FILE)
+"""What graphs have their weights in: ONNX refuses a file that has several names."""
 _DRAFT = re.compile(r"\.[1-9][0-9]*\.([a-z0-9_]{8}\.draft|unlabelled)")
 
 
@@ -84,6 +89,7 @@ def write_bundle(
     contents: BundleContents,
     write_graphs: Callable[[Path], None],
     check: Callable[[Path], object] = open_unverified,
+    items_of: Path | None = None,
 ) -> Manifest:
     """Write a bundle whole or not at all.
 
@@ -91,9 +97,11 @@ def write_bundle(
         target: Directory to make; a bundle is immutable, so it MUST NOT exist.
         manifest: The cards; `schema_version`, `files`, `bundle_id` and `counts` are filled in here.
         contents: Ids and arrays.
-        write_graphs: Called with the draft directory once its arrays are written; writes `index.faiss`,
-            `recommend.onnx` and `fold_in.onnx` there.
+        write_graphs: Called with the draft directory once its arrays are written; writes those of `index.faiss`,
+            `recommend.onnx` and `fold_in.onnx` that are not there.
         check: Called with the finished draft; what it raises keeps the draft from becoming a bundle.
+        items_of: A bundle of the same items, on the same disk, whose files of them are taken: by hard link, or copied
+            where ONNX, or the file system, has no such thing.
 
     Returns:
         The manifest as written.
@@ -106,7 +114,7 @@ def write_bundle(
     if target.exists():
         raise BundleExists(f"{target}: exists and bundles are immutable; give another version")
     try:
-        return _write(target, manifest, contents, write_graphs, check)
+        return _write(target, manifest, contents, write_graphs, check, items_of)
     except OSError as error:
         reason = error.strerror or str(error)
         raise CannotWriteBundle(
@@ -120,24 +128,29 @@ def _write(
     contents: BundleContents,
     write_graphs: Callable[[Path], None],
     check: Callable[[Path], object],
+    items_of: Path | None,
 ) -> Manifest:
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft, lock = _open_draft(target)
+    draft, lock = open_draft(target)
     try:
-        _write_contents(draft, contents)
+        _write_users(draft, contents)
+        if items_of is None:
+            _write_items(draft, contents)
+        else:
+            _take_items(items_of, draft)
         write_graphs(draft)
         complete = _complete(draft, manifest, contents)
         (draft / MANIFEST_FILE).write_bytes(complete.to_bytes())
         check(draft)
         draft.chmod(0o755)
-        _flush([*draft.iterdir(), draft])
+        flush([*draft.iterdir(), draft])
         try:
             draft.rename(target)
         except OSError as error:
             if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
                 raise
             raise BundleExists(f"{target}: exists and bundles are immutable; give another version") from error
-        _flush([target.parent])
+        flush([target.parent])
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         os.close(lock)
@@ -146,7 +159,7 @@ def _write(
     return complete
 
 
-def _open_draft(target: Path) -> tuple[Path, int]:
+def open_draft(target: Path) -> tuple[Path, int]:
     """Make an empty draft beside `target`, locked as long as this process lives; remove those that nobody locks."""
     for left in target.parent.iterdir():
         if _DRAFT.fullmatch(left.name):
@@ -193,7 +206,8 @@ def _complete(draft: Path, manifest: Manifest, contents: BundleContents) -> Mani
     )
 
 
-def _flush(paths: list[Path]) -> None:
+def flush(paths: list[Path]) -> None:
+    """Wait until files and directories are on the disk."""
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -202,30 +216,58 @@ def _flush(paths: list[Path]) -> None:
             os.close(descriptor)
 
 
-def _write_contents(directory: Path, contents: BundleContents) -> None:
-    """Write the id tables and arrays into `directory`.
+def _write_users(directory: Path, contents: BundleContents) -> None:
+    """Write what a bundle has of its users.
 
     Raises:
         DuplicateIds: An id stands twice.
-        MalformedArray: A text cannot be written as UTF-8.
+        MalformedArray: An id cannot be written as UTF-8.
     """
     write_id_table(directory / "user_ids", contents.user_ids)
-    write_id_table(directory / "item_ids", contents.item_ids)
     save_array(directory / "user_embeddings.npy", contents.user_embeddings)
-    save_array(directory / "item_embeddings.npy", contents.item_embeddings)
     _save_csr(directory, "seen", contents.seen_indptr, contents.seen_indices)
-    save_array(directory / "popularity.npy", contents.popularity.astype(np.int32))
-    if contents.item_titles is not None:
-        write_string_column(directory / "item_titles", contents.item_titles)
-    if contents.item_categories is not None:
-        _save_categories(directory, contents.item_categories)
     if contents.heldout_indptr is not None and contents.heldout_indices is not None:
         _save_csr(directory, "heldout", contents.heldout_indptr, contents.heldout_indices)
     if contents.answer_rows is not None and contents.answer_scores is not None:
         save_array(directory / ANSWER_ROWS_FILE, contents.answer_rows.astype(np.int32))
         save_array(directory / ANSWER_SCORES_FILE, contents.answer_scores)
+
+
+def _write_items(directory: Path, contents: BundleContents) -> None:
+    """Write what a bundle has of its items, but index and graphs; raises as `_write_users`."""
+    write_id_table(directory / "item_ids", contents.item_ids)
+    save_array(directory / "item_embeddings.npy", contents.item_embeddings)
+    save_array(directory / "popularity.npy", contents.popularity.astype(np.int32))
+    if contents.item_titles is not None:
+        write_string_column(directory / "item_titles", contents.item_titles)
+    if contents.item_categories is not None:
+        _save_categories(directory, contents.item_categories)
     if contents.fold_in_embeddings is not None:
         save_array(directory / FOLD_IN_TABLE_FILE, contents.fold_in_embeddings)
+
+
+def _take_items(other: Path, directory: Path) -> None:
+    """Give `directory` the files of `other` that say nothing of users."""
+    for path in other.iterdir():
+        if path.name.startswith(OF_USERS) or path.name == MANIFEST_FILE:
+            continue
+        try:
+            if path.name in WEIGHTS_OF_ITEMS:
+                _clone(path, directory / path.name)
+            else:
+                (directory / path.name).hardlink_to(path)
+        except OSError:
+            shutil.copyfile(path, directory / path.name)
+
+
+def _clone(source: Path, target: Path) -> None:
+    """Copy within the kernel, which shares the blocks where the file system can (XFS, Btrfs)."""
+    left = source.stat().st_size
+    with source.open("rb") as reader, target.open("wb") as writer:
+        while left and (done := os.copy_file_range(reader.fileno(), writer.fileno(), left)):
+            left -= done
+    if left:
+        raise OSError(errno.EIO, "copied in part", str(target))
 
 
 def _save_csr(directory: Path, name: str, indptr: npt.NDArray[np.integer], indices: npt.NDArray[np.integer]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from export.bundle import ExportError, ModelRepository, open_manifest
+from export.bundle import ExportError, ModelRepository, Publisher, ShardedRepository, open_manifest
 from export.bundle.description import describe_bundle
 from export.commands.options import DIRECTORY, EXISTING_DIRECTORY, JSON_OPTION
 
@@ -53,6 +53,12 @@ RIVALS_TAKE = ("rivals", "teacher", "repository", "as_json")
     help="What users already have; 'all' for production, the default keeps test items answerable.",
 )
 @click.option(
+    "--user-shards",
+    type=click.IntRange(2),
+    metavar="N",
+    help="Spread the users over N bundles, each with all items, in shard-K-of-N of the repository.  [default: one]",
+)
+@click.option(
     "--teacher", help="Teacher's run, or with --rivals its model's name.  [default: the run that the run names]"
 )
 @click.option("--rivals", type=int, metavar="DIM", help="Make the rivals of --teacher at a student's d = DIM instead.")
@@ -70,14 +76,18 @@ def export(
 
     Example: lowpass export demo/student --data demo/data --repository demo/models --model student
 
+    Example: lowpass export demo/student --data demo/data --repository demo/models --model student --user-shards 4
+
     Example: lowpass export runs/frontier --candidate freqd-d16-int8 --repository models --model student
 
     Example: lowpass export --rivals 16 --teacher teacher --repository demo/models
     """
     given = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
-    repository = ModelRepository(options.pop("repository"))
+    shards = options.pop("user_shards")
+    stored = ModelRepository(options.pop("repository"))
+    repository = stored if shards is None else ShardedRepository(stored.root, shards)
     if rivals is not None:
-        _report(_export_rivals(repository, rivals, given, options["teacher"]), as_json, listed=True)
+        _report(_export_rivals(stored, rivals, given, options["teacher"]), as_json, listed=True)
         return
     if source is None:
         raise ExportError("SOURCE: give a run or a frontier directory, or --rivals DIM --teacher MODEL")
@@ -86,9 +96,12 @@ def export(
     options["label"] = options["label"] or None
     if options["candidate"] or _is_frontier(source):
         path, name = _export_candidate(source, repository, given, options)
-        _report([path], as_json, candidate=name)
     else:
-        _report([_export_run(source, repository, options)], as_json)
+        path, name = _export_run(source, repository, options), None
+    if isinstance(repository, ShardedRepository):
+        _report_shards(repository.bundles(path.parent.name, path.name), as_json, name)
+    else:
+        _report([path], as_json, candidate=name)
 
 
 def _is_frontier(source: Path) -> bool:
@@ -97,7 +110,7 @@ def _is_frontier(source: Path) -> bool:
     return (source / FILE).is_file()
 
 
-def _export_run(source: Path, repository: ModelRepository, options: dict[str, Any]) -> Path:
+def _export_run(source: Path, repository: Publisher, options: dict[str, Any]) -> Path:
     from distill.data.interactions import load_interactions
     from distill.run import open_run
     from export.build.publish import ExportOptions, export_run
@@ -116,7 +129,7 @@ def _export_run(source: Path, repository: ModelRepository, options: dict[str, An
 
 
 def _export_candidate(
-    source: Path, repository: ModelRepository, given: set[str], options: dict[str, Any]
+    source: Path, repository: Publisher, given: set[str], options: dict[str, Any]
 ) -> tuple[Path, str]:
     from export.build.publish import ExportOptions
     from export.frontier.publishing import publish_candidate, read_choice
@@ -153,3 +166,20 @@ def _report(paths: Sequence[Path], as_json: bool, *, listed: bool = False, candi
     if candidate is not None:
         found[0]["candidate"] = candidate
     click.echo(json.dumps({"bundles": found} if listed else found[0]))
+
+
+def _report_shards(paths: Sequence[Path], as_json: bool, candidate: str | None) -> None:
+    if as_json:
+        _report(paths, as_json, listed=True, candidate=candidate)
+        return
+    manifests = [open_manifest(path) for path in paths]
+    users = [manifest.counts["users"] for manifest in manifests]
+    files = [file.stat() for path in paths for file in path.iterdir()]
+    together, here = (
+        sum(found.st_size for found in files),
+        sum({(found.st_dev, found.st_ino): found.st_size for found in files}.values()),
+    )
+    linked = "hard links" if here < together else "copies, since this disk has no hard links"
+    click.echo("\n".join(describe_bundle(paths[0], manifests[0])))
+    click.echo(f"{len(paths)} shards in {paths[0].parents[2]}, each of {min(users):,} to {max(users):,} users")
+    click.echo(f"{together:,} bytes together, {here:,} on this disk: index and ids of the items are {linked}")

@@ -10,6 +10,7 @@ import click
 
 from export.bundle import find_bundle, open_bundle
 from export.bundle.description import describe_bundle, describe_files, describe_indexes
+from export.bundle.sharded import find_bundles
 from export.commands.options import DIRECTORY, JSON_OPTION
 
 REPOSITORY_OPTION = click.option(
@@ -44,16 +45,17 @@ def show(name: str, repository: Path | None, *, as_json: bool) -> None:
 def verify(name: str, repository: Path | None, *, as_json: bool) -> None:
     """Check every byte of the bundle NAME, its index, and what its graphs compute.
 
-    NAME is MODEL or MODEL:VERSION of the repository, or a bundle's directory.
+    NAME is MODEL or MODEL:VERSION of the repository, or a bundle's directory. Of a model whose users are in shards, the
+    bundles of all are checked, each with a line, or a JSON object, of its own.
 
     Example: lowpass models verify --repository demo/models student:2
     """
     from export.build.verify import verify_bundle
 
-    path = find_bundle(name, repository)
-    report = verify_bundle(path)
-    if as_json:
-        click.echo(json.dumps(report))
-        return
-    click.echo(f"{path}: good. {report['files']} files, {report['bytes']:,} bytes, id {report['bundle_id'][:12]}")
-    click.echo(f"index and graphs agree with the embeddings for {report['users_compared']} users")
+    for path in find_bundles(name, repository):
+        report = verify_bundle(path)
+        if as_json:
+            click.echo(json.dumps(report))
+            continue
+        click.echo(f"{path}: good. {report['files']} files, {report['bytes']:,} bytes, id {report['bundle_id'][:12]}")
+        click.echo(f"index and graphs agree with the embeddings for {report['users_compared']} users")

@@ -16,7 +16,7 @@ from export.build.ann import RECALL_K, build_index, set_search
 from export.build.index_choice import describe_index
 from export.build.precision import StoredVectors
 from export.build.publish import ChosenIndex, ExportOptions, publish_vectors
-from export.bundle import ModelCard, ModelRepository
+from export.bundle import ModelCard, Publisher
 from export.frontier.candidates import Source, build_sources, open_student
 from export.frontier.document import FORMAT
 from export.frontier.reading import FILE
@@ -63,9 +63,7 @@ def read_choice(frontier: Path, name: str | None) -> Choice:
     return Choice(candidates[wanted], *places)
 
 
-def publish_candidate(
-    choice: Choice, repository: ModelRepository, model: str, options: ExportOptions | None = None
-) -> Path:
+def publish_candidate(choice: Choice, repository: Publisher, model: str, options: ExportOptions | None = None) -> Path:
     """Make a bundle of a candidate.
 
     Args:

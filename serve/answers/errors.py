@@ -12,6 +12,7 @@
         ├── InvalidRequest      fields of the request are wrong
         ├── NotFound            the request names something that is not there
         │   ├── UnknownUser     no such user, and no fallback was allowed
+        │   ├── WrongShard      the user's row is on another server
         │   ├── UnknownItem     no such item
         │   ├── UnknownHistory  no item of the history is known, and no fallback was allowed
         │   ├── ModelNotServed  no such model is loaded
@@ -124,6 +125,27 @@ class UnknownUser(NotFound):
 
     kind = "user"
     remedy = "send a history instead of a user id, or set allow_fallback"
+
+
+class WrongShard(NotFound):
+    """The user's row is on another server: not to be hidden by a fallback, since the caller's routing is wrong.
+
+    Args:
+        name: Id of the user.
+        model: Name of the model.
+        shard: Where the user is.
+        here: The shard that this server has.
+        shards: How many there are.
+    """
+
+    kind = "user"
+    remedy = "ask a server of its shard, by metadata x-lowpass-shard"
+
+    def __init__(self, name: str, model: str, shard: int, here: int, shards: int) -> None:
+        super().__init__(name)
+        where = f"user {shown(name)} is in shard {shard} of {shards} of model {model!r}, this server has shard {here}"
+        self.args = (f"{where}: send metadata 'x-lowpass-shard: {shard}', or give the client {shards} user_shards",)
+        self.model, self.shard, self.shards = model, shard, shards
 
 
 class UnknownItem(NotFound):

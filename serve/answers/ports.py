@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from export.bundle.shard import UserShard
 from serve.answers.types import Rows
 
 Matrix = npt.NDArray[np.floating[Any]]
@@ -117,6 +118,7 @@ class Catalogue:
         category_names: C names; empty when items have no categories.
         category_indptr: Shape (N + 1,): CSR of the categories of each item; None without categories.
         category_indices: Category rows; None without categories.
+        user_shard: Which users these are; None for all.
     """
 
     user_ids: Ids
@@ -129,3 +131,4 @@ class Catalogue:
     category_names: tuple[str, ...] = ()
     category_indptr: Rows | None = None
     category_indices: Rows | None = None
+    user_shard: UserShard | None = None

@@ -15,7 +15,7 @@ from time import perf_counter_ns
 import numpy as np
 import numpy.typing as npt
 
-from serve.answers.errors import FoldInUnavailable, RequestError, UnknownHistory, UnknownItem, UnknownUser
+from serve.answers.errors import FoldInUnavailable, RequestError, UnknownHistory, UnknownItem, UnknownUser, WrongShard
 from serve.answers.limits import RERANKED
 from serve.answers.ports import CandidateIndex, Catalogue, FoldIn, ItemScorer
 from serve.answers.selection import (
@@ -253,8 +253,11 @@ class Recommender:
         if user_index >= 0:
             embedding = self.catalogue.user_embeddings[user_index]
             return embedding.astype(np.float32, copy=False), self._selection.seen(user_index), []
+        user_id, shard = query.user_id or "", self.catalogue.user_shard
+        if shard is not None and (home := shard.home_of(user_id)) != shard.shard:
+            raise WrongShard(user_id, self.name, home, shard.shard, shard.of)
         if not query.allow_fallback:
-            raise UnknownUser(query.user_id or "")
+            raise UnknownUser(user_id)
         return None, NO_ROWS, []
 
     def _encode_updated(self, query: Query, user_index: int) -> tuple[npt.NDArray[np.float32] | None, Rows, list[str]]:

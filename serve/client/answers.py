@@ -54,7 +54,12 @@ class RecommendationList:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model as the server describes it; the proto's `Model` defines the fields."""
+    """A model as the server describes it; the proto's `Model` defines the fields.
+
+    Attributes:
+        user_shard: Which shard of the users the server has, from 0; None where it has all.
+        user_shards: How many shards there are; 1 where it has all.
+    """
 
     name: str
     version: str
@@ -79,6 +84,8 @@ class ModelInfo:
     is_default_version: bool
     is_default: bool
     ready_answers: int
+    user_shard: int | None
+    user_shards: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,4 +153,6 @@ def to_model_info(model: pb.Model) -> ModelInfo:
         is_default_version=model.is_default_version,
         is_default=model.is_default,
         ready_answers=model.ready_answers,
+        user_shard=model.user_shard.shard if model.HasField("user_shard") else None,
+        user_shards=model.user_shard.of or 1,
     )

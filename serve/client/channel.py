@@ -10,6 +10,8 @@ import grpc
 
 from serve.client.errors import RecommenderError, TimeUp, error_from_call
 
+Metadata = Sequence[tuple[str, str]]
+
 
 class GrpcClient:
     """A connection to a server; a context manager.
@@ -50,20 +52,39 @@ class GrpcClient:
         """End the connection."""
         self._channel.close()
 
-    def _call(self, method: Any, request: Any) -> Any:
+    def _call(self, method: Any, request: Any, metadata: Metadata = ()) -> Any:
         try:
-            return method(request, timeout=self.timeout, metadata=self._metadata)
+            return method(request, timeout=self.timeout, metadata=(*self._metadata, *metadata))
         except grpc.RpcError as error:
             raise self._in_words(error, self.timeout) from error
 
-    def _stream(self, method: Any, request: Any, timeout: float) -> Iterator[Any]:
-        parts = method(request, timeout=timeout, metadata=self._metadata)
+    def _call_all(self, method: Any, questions: Sequence[tuple[Any, Metadata]]) -> list[Any]:
+        """Send several requests at once; return for each its answer, or its error."""
+        calls = [
+            method.future(request, timeout=self.timeout, metadata=(*self._metadata, *metadata))
+            for request, metadata in questions
+        ]
         try:
-            yield from parts
+            return [self._outcome(call) for call in calls]
+        finally:
+            for call in calls:
+                call.cancel()
+
+    def _outcome(self, call: Any) -> Any:
+        try:
+            return call.result()
+        except grpc.RpcError as error:
+            return self._in_words(error, self.timeout)
+
+    def _begin(self, method: Any, request: Any, timeout: float, metadata: Metadata) -> Any:
+        """Start a call that answers in parts; whoever starts it cancels it in the end."""
+        return method(request, timeout=timeout, metadata=(*self._metadata, *metadata))
+
+    def _parts(self, call: Any, timeout: float) -> Iterator[Any]:
+        try:
+            yield from call
         except grpc.RpcError as error:
             raise self._in_words(error, timeout) from error
-        finally:
-            parts.cancel()
 
     def _in_words(self, error: grpc.RpcError, timeout: float) -> RecommenderError:
         found = error_from_call(error)

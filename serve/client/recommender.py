@@ -11,7 +11,8 @@ A client holds one connection. Threads may share it, and it is meant to live as 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, TypedDict, Unpack
 
 import grpc
@@ -19,6 +20,7 @@ import grpc
 from serve.client.answers import RecommendationList, ServerInfo, to_list, to_model_info
 from serve.client.channel import GrpcClient
 from serve.client.errors import RecommenderError, ServerUnavailable, error_from_status
+from serve.client.shards import shards_of, to_metadata
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.pb.lowpass.v1 import recommender_pb2_grpc
 
@@ -102,6 +104,11 @@ class RecommenderClient(GrpcClient):
         credentials: For TLS; None for plain text.
         api_key: Sent with each call; empty for none.
         options: Channel options that win over the defaults.
+        user_shards: Over how many shards the users are spread; each call then names that of its user, for a proxy to
+            route by (docs/scale.md). A batch or a stream becomes a call to each shard.
+
+    Raises:
+        ValueError: `user_shards` is below 1.
     """
 
     def __init__(
@@ -112,7 +119,11 @@ class RecommenderClient(GrpcClient):
         credentials: grpc.ChannelCredentials | None = None,
         api_key: str = "",
         options: Sequence[tuple[str, Any]] = (),
+        user_shards: int = 1,
     ) -> None:
+        if user_shards < 1:
+            raise ValueError(f"user_shards: {user_shards} must be at least 1")
+        self.user_shards = user_shards
         merged = list({**dict(CHANNEL_OPTIONS), **dict(options)}.items())
         super().__init__(target, timeout, credentials, api_key, merged)
         make_stub: Any = recommender_pb2_grpc.RecommenderServiceStub
@@ -143,7 +154,8 @@ class RecommenderClient(GrpcClient):
             RecommenderError: See `serve.client.errors`.
         """
         request = _request(user_id, history, **options)
-        return to_list(self._call(self._stub.Recommend, request))
+        (shard,) = shards_of([user_id if user_id is not None else ()], self.user_shards)
+        return to_list(self._call(self._stub.Recommend, request, to_metadata(shard)))
 
     def batch_recommend(
         self, subjects: Sequence[str | Sequence[str]], **options: Unpack[QueryOptions]
@@ -155,13 +167,24 @@ class RecommenderClient(GrpcClient):
             options: The fields of `QueryOptions`, the same for all.
 
         Returns:
-            For each subject its list or its error.
+            For each subject its list or its error; that of the call, where the call to its shard failed.
 
         Raises:
-            RecommenderError: The call as a whole failed.
+            RecommenderError: The call as a whole failed, or all of the calls to shards.
         """
-        request = pb.BatchRecommendRequest(requests=_requests(subjects, options))
-        return [_outcome(entry) for entry in self._call(self._stub.BatchRecommend, request).entries]
+        groups = self._by_shard(subjects)
+        questions = [
+            (pb.BatchRecommendRequest(requests=_requests((subjects[at] for at in places), options)), to_metadata(shard))
+            for shard, places in groups.items()
+        ]
+        answers = self._call_all(self._stub.BatchRecommend, questions)
+        if all(isinstance(answer, RecommenderError) for answer in answers):
+            raise answers[0]
+        outcomes: dict[int, RecommendationList | RecommenderError] = {}
+        for places, answer in zip(groups.values(), answers, strict=True):
+            failed = isinstance(answer, RecommenderError)
+            outcomes |= zip(places, [answer] * len(places) if failed else map(_outcome, answer.entries), strict=True)
+        return [outcomes[position] for position in range(len(subjects))]
 
     def stream_recommend(
         self, subjects: Iterable[str | Sequence[str]], *, timeout: float = 300.0, **options: Unpack[QueryOptions]
@@ -179,9 +202,36 @@ class RecommenderClient(GrpcClient):
         Raises:
             RecommenderError: The call as a whole failed, or broke off.
         """
-        request = pb.StreamRecommendRequest(requests=_requests(subjects, options))
-        for part in self._stream(self._stub.StreamRecommend, request, timeout):
+        asked = list(subjects)
+        calls = {
+            shard: self._begin(
+                self._stub.StreamRecommend,
+                pb.StreamRecommendRequest(requests=_requests([asked[at] for at in places], options)),
+                timeout,
+                to_metadata(shard),
+            )
+            for shard, places in self._by_shard(asked).items()
+        }
+        answers = {shard: self._answers(call, timeout) for shard, call in calls.items()}
+        try:
+            for shard in shards_of(asked, self.user_shards):
+                yield from islice(answers[shard], 1)
+            for rest in answers.values():  # to the end of the call, which may be an error
+                yield from rest
+        finally:
+            for call in calls.values():
+                call.cancel()
+
+    def _answers(self, call: Any, timeout: float) -> Iterator[RecommendationList | RecommenderError]:
+        for part in self._parts(call, timeout):
             yield from map(_outcome, part.entries)
+
+    def _by_shard(self, subjects: Sequence[str | Sequence[str]]) -> dict[int | None, list[int]]:
+        """Shard → positions of its subjects; None → those of histories, which any shard answers, or of all."""
+        groups: dict[int | None, list[int]] = {}
+        for position, shard in enumerate(shards_of(subjects, self.user_shards)):
+            groups.setdefault(shard, []).append(position)
+        return groups or {None: []}
 
     def similar_items(
         self,

@@ -83,14 +83,15 @@ def label(
 ) -> None:
     """Point the label NAME of MODEL to REVISION (a version or another label), once that bundle verifies.
 
-    A server loads the version first if need be, and answers with it in one step.
+    A server loads the version first if need be, and answers with it in one step. On disk, the label moves in all
+    shards of the users or in none.
 
     Example: lowpass models label student stable 7 --repository demo/models
     """
     if repository is not None:
-        from export.bundle.repository import ModelRepository
+        from export.bundle.sharded import open_repository
 
-        ModelRepository(repository).set_label(model, name, revision)
+        open_repository(repository, model).set_label(model, name, revision)
         _print_stored(repository, model, as_json)
         return
     with _client(connection) as client:
@@ -106,9 +107,9 @@ def rollback(model: str, repository: Path | None, connection: Connection, *, as_
     Example: lowpass models rollback student --repository demo/models
     """
     if repository is not None:
-        from export.bundle.repository import ModelRepository
+        from export.bundle.sharded import open_repository
 
-        ModelRepository(repository).rollback(model)
+        open_repository(repository, model).rollback(model)
         _print_stored(repository, model, as_json)
         return
     with _client(connection) as client:
@@ -185,16 +186,20 @@ def shadow(model: str, other: str, share: float, connection: Connection) -> None
 
 
 def _print_stored(root: Path, model: str, as_json: bool) -> None:
-    from export.bundle.repository import ModelRepository
+    from export.bundle.repository import ModelRepository, shard_folders
 
-    repository = ModelRepository(root)
-    rows = []
-    for name in [model] if model else repository.models():
-        labels = repository.labels(name)
-        for version in repository.versions(name):
-            named = sorted(label for label, at in labels.items() if at == version)
-            rows.append({"model": name, "version": version, "labels": named})
-    _print(rows, ("model", "labels"), [(f"{row['model']}:{row['version']}", _words(row)) for row in rows], as_json)
+    plain = ModelRepository(root)
+    places = {"": plain} if not model or model in plain.models() else {}
+    places |= {path.name: ModelRepository(path) for path in shard_folders(root, model)}
+    rows: list[dict[str, Any]] = []
+    for folder, repository in (places or {"": plain}).items():
+        for found in repository.overview(model or None):
+            for version in found.versions:
+                named = sorted(label for label, at in found.labels.items() if at == version)
+                shard = {"shard": folder} if folder else {}
+                rows.append({"model": found.model, "version": version, "labels": named, **shard})
+    table = [(f"{row['model']}:{row['version']}", _words(row), row.get("shard", "")) for row in rows]
+    _print(rows, ("model", "labels", "users" if any(row[2] for row in table) else ""), table, as_json)
 
 
 def _print_served(versions: Sequence[Any], as_json: bool) -> None:

@@ -32,6 +32,13 @@ def _split_ids(_context: click.Context, _parameter: click.Parameter, text: str |
 )
 @click.option("--similar", metavar="ITEM", help="List the items nearest to this one.")
 @click.option("--info", is_flag=True, help="Show what the server serves.")
+@click.option(
+    "--user-shards",
+    type=click.IntRange(1),
+    default=1,
+    metavar="N",
+    help="Over how many shards the users are spread: name that of the user, for a proxy to route by.",
+)
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="How many items.")
 @click.option("--model", default="", metavar="NAME[:LABEL]", help="Ask this model.")
 @click.option("--exclude", callback=_split_ids, metavar="ID,ID,…", help="Never answer with these items.")
@@ -53,6 +60,7 @@ def query(
     users_file: IO[str] | None,
     similar: str | None,
     info: bool,
+    user_shards: int,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -64,7 +72,7 @@ def query(
         raise click.UsageError("give exactly one of --user, --history, --users-file, --similar and --info")
     from serve.client import RecommenderClient
 
-    with RecommenderClient(**connection.arguments()) as client:
+    with RecommenderClient(**connection.arguments(), user_shards=user_shards) as client:
         if info:
             _print_info(client.info(), as_json)
             return
@@ -149,7 +157,7 @@ def _print_info(info: ServerInfo, as_json: bool) -> None:
             ", ".join(model.labels),
             model.method,
             str(model.dim),
-            str(model.users),
+            f"{model.users}{'' if model.user_shard is None else f' (shard {model.user_shard} of {model.user_shards})'}",
             str(model.items),
             model.index,
             f"{model.quality['recall@20']:.4f}" if "recall@20" in model.quality else "",

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.bundle import Bundle, ExactIndex, Manifest, open_bundle
-from export.bundle.repository import ModelRepository
+from export.bundle.repository import ModelRepository, shard_folders
 from serve.answers.errors import NothingToServe, RequestError, UnusableBundle
 from serve.answers.fold_in import OnnxFoldIn
 from serve.answers.indexes.faiss_index import FaissIndex
@@ -65,7 +65,9 @@ def choose_models(repository: ModelRepository, wanted: Sequence[str]) -> list[Mo
     """
     choices = [ModelChoice.parse(text) for text in wanted or repository.models()]
     if not choices:
-        raise NothingToServe(f"{repository.root}: holds no model: fill it with 'lowpass export'")
+        inside = shard_folders(repository.root)
+        remedy = f"but shards of users: give one, e.g. {inside[0]}" if inside else "fill it with 'lowpass export'"
+        raise NothingToServe(f"{repository.root}: holds no model: {remedy}")
     return list(dict.fromkeys(choices))
 
 
@@ -215,6 +217,7 @@ def build_recommender(bundle: Bundle, name: str) -> Recommender:
         category_names=tuple(names.take(range(len(names)))) if names is not None else (),
         category_indptr=bundle.category_indptr,
         category_indices=bundle.category_indices,
+        user_shard=bundle.manifest.user_shard,
     )
     return Recommender(
         name,
@@ -270,7 +273,7 @@ def warm_up(recommender: Recommender, path: Path, recorded: Sequence[Query] = ()
     ids = [catalogue.user_ids.get(int(row)) for row in _sample(users)]
     # With an answer table the plain question does not reach the index.
     queries = [Query(user_id, include_seen=include_seen) for user_id in ids for include_seen in (False, True)]
-    queries += [Query(history=[item]), Query(history=[item], exact=True), Query("", allow_fallback=True)]
+    queries += [Query(history=[item]), Query(history=[item], exact=True), Query(history=[""], allow_fallback=True)]
     try:
         answers = [recommender.recommend([query]) for query in queries]
         answers += [recommender.recommend(queries), recommender.similar_items(SimilarQuery(item))]

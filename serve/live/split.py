@@ -36,6 +36,7 @@ class Split:
 
     def arm(self, key: str) -> str | None:
         """The label whose share `key` falls into, or None for the default version."""
+        # Not the hash that says a user's shard (8 bytes, `export.bundle.shard`): its arms are spread over all shards.
         digest = hashlib.blake2b(key.encode(), digest_size=4).digest()
         point = int.from_bytes(digest, "big") / POINTS
         for label, share in self.shares.items():

@@ -152,6 +152,7 @@ def to_limits(limits: Limits) -> pb.Limits:
 
 def _to_model(model: ServedModel, entry: ModelVersions, is_default: bool) -> pb.Model:
     summary, catalogue = model.summary, model.recommender.catalogue
+    shard = catalogue.user_shard
     return pb.Model(
         name=summary.name,
         version=summary.version,
@@ -178,4 +179,5 @@ def _to_model(model: ServedModel, entry: ModelVersions, is_default: bool) -> pb.
         is_default_version=entry.default == summary.version,
         is_default=is_default,
         ready_answers=model.recommender.answers.length if model.recommender.answers is not None else 0,
+        user_shard=None if shard is None else pb.UserShard(shard=shard.shard, of=shard.of),
     )

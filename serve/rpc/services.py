@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from serve.answers.blocks import answer_in_blocks
 from serve.answers.call import Call
-from serve.answers.errors import Overloaded, RequestError
+from serve.answers.errors import Overloaded, RequestError, WrongShard
 from serve.answers.limits import Limits
 from serve.answers.types import Answers, Query, Recommendation
 from serve.live.shadow import Shadow
@@ -122,6 +122,7 @@ class RecommenderService:
         query = to_query(request, self._limits)
         with self._find(request.model, call, asker(query)) as model:
             answers = model.recommender.recommend([query])
+        self._count_wrong_shards(model, answers)
         answer = _only(answers)
         self._metrics.answer(call.model, answer.source)
         response = to_response(answer, model.summary, self._timings(model, answers, call))
@@ -143,6 +144,7 @@ class RecommenderService:
         for model, members in groups.items():
             with model:
                 answers = answer_in_blocks(model.recommender, [query for _, query in members])
+            self._count_wrong_shards(model, answers)
             for (place, query), outcome in zip(members, answers.outcomes, strict=True):
                 if isinstance(outcome, Exception):
                     outcomes[place] = outcome
@@ -232,6 +234,7 @@ class RecommenderService:
         with model:
             answers = answer_in_blocks(model.recommender, [query for _, query in members], call.check)
         timings = self._timings(model, answers, call)
+        self._count_wrong_shards(model, answers)
         defects = {}
         for number, ((position, _), outcome) in enumerate(zip(members, answers.outcomes, strict=True)):
             if number % STREAM_BLOCK == 0:
@@ -247,6 +250,12 @@ class RecommenderService:
                 entries[position] = pb.BatchRecommendEntry(response=response)
         if defects:
             _log_defects(defects, call)
+
+    def _count_wrong_shards(self, model: ServedModel, answers: Answers) -> None:
+        if model.recommender.catalogue.user_shard is not None:
+            for outcome in answers.outcomes:
+                if isinstance(outcome, WrongShard):
+                    self._metrics.wrong_shard(model.summary.name)
 
     def _timings(self, model: ServedModel, answers: Answers, call: Call) -> pb.Timings:
         call.encode_ns += answers.encode_ns

@@ -1,7 +1,7 @@
 """Domain errors to gRPC status: one table of codes, one function for its details, the refusal with both.
 
-What is in the details: ErrorInfo always; BadRequest for wrong fields; ResourceInfo for what is not there; RetryInfo
-when trying again makes sense.
+What is in the details: ErrorInfo always, for a wrong shard with the right one; BadRequest for wrong fields;
+ResourceInfo for what is not there; RetryInfo when trying again makes sense.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ INTERNAL = status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")
 CODES: dict[type[errors.RequestError], int] = {
     errors.InvalidRequest: code_pb2.INVALID_ARGUMENT,
     errors.UnknownUser: code_pb2.NOT_FOUND,
+    errors.WrongShard: code_pb2.NOT_FOUND,
     errors.UnknownItem: code_pb2.NOT_FOUND,
     errors.UnknownHistory: code_pb2.NOT_FOUND,
     errors.ModelNotServed: code_pb2.NOT_FOUND,
@@ -83,7 +84,12 @@ def to_status(error: errors.RequestError) -> status_pb2.Status:
     Returns:
         Code, the error's own words, and details.
     """
-    details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason_of(type(error)), domain=DOMAIN)]
+    metadata = {}
+    if isinstance(error, errors.WrongShard):
+        metadata = {"model": error.model, "shard": str(error.shard), "shards": str(error.shards)}
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(reason=reason_of(type(error)), domain=DOMAIN, metadata=metadata)
+    ]
     if isinstance(error, errors.InvalidRequest):
         room = VIOLATIONS_BYTES // max(1, len(error.violations))
         violations = [

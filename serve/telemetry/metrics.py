@@ -64,18 +64,15 @@ class Metrics:
         self._in_flight = Gauge(
             "lowpass_requests_in_flight", "Requests in work or waiting for a thread.", registry=registry
         )
-        self._rejected = Counter(
-            "lowpass_requests_rejected_total",
-            "Requests refused or given up before they were worked on.",
-            ["reason"],
-            registry=registry,
-        )
-        self._answers = Counter(
-            "lowpass_answers_total",
-            "Lists sent, by how they came about.",
-            ["model", "source"],
-            registry=registry,
-        )
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"lowpass_{name}_total", text, labels, registry=registry)
+
+        refused = "Requests refused or given up before they were worked on."
+        self._rejected = counter("requests_rejected", refused, "reason")
+        self._answers = counter("answers", "Lists sent, by how they came about.", "model", "source")
+        elsewhere = "Questions for users whose rows another server has: callers or a proxy send them to the wrong one."
+        self._wrong_shard = counter("wrong_shard", elsewhere, "model")
         self._models = ModelSeries(registry)
         self.shadow = ShadowSeries(registry, BUCKETS)
         self._children: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
@@ -105,6 +102,10 @@ class Metrics:
     def answer(self, model: str, source: Source) -> None:
         """Count one list."""
         self._count(self._answers, model, source.value)
+
+    def wrong_shard(self, model: str) -> None:
+        """Count one question for a user of another shard."""
+        self._count(self._wrong_shard, model)
 
     def _count(self, counter: Counter, *labels: str) -> None:
         # Kept, because labels() alone costs as much as counting.

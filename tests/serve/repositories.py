@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from export.build.ann import write_index
 from export.build.fold_in import FoldInSettings, fit_fold_in
 from export.build.onnx_graphs import write_fold_in_graph, write_recommend_graph
-from export.bundle import BundleContents, IndexCard, Manifest, ModelCard
+from export.bundle import BundleContents, IndexCard, Manifest, ModelCard, Publisher
 from export.bundle.repository import ModelRepository
 from tests.export.first_schema import write_first_fold_in_graph
 
@@ -74,19 +74,22 @@ def publish(
     seed: int = 0,
     dtype: str = "float32",
     made: BundleContents | None = None,
+    repository: Publisher | None = None,
 ) -> Path:
-    """Publish one bundle; returns its directory."""
+    """Publish one bundle, or those of all shards; returns the directory of the first."""
     made = made or contents(seed, dtype)
 
     def write_graphs(directory: Path) -> None:
         items = np.ascontiguousarray(made.item_embeddings, dtype=np.float32)
         index = faiss.index_factory(DIM, factory, faiss.METRIC_INNER_PRODUCT)
         index.add(items)
-        write_index(index, directory / "index.faiss")
         write_recommend_graph(directory)
+        if (directory / "index.faiss").exists():  # of another shard
+            return
+        write_index(index, directory / "index.faiss")
         if made.fold_in_embeddings is None:
             write_first_fold_in_graph(directory, np.eye(DIM))
         else:
             write_fold_in_graph(directory)
 
-    return ModelRepository(root).publish(manifest(name, version, factory), made, write_graphs)
+    return (repository or ModelRepository(root)).publish(manifest(name, version, factory), made, write_graphs)

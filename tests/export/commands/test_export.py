@@ -179,3 +179,19 @@ def test_commands_import_nothing_heavy_before_they_run() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_users_in_shards(workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("export", workplace / "student", "--data", workplace / "data", "--model", "student", "--user-shards", 2)
+    made = as_json(capsys, *words, "--repository", tmp_path, "--answer-table", 3)["bundles"]
+    assert [entry["user_shard"] for entry in made] == [{"shard": 0, "of": 2}, {"shard": 1, "of": 2}]
+    assert [Path(entry["path"]) for entry in made] == [tmp_path / f"shard-{k}-of-2" / "student" / "1" for k in (0, 1)]
+    whole = json.loads(ask(capsys, show, workplace / "models" / "student" / "1", "--json"))
+    assert made[0]["quality"] == made[1]["quality"] == whole["quality"]
+    assert sum(entry["counts"]["users"] for entry in made) == 120
+    printed = run(capsys, *words, "--repository", tmp_path).splitlines()
+    assert "users (shard 0 of 2), 90 items" in printed[2]
+    assert any("of all shards together" in line for line in printed)
+    assert printed[-2].startswith(f"2 shards in {tmp_path}, each of ")
+    assert printed[-1].endswith("on this disk: index and ids of the items are hard links")
+    assert ModelRepository(tmp_path / "shard-1-of-2").labels("student") == {"stable": "2", "previous": "1"}

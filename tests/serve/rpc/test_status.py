@@ -13,6 +13,7 @@ from tests.serve.answers.test_errors import leaves
 EXAMPLES: dict[type[errors.RequestError], errors.RequestError] = {
     errors.InvalidRequest: errors.InvalidRequest(errors.FieldViolation("k", "too large")),
     errors.UnknownUser: errors.UnknownUser("ann"),
+    errors.WrongShard: errors.WrongShard("ann", "student", 3, 1, 4),
     errors.UnknownItem: errors.UnknownItem("i1"),
     errors.UnknownHistory: errors.UnknownHistory("i1, i2"),
     errors.ModelNotServed: errors.ModelNotServed("m"),
@@ -76,7 +77,9 @@ def trailer_bytes(error: errors.RequestError) -> int:
 
 @pytest.mark.parametrize("text", LONG, ids=["ascii", "two bytes", "four bytes", "control", "percent", "combined"])
 def test_no_name_is_so_long_that_a_client_refuses_the_error(text: str) -> None:
-    made: list[errors.RequestError] = [kind(text) for kind in CODES if issubclass(kind, errors.NotFound)]
+    plain = [kind for kind in CODES if issubclass(kind, errors.NotFound) and kind is not errors.WrongShard]
+    made: list[errors.RequestError] = [kind(text) for kind in plain]
+    made.append(errors.WrongShard(text, "m" * 128, 4094, 4095, 4096))
     made += [errors.ModelUnusable(text), errors.FoldInUnavailable(text), errors.ModelInUse(text, text)]
     made.append(errors.InvalidRequest(*[errors.FieldViolation("exclude_item_ids", text)] * 10))
     for error in made:
@@ -89,6 +92,14 @@ def test_a_long_name_is_cut_where_it_is_told_and_the_remedy_is_not() -> None:
     assert "x…': the model was trained without it" in status.message
     assert details(errors.UnknownItem("x" * 512))["ResourceInfo"].resource_name == "x" * 512
     assert details(errors.UnknownItem("x" * 600))["ResourceInfo"].resource_name == "x" * 509 + "…"
+
+
+def test_the_right_shard_is_named_in_words_and_for_programs() -> None:
+    error = EXAMPLES[errors.WrongShard]
+    assert "'ann' is in shard 3 of 4 of model 'student'" in str(error)
+    assert "x-lowpass-shard: 3" in str(error)
+    assert details(error)["ErrorInfo"].metadata == {"model": "student", "shard": "3", "shards": "4"}
+    assert details(error)["ResourceInfo"].resource_name == "ann"
 
 
 def test_wrong_fields_are_listed() -> None:

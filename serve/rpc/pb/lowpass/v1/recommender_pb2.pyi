@@ -223,8 +223,16 @@ class IndexInfo(_message.Message):
     bytes_per_item: float
     def __init__(self, factory: _Optional[str] = ..., search: _Optional[_Mapping[str, int]] = ..., ann_recall: _Optional[float] = ..., ann_recall_k: _Optional[int] = ..., bytes_per_item: _Optional[float] = ...) -> None: ...
 
+class UserShard(_message.Message):
+    __slots__ = ("shard", "of")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    OF_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    of: int
+    def __init__(self, shard: _Optional[int] = ..., of: _Optional[int] = ...) -> None: ...
+
 class Model(_message.Message):
-    __slots__ = ("name", "version", "labels", "bundle_id", "backbone", "method", "teacher", "dim", "num_parameters", "users", "items", "quality", "index", "has_fold_in", "has_titles", "categories", "is_default_version", "is_default", "ready_answers")
+    __slots__ = ("name", "version", "labels", "bundle_id", "backbone", "method", "teacher", "dim", "num_parameters", "users", "items", "quality", "index", "has_fold_in", "has_titles", "categories", "is_default_version", "is_default", "ready_answers", "user_shard")
     class QualityEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -251,6 +259,7 @@ class Model(_message.Message):
     IS_DEFAULT_VERSION_FIELD_NUMBER: _ClassVar[int]
     IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
     READY_ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    USER_SHARD_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     labels: _containers.RepeatedScalarFieldContainer[str]
@@ -270,7 +279,8 @@ class Model(_message.Message):
     is_default_version: bool
     is_default: bool
     ready_answers: int
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., bundle_id: _Optional[str] = ..., backbone: _Optional[str] = ..., method: _Optional[str] = ..., teacher: _Optional[str] = ..., dim: _Optional[int] = ..., num_parameters: _Optional[int] = ..., users: _Optional[int] = ..., items: _Optional[int] = ..., quality: _Optional[_Mapping[str, float]] = ..., index: _Optional[_Union[IndexInfo, _Mapping]] = ..., has_fold_in: _Optional[bool] = ..., has_titles: _Optional[bool] = ..., categories: _Optional[_Iterable[str]] = ..., is_default_version: _Optional[bool] = ..., is_default: _Optional[bool] = ..., ready_answers: _Optional[int] = ...) -> None: ...
+    user_shard: UserShard
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., bundle_id: _Optional[str] = ..., backbone: _Optional[str] = ..., method: _Optional[str] = ..., teacher: _Optional[str] = ..., dim: _Optional[int] = ..., num_parameters: _Optional[int] = ..., users: _Optional[int] = ..., items: _Optional[int] = ..., quality: _Optional[_Mapping[str, float]] = ..., index: _Optional[_Union[IndexInfo, _Mapping]] = ..., has_fold_in: _Optional[bool] = ..., has_titles: _Optional[bool] = ..., categories: _Optional[_Iterable[str]] = ..., is_default_version: _Optional[bool] = ..., is_default: _Optional[bool] = ..., ready_answers: _Optional[int] = ..., user_shard: _Optional[_Union[UserShard, _Mapping]] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_k", "default_k", "max_offset", "max_batch", "max_history", "max_exclude", "max_allow", "max_categories", "max_id_bytes", "max_message_bytes", "max_in_flight", "max_deadline_ms", "max_wait_ms", "max_stream", "max_stream_deadline_ms", "max_concurrent_streams", "max_connection_age_ms", "max_batch_cost")

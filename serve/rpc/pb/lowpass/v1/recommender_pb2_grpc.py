@@ -68,7 +68,8 @@ class RecommenderServiceServicer:
 
     def Recommend(self, request, context):
         """Recommend answers one user, or one anonymous history, with the best items.
-        NOT_FOUND: unknown user, model, version or label. INVALID_ARGUMENT: a field is out of range.
+        NOT_FOUND: unknown user, model, version or label; or the user is in another shard, which ErrorInfo names: reason
+        WRONG_SHARD, metadata "shard", "shards" and "model". INVALID_ARGUMENT: a field is out of range.
         FAILED_PRECONDITION: the model lacks what the request needs. RESOURCE_EXHAUSTED: too many requests in flight.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
