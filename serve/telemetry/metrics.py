@@ -76,6 +76,18 @@ class Metrics:
             ["model", "source"],
             registry=registry,
         )
+        self._index_errors = Counter(
+            "lowpass_index_errors_total",
+            "Searches that an engine past this process did not answer, or that were not sent because it did not.",
+            ["index", "reason"],
+            registry=registry,
+        )
+        self._index_breaker = Gauge(
+            "lowpass_index_breaker_open",
+            "1 while an engine is left alone because it kept failing.",
+            ["index"],
+            registry=registry,
+        )
         self._models = ModelSeries(registry)
         self.shadow = ShadowSeries(registry, BUCKETS)
         self._children: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
@@ -105,6 +117,14 @@ class Metrics:
     def answer(self, model: str, source: Source) -> None:
         """Count one list."""
         self._count(self._answers, model, source.value)
+
+    def index_error(self, index: str, reason: str) -> None:
+        """Count one search that an engine did not answer."""
+        self._count(self._index_errors, index, reason)
+
+    def watch_breaker(self, index: str, is_open: Callable[[], float]) -> None:
+        """Read from `is_open` when scraped whether an engine is left alone."""
+        self._index_breaker.labels(index).set_function(is_open)
 
     def _count(self, counter: Counter, *labels: str) -> None:
         # Kept, because labels() alone costs as much as counting.
