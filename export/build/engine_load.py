@@ -116,12 +116,14 @@ def load_version(
         EngineError: The engine does not answer.
         EngineExtraMissing: Its driver is not installed.
     """
-    kind = check_kind(address, kind)
+    given, kind = kind, check_kind(address, kind)
     manifest = bundle.manifest
     name = collection_name(address.name, bundle.path.name, manifest.bundle_id)
     with closing(open_engine(address)) as engine, closing(_open_writer(address)) as writer:
         card = engine.read_card(name, CARD_SECONDS)
         if card is not None:
+            if given and card.kind != kind:
+                raise ExportError(f"{address.place}: {name} is there as {card.kind}: drop it, or give another name")
             found = Loaded(address.place, name, card, 0, 0.0)
         else:
             found = _load(engine, writer, bundle, address.place, name, kind, recall)

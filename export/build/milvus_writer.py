@@ -25,7 +25,7 @@ SECONDS = 600.0
 """Longest time of a call; of building and loading, which Milvus does on its own time, `BUILD_SECONDS`."""
 BUILD_SECONDS = 6 * 3600.0
 _KINDS = {"flat": "FLAT", "ivf_flat": "IVF_FLAT", "ivf_sq8": "IVF_SQ8", "hnsw": "HNSW"}
-_NO_SUCH_ALIAS = 1600
+_NO_CONNECTION, _NO_SUCH_ALIAS = 2, 1600
 
 
 class MilvusWriter:
@@ -119,7 +119,8 @@ class MilvusWriter:
             ) from error
         except MilvusException as error:
             words = (str(error.message).strip().splitlines() or ["no reason given"])[0][:200]
-            raise EngineError("failed", f"{self._place}: {words}") from error
+            reason = "unreachable" if error.code == _NO_CONNECTION else "failed"
+            raise EngineError(reason, f"{self._place}: {words}") from error
 
 
 def _schema(dim: int, description: str) -> Any:

@@ -162,7 +162,7 @@ def _load_into(repository: ModelRepository, url: str, kind: str, recall: float) 
     from export.bundle.engines import EngineAddress
 
     address = EngineAddress.parse(url)
-    kind = check_kind(address, kind)
+    check_kind(address, kind)
     return lambda path: load_version(repository, open_bundle(path), address, kind=kind, recall=recall)
 
 

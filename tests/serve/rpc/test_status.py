@@ -24,6 +24,7 @@ EXAMPLES: dict[type[errors.RequestError], errors.RequestError] = {
     errors.FoldInUnavailable: errors.FoldInUnavailable("m"),
     errors.Unauthenticated: errors.Unauthenticated(),
     errors.Overloaded: errors.Overloaded(0.25),
+    errors.IndexUnavailable: errors.IndexUnavailable("milvus://127.0.0.1:19530/items: UNAVAILABLE", 0.5),
     errors.DeadlineExpired: errors.DeadlineExpired("late"),
     errors.CallerLeft: errors.CallerLeft("gone"),
     errors.NotReady: errors.NotReady("loading"),
