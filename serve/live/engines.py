@@ -13,12 +13,10 @@ from export.bundle import Bundle, EngineError
 from export.bundle.engines import Engine, EngineAddress, collection_name, open_engine
 from serve.answers.errors import WrongOptions
 from serve.answers.indexes.breaker import Breaker
-from serve.answers.indexes.engine_index import EngineIndex
+from serve.answers.indexes.engine_index import LOAD_SECONDS, EngineIndex
 from serve.live.comparison import compare_index
 from serve.telemetry.metrics import Metrics
 
-LOAD_SECONDS = 30.0
-"""How long an engine may take for a look at load, when it may still read its index from disk."""
 ANY = ""
 
 
@@ -55,7 +53,7 @@ class Engines:
             self._opened[model] = self._open(EngineAddress.parse(url), connections)
 
     def index_of(self, bundle: Bundle, model: str, users: npt.NDArray[np.float32]) -> EngineIndex | None:
-        """The items of a bundle in its model's engine.
+        """The items of a bundle in its model's engine; the index is still to go live.
 
         Args:
             model: Name in the repository.
@@ -81,11 +79,7 @@ class Engines:
         if (card.bundle_id, card.items, card.dim) != (manifest.bundle_id, manifest.counts["items"], manifest.model.dim):
             raise EngineError("missing", f"{place}: {name} holds other items than {bundle.path}; {remedy}")
         items = np.asarray(bundle.item_embeddings)
-        first = EngineIndex(opened.engine, place, name, card, items, timeout=LOAD_SECONDS)
-        where = f"{place}: {name}"
-        said: dict[str, Any] = {"ann_recall": card.recall, "k": card.recall_k, "said_by": "its card"}
-        compare_index(first, items, users, where, remedy="load it again", **said)
-        return EngineIndex(
+        index = EngineIndex(
             opened.engine,
             place,
             name,
@@ -94,7 +88,11 @@ class Engines:
             timeout=self._timeout,
             breaker=opened.breaker,
             count=lambda reason: self._metrics.index_error(place, reason),
+            is_loading=True,
         )
+        said: dict[str, Any] = {"ann_recall": card.recall, "k": card.recall_k, "said_by": "its card"}
+        compare_index(index, items, users, f"{place}: {name}", remedy="load it again", **said)
+        return index
 
     def close(self) -> None:
         """End all connections."""

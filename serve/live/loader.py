@@ -100,6 +100,8 @@ def load_model(
         summary = replace(summary, index=summarise_engine(index))
     recommender = build_recommender(bundle, name, index)
     warm_up(recommender, path, recorded)
+    if isinstance(index, EngineIndex):
+        index.go_live()
     return ServedModel(summary, recommender, perf_counter() - started)
 
 

@@ -22,6 +22,9 @@ UNWELL = ("timeout", "unreachable", "busy", "refused")
 """Reasons that count against the engine; any other answer shows that it is well."""
 LEAST_SHARE = 0.1
 """An engine that had a smaller share of its time, because the caller had no more, is not held to have failed."""
+LOAD_SECONDS = 30.0
+"""Longest time of a search while a model is loaded: the engine may read its index from disk, the loading thread waits
+for all others, and neither may let the breaker of those who are answered open."""
 AT_ONCE = 32
 """Vectors of one search in the engine; `timeout` is meant for no more."""
 FLOOR = 0.05
@@ -42,6 +45,7 @@ class EngineIndex:
         timeout: Longest time of a search, in seconds.
         breaker: Of the engine; shared by all its collections.
         count: Takes note of an error, by its reason.
+        is_loading: Whether `go_live` is still to come.
     """
 
     is_exact = False
@@ -57,16 +61,22 @@ class EngineIndex:
         timeout: float = 1.0,
         breaker: Breaker | None = None,
         count: Callable[[str], None] = lambda _: None,
+        is_loading: bool = False,
     ) -> None:
         self._engine = engine
         self._place = place
         self._name = name
         self._items = items
-        self._timeout = timeout
-        self._breaker = breaker or Breaker()
-        self._count = count
+        self._live = (timeout, breaker or Breaker(), count)
+        self.go_live()
+        if is_loading:
+            self._timeout, self._breaker, self._count = LOAD_SECONDS, Breaker(), lambda _: None
         self._factor = card.search.get("k_factor", 1)
         self.card = card
+
+    def go_live(self) -> None:
+        """From now on callers ask: `timeout` holds, and what fails counts."""
+        self._timeout, self._breaker, self._count = self._live
 
     @property
     def num_items(self) -> int:

@@ -1,4 +1,4 @@
-"""A server whose items are in an engine that is slow, gone, killed and back: every call ends in time, and with a name."""
+"""A server whose items are in an engine that is slow, gone, killed and back: all calls end in time, and with a name."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from export.bundle import ModelRepository, open_bundle
 from export.bundle.engines import EngineAddress
 from serve.client.errors import RecommenderError, ServerUnavailable, TimeUp
 from serve.client.recommender import RecommenderClient
+from serve.live import loader
 from serve.process.options import ServerOptions
 from serve.process.server import Server as LowpassServer
-from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.pb.lowpass.v1 import recommender_pb2_grpc
 from tests.kits.engines import Proxy, Server
 from tests.serve.process.test_server import values
@@ -207,8 +207,9 @@ def test_a_batch_says_of_each_entry_why_it_has_no_answer(
 
 
 def test_a_load_beside_requests_fails_while_the_engine_is_away_and_what_is_served_goes_on(
-    server: LowpassServer, ask: Callable[..., Any], proxy: Proxy
+    server: LowpassServer, ask: Callable[..., Any], proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(loader, "give_way", lambda: None)  # else a busy machine makes it wait for all others
     _, expected = ask()
     manager = server._manager
     assert manager is not None
@@ -219,18 +220,8 @@ def test_a_load_beside_requests_fails_while_the_engine_is_away_and_what_is_serve
     assert server.store.versions("student").default == "1"
     proxy.mend()
     assert until_answered(ask).item_ids == expected.item_ids
-    end = monotonic() + 30
-    while True:
-        try:
-            manager.load("student", "2")
-            break
-        except Exception:
-            assert monotonic() < end
-            time.sleep(0.1)
-    request = pb.RecommendRequest(user_id="u3", k=7, model=pb.ModelSelector(version="2"))
-    with grpc.insecure_channel(server.address) as channel:
-        stub = recommender_pb2_grpc.RecommenderServiceStub(channel)  # type: ignore[no-untyped-call]
-        assert len(stub.Recommend(request, timeout=GENEROUS).items) == 7
+    manager.load("student", "2")
+    assert ask(model="student:2")[1].version == "2"
 
 
 def test_an_engine_that_is_not_there_at_the_start_is_told_in_a_line(tmp_path: Path, stored: ModelRepository) -> None:

@@ -17,7 +17,7 @@ from export.bundle.engines import Card
 from serve.answers.admission import Deadline
 from serve.answers.errors import DeadlineExpired, IndexUnavailable
 from serve.answers.indexes.breaker import Breaker
-from serve.answers.indexes.engine_index import AT_ONCE, EngineIndex
+from serve.answers.indexes.engine_index import AT_ONCE, LOAD_SECONDS, EngineIndex
 from tests.kits.engines import MilvusServer, PostgresServer, Proxy, Server
 from tests.kits.index_kit import IndexKit, Search
 from tests.kits.loading import load_items
@@ -297,3 +297,19 @@ def test_a_defect_in_the_one_try_leaves_the_next_one_free() -> None:
     with pytest.raises(ZeroDivisionError):
         index.search(vectors(1), 3)
     assert breaker.enter() == 0
+
+
+def test_what_fails_while_a_model_is_loaded_is_not_held_against_the_engine() -> None:
+    def gone(*_: Any) -> Any:
+        raise EngineError("unreachable", "engine: gone")
+
+    counted: list[str] = []
+    breaker = Breaker(failures=1)
+    index, engine = scripted(gone, timeout=0.5, breaker=breaker, count=counted.append, is_loading=True)
+    with pytest.raises(IndexUnavailable):
+        index.search(vectors(1), 3)
+    assert (engine.asked[0][2], breaker.is_open, counted) == (LOAD_SECONDS, False, [])
+    index.go_live()
+    with pytest.raises(IndexUnavailable):
+        index.search(vectors(1), 3)
+    assert (engine.asked[1][2], breaker.is_open, counted) == (0.5, True, ["unreachable"])
