@@ -73,13 +73,12 @@ class PgvectorWriter:
                 ask = "CREATE INDEX ON {name} USING ivfflat (embedding {operators}) WITH (lists = {count})"
                 self._execute(ask, name, operators=operators, count=count)
             self._execute("ANALYZE {name}", name)
-            ask = sql.SQL("SELECT pg_total_relation_size({name}::regclass), (SELECT count(*) FROM {table})")
-            quoted = sql.Literal(f'"{name}"')
-            row = self._connection.execute(ask.format(name=quoted, table=sql.Identifier(name))).fetchone()
+            measure = "SELECT pg_total_relation_size({quoted}::regclass), (SELECT count(*) FROM {name})"
+            row = self._execute(measure, name, quoted=sql.Literal(f'"{name}"')).fetchone()
             self._connection.commit()
             self._connection.autocommit = True
-        size, count = row or (0, 0)
-        return size / max(count, 1)
+        size, count = row
+        return float(size / max(count, 1))
 
     def write_card(self, name: str, card: Card) -> None:
         """See `Writer.write_card`."""
@@ -111,7 +110,7 @@ class PgvectorWriter:
 
     def _execute(self, statement: str, name: str, **parts: sql.Composable) -> Any:
         # Statements are this module's own words; names and values go in as identifiers and literals.
-        ask = sql.SQL(statement).format(name=sql.Identifier(name), **parts)  # type: ignore[arg-type]
+        ask = sql.SQL(statement).format(name=sql.Identifier(name), **parts)
         return self._connection.execute(ask)
 
     @contextmanager

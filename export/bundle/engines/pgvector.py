@@ -126,7 +126,9 @@ class Pgvector:
         """End the connections."""
         self._pool.close()
 
-    def _fetch(self, ask: sql.Composable, values: tuple[Any, ...], seconds: float, settings: dict[str, str]) -> Any:
+    def _fetch(
+        self, ask: sql.Composed | sql.SQL, values: tuple[Any, ...], seconds: float, settings: dict[str, str]
+    ) -> Any:
         give_up_at = monotonic() + seconds
         # In powers of two, so that it is rarely another than the last one.
         settings = {"statement_timeout": f"{1 << max(0, math.ceil(math.log2(seconds * 1000)))}ms", **settings}
@@ -182,7 +184,7 @@ def search_settings(card: Card, k: int) -> dict[str, str]:
 
 def _run(
     connection: TimedConnection,
-    ask: sql.Composable,
+    ask: sql.Composed | sql.SQL,
     values: tuple[Any, ...],
     settings: dict[str, str],
     give_up_at: float,
@@ -195,7 +197,8 @@ def _run(
             pairs = [word for setting in settings.items() for word in setting]
             connection.execute(sql.SQL("SELECT {calls}").format(calls=calls), pairs)
             connection.settings = settings
-        return connection.execute(ask, values).fetchall()
+        rows: list[tuple[Any, ...]] = connection.execute(ask, values).fetchall()
+        return rows
     except psycopg.OperationalError:
         connection.close()  # it may still be in the middle of an answer
         raise

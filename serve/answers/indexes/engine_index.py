@@ -30,6 +30,11 @@ AT_ONCE = 32
 FLOOR = 0.05
 """What whoever is refused is told to wait at least, in seconds."""
 
+
+def _forget(_reason: str) -> None:
+    """Take no note of an error."""
+
+
 Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
 
@@ -60,23 +65,26 @@ class EngineIndex:
         *,
         timeout: float = 1.0,
         breaker: Breaker | None = None,
-        count: Callable[[str], None] = lambda _: None,
+        count: Callable[[str], None] = _forget,
         is_loading: bool = False,
     ) -> None:
         self._engine = engine
         self._place = place
         self._name = name
         self._items = items
-        self._live = (timeout, breaker or Breaker(), count)
+        self._live = (timeout, breaker or Breaker())
+        self._count_live: Callable[[str], None] = count
         self.go_live()
         if is_loading:
-            self._timeout, self._breaker, self._count = LOAD_SECONDS, Breaker(), lambda _: None
+            self._timeout, self._breaker = LOAD_SECONDS, Breaker()
+            self._count = _forget
         self._factor = card.search.get("k_factor", 1)
         self.card = card
 
     def go_live(self) -> None:
         """From now on callers ask: `timeout` holds, and what fails counts."""
-        self._timeout, self._breaker, self._count = self._live
+        self._timeout, self._breaker = self._live
+        self._count: Callable[[str], None] = self._count_live
 
     @property
     def num_items(self) -> int:
