@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import psycopg
+import pymilvus
 import pytest
 from click.testing import CliRunner
 
@@ -18,7 +19,7 @@ from export.build.engine_load import load_version
 from export.bundle import EngineError, ExportError, ModelRepository, open_bundle
 from export.bundle.engines import KINDS, EngineAddress, collection_name, open_engine
 from export.commands.export import export
-from tests.kits.engines import PostgresServer, Proxy, Server
+from tests.kits.engines import MilvusServer, PostgresServer, Proxy, Server
 from tests.serve.repositories import DIM, ITEMS, publish, two_versions
 
 
@@ -196,3 +197,49 @@ def test_a_bundle_in_half_precision(tmp_path: Path, engine_server: Server, proxy
     loaded = load(ModelRepository(tmp_path), proxy.url("halved"), kind="flat")
     assert loaded.card.recall >= 0.99
     assert replace(loaded, note="n").describe().endswith("; n")
+
+
+class AliasClient:
+    """What Milvus says of aliases, which the edition for tests does not know.
+
+    Args:
+        code: Of the error when one is altered; 0 for none.
+    """
+
+    def __init__(self, code: int) -> None:
+        self._code = code
+        self.calls: list[tuple[str, ...]] = []
+
+    def alter_alias(self, collection: str, alias: str, timeout: float) -> None:
+        self.calls.append(("alter", collection, alias))
+        if self._code:
+            raise pymilvus.MilvusException(code=self._code, message="alias\nsecond line")
+
+    def create_alias(self, collection: str, alias: str, timeout: float) -> None:
+        self.calls.append(("create", collection, alias))
+
+
+@pytest.mark.parametrize(("code", "calls"), [(0, ["alter"]), (1600, ["alter", "create"])])
+def test_an_alias_of_milvus_is_moved_or_made(milvus: MilvusServer, code: int, calls: list[str]) -> None:
+    milvus.start()
+    proxy = Proxy(milvus)
+    client = AliasClient(code)
+    with closing(engine_load._open_writer(EngineAddress.parse(proxy.url()))) as writer:
+        own = writer._client  # type: ignore[attr-defined]
+        writer._client = client  # type: ignore[attr-defined]
+        assert writer.point("items", "items_v1_ab")
+        writer._client = own  # type: ignore[attr-defined]
+    assert client.calls == [(call, "items_v1_ab", "items") for call in calls]
+    proxy.close()
+
+
+def test_an_alias_that_milvus_refuses_is_an_error_in_a_line(milvus: MilvusServer) -> None:
+    milvus.start()
+    proxy = Proxy(milvus)
+    with closing(engine_load._open_writer(EngineAddress.parse(proxy.url()))) as writer:
+        own = writer._client  # type: ignore[attr-defined]
+        writer._client = AliasClient(1601)  # type: ignore[attr-defined]
+        with pytest.raises(EngineError, match=r"items: alias$"):
+            writer.point("items", "items_v1_ab")
+        writer._client = own  # type: ignore[attr-defined]
+    proxy.close()
