@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from hypothesis import settings
 
 from distill.data.interactions import Interactions
 from tests.distill.toy import build_checkerboard
+from tests.kits.engines import MilvusServer, PostgresServer, Proxy, Server
 
 # A first call builds caches and may be slow on a shared machine; the suite's own time limit guards the rest.
 settings.register_profile("lowpass", deadline=None)
@@ -25,3 +29,35 @@ def rng() -> np.random.Generator:
 def checkerboard() -> Interactions:
     """Even users take even items, odd users odd ones; each user's own row number is held out for test."""
     return build_checkerboard()
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    server = MilvusServer(tmp_path_factory.mktemp("milvus"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    with TemporaryDirectory(prefix="lowpass-postgres-", ignore_cleanup_errors=True) as directory:
+        server = PostgresServer(Path(directory))
+        yield server
+        server.stop()
+
+
+@pytest.fixture(params=["milvus", "postgres"])
+def engine_server(request: pytest.FixtureRequest) -> Server:
+    """Each engine, running."""
+    server: Server = request.getfixturevalue(request.param)
+    server.start()
+    return server
+
+
+@pytest.fixture
+def proxy(engine_server: Server) -> Iterator[Proxy]:
+    """A way to the engine that can be slow or cut."""
+    made = Proxy(engine_server)
+    yield made
+    made.close()

@@ -19,6 +19,8 @@
     ├── UnknownId             no user or item has this id
     ├── WrongAnswer           a graph of the bundle does not compute what its arrays say
     ├── ExportError           a setting or an input of the export job is wrong
+    ├── EngineError           a retrieval engine does not answer, or holds something else
+    ├── EngineExtraMissing    an engine's driver is not installed
     └── RepositoryError       the model repository is wrong
         ├── UnknownModel      no such model
         ├── UnknownVersion    no such version of the model
@@ -110,6 +112,23 @@ class WrongAnswer(BundleError):
 
 class ExportError(BundleError):
     """A setting or an input of the export job is wrong."""
+
+
+class EngineError(BundleError):
+    """A retrieval engine does not answer, or holds something else than it should.
+
+    Args:
+        reason: In one word: "timeout", "unreachable", "refused", "missing", "busy" or "failed".
+        message: What is wrong, and the remedy.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class EngineExtraMissing(BundleError):
+    """An engine's driver is not installed."""
 
 
 class RepositoryError(BundleError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,22 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from export.bundle import ExportError, ModelRepository, Publisher, ShardedRepository, open_manifest
+from export.bundle import (
+    ExportError,
+    ModelRepository,
+    Publisher,
+    ShardedRepository,
+    find_bundle,
+    open_bundle,
+    open_manifest,
+)
 from export.bundle.description import describe_bundle
 from export.commands.options import DIRECTORY, EXISTING_DIRECTORY, JSON_OPTION
 
 RUN_ONLY = ("data", "teacher", "ann_recall", "max_index_bytes_per_item", "budget", "dtype")
 RIVALS_TAKE = ("rivals", "teacher", "repository", "as_json")
+LOADING_TAKES = ("to", "to_index", "model", "repository", "ann_recall", "as_json")
+Load = Callable[[Path], Any]
 
 
 @click.command()
@@ -62,10 +72,24 @@ RIVALS_TAKE = ("rivals", "teacher", "repository", "as_json")
     "--teacher", help="Teacher's run, or with --rivals its model's name.  [default: the run that the run names]"
 )
 @click.option("--rivals", type=int, metavar="DIM", help="Make the rivals of --teacher at a student's d = DIM instead.")
+@click.option(
+    "--to",
+    metavar="URL",
+    help="Also load the items into an engine: milvus://HOST:PORT/NAME or postgresql://HOST:PORT/DATABASE/NAME.",
+)
+@click.option("--to-index", default="", help="Index there: flat, ivf_flat, ivf_sq8, hnsw, hnsw_half.")
 @JSON_OPTION
 @click.pass_context
 def export(
-    context: click.Context, /, source: Path | None, *, as_json: bool, rivals: int | None, **options: Any
+    context: click.Context,
+    /,
+    source: Path | None,
+    *,
+    as_json: bool,
+    rivals: int | None,
+    to: str | None,
+    to_index: str,
+    **options: Any,
 ) -> None:
     """Turn SOURCE into a bundle in a model repository: a run, or a candidate of a frontier.
 
@@ -81,27 +105,39 @@ def export(
     Example: lowpass export runs/frontier --candidate freqd-d16-int8 --repository models --model student
 
     Example: lowpass export --rivals 16 --teacher teacher --repository demo/models
+
+    With --to and no SOURCE, a version that is in the repository is loaded, and an engine's own name for the stable
+    version follows the label:
+
+    Example: lowpass export --repository demo/models --model student --to milvus://127.0.0.1:19530/items
     """
     given = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     shards = options.pop("user_shards")
     stored = ModelRepository(options.pop("repository"))
     repository = stored if shards is None else ShardedRepository(stored.root, shards)
+    load = None if to is None else _load_into(stored if shards is None else repository.shards[0], to, to_index, options["ann_recall"])
+    if to is None and to_index:
+        raise ExportError("--to-index: has no effect without --to URL; give both")
     if rivals is not None:
         _report(_export_rivals(stored, rivals, given, options["teacher"]), as_json, listed=True)
         return
-    if source is None:
+    if source is None and load is None:
         raise ExportError("SOURCE: give a run or a frontier directory, or --rivals DIM --teacher MODEL")
     if not options["model"]:
         raise ExportError("--model: give the name of the model in the repository")
+    if source is None:
+        _refuse(given - set(LOADING_TAKES), "a version that is there is only loaded into the engine of --to")
+        _report([find_bundle(options["model"], repository.root)], as_json, load=load)
+        return
     options["label"] = options["label"] or None
     if options["candidate"] or _is_frontier(source):
         path, name = _export_candidate(source, repository, given, options)
     else:
         path, name = _export_run(source, repository, options), None
     if isinstance(repository, ShardedRepository):
-        _report_shards(repository.bundles(path.parent.name, path.name), as_json, name)
+        _report_shards(repository.bundles(path.parent.name, path.name), as_json, name, load)
     else:
-        _report([path], as_json, candidate=name)
+        _report([path], as_json, candidate=name, load=load)
 
 
 def _is_frontier(source: Path) -> bool:
@@ -151,26 +187,49 @@ def _export_rivals(repository: ModelRepository, dim: int, given: set[str], teach
     return build_rivals(repository, teacher, dim)
 
 
+def _load_into(repository: ModelRepository, url: str, kind: str, recall: float) -> Load:
+    """Check the words about an engine before long work; what is returned loads a bundle."""
+    from export.build.engine_load import check_kind, load_version
+    from export.bundle.engines import EngineAddress
+
+    address = EngineAddress.parse(url)
+    check_kind(address, kind)
+    return lambda path: load_version(repository, open_bundle(path), address, kind=kind, recall=recall)
+
+
 def _refuse(given: set[str], reason: str) -> None:
     for name in sorted(given):
         word = "SOURCE" if name == "source" else f"--{name.replace('_', '-')}"
         raise ExportError(f"{word}: has no effect here, since {reason}; leave it out")
 
 
-def _report(paths: Sequence[Path], as_json: bool, *, listed: bool = False, candidate: str | None = None) -> None:
+def _report(
+    paths: Sequence[Path],
+    as_json: bool,
+    *,
+    listed: bool = False,
+    candidate: str | None = None,
+    load: Load | None = None,
+) -> None:
     manifests = [(path, open_manifest(path)) for path in paths]
     if not as_json:
         click.echo("\n\n".join("\n".join(describe_bundle(path, manifest)) for path, manifest in manifests))
+    loaded = None if load is None else load(paths[0])
+    if not as_json:
+        if loaded is not None:
+            click.echo(loaded.describe())
         return
     found = [{"path": str(path), **asdict(manifest)} for path, manifest in manifests]
     if candidate is not None:
         found[0]["candidate"] = candidate
+    if loaded is not None:
+        found[0]["engine"] = loaded.to_dict()
     click.echo(json.dumps({"bundles": found} if listed else found[0]))
 
 
-def _report_shards(paths: Sequence[Path], as_json: bool, candidate: str | None) -> None:
+def _report_shards(paths: Sequence[Path], as_json: bool, candidate: str | None, load: Load | None) -> None:
     if as_json:
-        _report(paths, as_json, listed=True, candidate=candidate)
+        _report(paths, as_json, listed=True, candidate=candidate, load=load)
         return
     manifests = [open_manifest(path) for path in paths]
     users = [manifest.counts["users"] for manifest in manifests]
@@ -183,3 +242,5 @@ def _report_shards(paths: Sequence[Path], as_json: bool, candidate: str | None) 
     click.echo("\n".join(describe_bundle(paths[0], manifests[0])))
     click.echo(f"{len(paths)} shards in {paths[0].parents[2]}, each of {min(users):,} to {max(users):,} users")
     click.echo(f"{together:,} bytes together, {here:,} on this disk: index and ids of the items are {linked}")
+    if load is not None:
+        click.echo(load(paths[0]).describe())

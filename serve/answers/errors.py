@@ -24,6 +24,7 @@
         ├── ModelInUse          the version answers by default and cannot be unloaded
         ├── Unauthenticated     the caller shows no key that may call
         ├── Overloaded          too many requests in flight; try again later
+        ├── IndexUnavailable    the engine that holds the items does not answer; try again later
         ├── DeadlineExpired     the caller's, or the server's, time was up before an answer
         ├── CallerLeft          nobody waits for the answer any more
         ├── NotReady            the server still loads its models
@@ -225,6 +226,19 @@ class Overloaded(RequestError):
 
     def __init__(self, retry_after: float) -> None:
         super().__init__(f"too many requests in flight: try again in {retry_after * 1000:.0f} ms")
+        self.retry_after = retry_after
+
+
+class IndexUnavailable(RequestError):
+    """The engine that holds the items does not answer.
+
+    Args:
+        what: Which, and why.
+        retry_after: When trying again makes sense, in seconds.
+    """
+
+    def __init__(self, what: str, retry_after: float) -> None:
+        super().__init__(f"{what}: try again in {retry_after * 1000:.0f} ms")
         self.retry_after = retry_after
 
 

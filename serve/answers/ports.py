@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from export.bundle.shard import UserShard
+from serve.answers.admission import Deadline
 from serve.answers.types import Rows
 
 Matrix = npt.NDArray[np.floating[Any]]
@@ -70,6 +71,20 @@ class CandidateIndex(Protocol):
         Returns:
             Scores of shape (B, k), falling; rows of shape (B, k), -1 where an approximate index found fewer.
         """
+        ...
+
+
+@runtime_checkable
+class RemoteIndex(CandidateIndex, Protocol):
+    """An index past this process, whose search takes as long as somebody waits for it."""
+
+    @property
+    def most(self) -> int:
+        """Largest k of a search."""
+        ...
+
+    def until(self, deadline: Deadline) -> CandidateIndex:
+        """The same index, whose search ends before the deadline, with a `RequestError` where it must."""
         ...
 
 

@@ -15,9 +15,10 @@ from time import perf_counter_ns
 import numpy as np
 import numpy.typing as npt
 
+from serve.answers.admission import Deadline
 from serve.answers.errors import FoldInUnavailable, RequestError, UnknownHistory, UnknownItem, UnknownUser, WrongShard
 from serve.answers.limits import RERANKED
-from serve.answers.ports import CandidateIndex, Catalogue, FoldIn, ItemScorer
+from serve.answers.ports import CandidateIndex, Catalogue, FoldIn, ItemScorer, RemoteIndex
 from serve.answers.selection import (
     NO_ROWS,
     Selection,
@@ -38,6 +39,8 @@ SCORED_AT_ONCE = 1 << 22
 """Most items scored between two looks at whether the answers are still wanted: tens of milliseconds."""
 WALKED = 256
 """Rankings up to this length, with no more to leave out, are walked in plain Python."""
+MAX_OVER_FETCH = 1024
+"""Most candidates to ask of an index in this process: from there on, scoring every item takes less."""
 MAX_FOLDED = 1000
 """Most of a user's own items that are folded in with recent ones."""
 
@@ -100,7 +103,8 @@ def _is_plain(query: Query) -> bool:
 class _Task:
     """A question on its way, in row numbers; `vector` is None if popular, `user_index` -1 where no user asks.
 
-    `complete` if no item is missed, `ranked` if no row is to be left out any more and all are in order.
+    `complete` if no item is missed, `ranked` if no row is to be left out any more and all are in order; `failure` is
+    why an index past this process found nothing.
     """
 
     position: int
@@ -116,6 +120,7 @@ class _Task:
     user_index: int = -1
     ranked: bool = False
     complete: bool = True
+    failure: RequestError | None = None
 
     @property
     def wanted(self) -> int:
@@ -148,7 +153,7 @@ class Recommender:
         cosine: ItemScorer,
         fold_in: FoldIn | None = None,
         answers: AnswerTable | None = None,
-        max_over_fetch: int = 1024,
+        max_over_fetch: int = MAX_OVER_FETCH,
     ) -> None:
         self.name = name
         self.catalogue = catalogue
@@ -166,12 +171,15 @@ class Recommender:
         """Whether histories can be answered."""
         return self._fold_in is not None
 
-    def recommend(self, queries: Sequence[Query], check: Callable[[], None] = go_on) -> Answers:
+    def recommend(
+        self, queries: Sequence[Query], check: Callable[[], None] = go_on, deadline: Deadline | None = None
+    ) -> Answers:
         """Answer a batch of questions; one that fails does not fail the others.
 
         Args:
             queries: Already checked against the server's limits.
             check: Called between parts that take long; what it raises ends the work.
+            deadline: Of whoever waits: an index past this process is waited for no longer; None for no bound.
 
         Returns:
             One outcome per question, and where the time went.
@@ -186,7 +194,10 @@ class Recommender:
                 tasks.append(self._encode(position, query))
             except RequestError as error:
                 failures[position] = error
-        return self._answer(tasks, failures, self._index, self._exact, started, check)
+        index = self._index
+        if deadline is not None and isinstance(index, RemoteIndex):
+            index = index.until(deadline)
+        return self._answer(tasks, failures, index, self._exact, started, check)
 
     def similar_items(self, query: SimilarQuery) -> Answers:
         """Answer an item-to-item question, exactly, by cosine.
@@ -220,7 +231,7 @@ class Recommender:
         for number, task in enumerate(tasks):
             if number % LOOK_EVERY == LOOK_EVERY - 1:
                 check()
-            outcomes[task.position] = self._finish(task, exact, check)
+            outcomes[task.position] = task.failure or self._finish(task, exact, check)
         filtered = perf_counter_ns()
         in_order = [outcomes[position] for position in range(len(outcomes))]
         return Answers(in_order, encoded - started, searched - encoded, filtered - searched)
@@ -380,6 +391,11 @@ class Recommender:
 def _search_group(group: list[_Task], index: CandidateIndex, size: int) -> None:
     found = [task.vector for task in group if task.vector is not None]
     vectors = found[0][None] if len(found) == 1 else np.stack(found)
-    scores, rows = index.search(vectors, size)
+    try:
+        scores, rows = index.search(vectors, size)
+    except RequestError as error:
+        for task in group:
+            task.failure = error
+        return
     for number, task in enumerate(group):
         task.rows, task.scores, task.complete = rows[number], scores[number], index.is_exact

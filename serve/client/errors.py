@@ -85,16 +85,25 @@ class ServerBusy(RecommenderError):
     @property
     def retry_after(self) -> float:
         """Seconds to wait before trying again."""
-        info = self.details.get("RetryInfo")
-        return info.retry_delay.ToMilliseconds() / 1000 if info is not None else 1.0
+        return _retry_after(self)
 
 
 class ServerUnavailable(RecommenderError):
-    """Nobody answers there, after retries."""
+    """Nobody answers there, after retries; or the server does, and what it asks does not."""
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds to wait before trying again."""
+        return _retry_after(self)
 
 
 class TimeUp(RecommenderError):
     """The deadline passed."""
+
+
+def _retry_after(error: RecommenderError) -> float:
+    info = error.details.get("RetryInfo")
+    return info.retry_delay.ToMilliseconds() / 1000 if info is not None else 1.0
 
 
 _ERRORS = {

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.bundle import ExactIndex
-from serve.answers.errors import UnusableBundle
+from serve.answers.errors import RequestError, UnusableBundle
 from serve.answers.ports import CandidateIndex, FoldIn
 
 TOLERANCE = 1e-4
@@ -23,10 +23,12 @@ def compare_index(
     index: CandidateIndex,
     items: npt.NDArray[Any],
     vectors: npt.NDArray[np.float32],
-    path: Path,
+    path: Path | str,
     *,
     ann_recall: float,
     k: int,
+    said_by: str = "the manifest",
+    remedy: str = "export the bundle again",
 ) -> None:
     """Ask an index for the best items of some users, and compare with what the embeddings say.
 
@@ -34,9 +36,11 @@ def compare_index(
         index: As the server asks it: scores of codes are the items' own.
         items: Item embeddings, shape (I, d).
         vectors: The users', shape (n, d), n >= 1.
-        path: Its file, for the error.
-        ann_recall: Share of the best `k` items that it finds, as the manifest says.
+        path: Its file, or its place in an engine, for the error.
+        ann_recall: Share of the best `k` items that it finds, as `said_by` says.
         k: See above.
+        said_by: See above.
+        remedy: What to do where it is another's.
 
     Raises:
         UnusableBundle: Rows out of range or twice, scores that rise or are not the inner products, or a lower recall.
@@ -44,27 +48,27 @@ def compare_index(
     k = min(k, len(items))
     try:
         scores, rows = index.search(vectors, k)
-    except (IndexError, MemoryError, RuntimeError) as error:
+    except (IndexError, MemoryError, RequestError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or ["out of memory"])[-1][:200]
-        raise UnusableBundle(f"{path}: cannot be asked ({reason}): export the bundle again") from error
+        raise UnusableBundle(f"{path}: cannot be asked ({reason}): {remedy}") from error
     there = rows >= 0
     if rows.min() < -1 or rows.max() >= len(items) or _has_twins(rows):
-        raise UnusableBundle(f"{path}: answers with rows that are not those of {len(items)} items: export again")
+        raise UnusableBundle(f"{path}: answers with rows that are not those of {len(items)} items: {remedy}")
     product = np.linalg.norm(vectors, axis=1).max() * math.sqrt(_longest_squared(items))
     own = np.einsum("nkd,nd->nk", items[np.maximum(rows, 0)].astype(np.float32), vectors)
     slack = TOLERANCE * float(product)
     if not np.isfinite(own).all() or not (np.abs(scores - own)[there] <= slack).all():
-        raise UnusableBundle(f"{path}: its scores are not the embeddings' inner products: export the bundle again")
+        raise UnusableBundle(f"{path}: its scores are not the embeddings' inner products: {remedy}")
     falls = scores[:, 1:] <= scores[:, :-1] + slack
     if not falls[there[:, 1:]].all() or (there[:, 1:] & ~there[:, :-1]).any():
-        raise UnusableBundle(f"{path}: its answers are not best first: export the bundle again")
+        raise UnusableBundle(f"{path}: its answers are not best first: {remedy}")
     best, _ = ExactIndex(items).search(vectors, k)
     recall = float((there & (own >= best[:, -1:] - slack)).mean())
     least = ann_recall - RECALL_LACK - 0.5 / math.sqrt(len(vectors))
     if recall < least:
         raise UnusableBundle(
-            f"{path}: finds {recall:.0%} of the best {k} items, the manifest says {ann_recall:.0%}; is it another"
-            " version's? Export the bundle again"
+            f"{path}: finds {recall:.0%} of the best {k} items, {said_by} says {ann_recall:.0%}; is it another"
+            f" version's? {remedy[0].upper()}{remedy[1:]}"
         )
 
 

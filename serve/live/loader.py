@@ -7,7 +7,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,12 +19,14 @@ from export.bundle import Bundle, ExactIndex, Manifest, open_bundle
 from export.bundle.repository import ModelRepository, shard_folders
 from serve.answers.errors import NothingToServe, RequestError, UnusableBundle
 from serve.answers.fold_in import OnnxFoldIn
+from serve.answers.indexes.engine_index import EngineIndex
 from serve.answers.indexes.faiss_index import FaissIndex
-from serve.answers.ports import Catalogue
-from serve.answers.recommender import AnswerTable, Recommender
+from serve.answers.ports import CandidateIndex, Catalogue, RemoteIndex
+from serve.answers.recommender import MAX_OVER_FETCH, AnswerTable, Recommender
 from serve.answers.types import IndexSummary, ModelSummary, Query, SimilarQuery
 from serve.live.background import give_way, interrupted_often
 from serve.live.comparison import compare_fold_in, compare_index
+from serve.live.engines import Engines
 from serve.live.store import ServedModel
 from serve.telemetry.metrics import Metrics
 
@@ -72,7 +74,13 @@ def choose_models(repository: ModelRepository, wanted: Sequence[str]) -> list[Mo
 
 
 def load_model(
-    name: str, path: Path, *, verify: bool = True, copy_up_to: int = 0, recorded: Sequence[Query] = ()
+    name: str,
+    path: Path,
+    *,
+    verify: bool = True,
+    copy_up_to: int = 0,
+    recorded: Sequence[Query] = (),
+    engines: Engines | None = None,
 ) -> ServedModel:
     """Open, verify, build and warm one model.
 
@@ -80,16 +88,22 @@ def load_model(
         verify: Also read every byte of it.
         copy_up_to: A bundle of at most so many bytes is read into memory; a larger one is mapped.
         recorded: Questions that callers really asked, to warm it with.
+        engines: That hold items of models; None for none.
 
     Raises:
-        BundleError: The bundle, or its place in the repository, is wrong.
+        BundleError: The bundle, or its place in the repository, is wrong; or its engine does not hold it.
         UnusableBundle: It opened but cannot answer.
     """
     started = perf_counter()
     bundle = open_bundle(path, verify=verify, copy_up_to=copy_up_to)
+    index = choose_index(bundle, name, engines)
     summary = summarise(bundle.manifest, name, path.name, bundle.index_path)
-    recommender = build_recommender(bundle, name)
+    if isinstance(index, EngineIndex):
+        summary = replace(summary, index=summarise_engine(index))
+    recommender = build_recommender(bundle, name, index)
     warm_up(recommender, path, recorded)
+    if isinstance(index, EngineIndex):
+        index.go_live()
     return ServedModel(summary, recommender, perf_counter() - started)
 
 
@@ -100,6 +114,7 @@ class BackgroundLoader:
         metrics: Where loads are counted.
         verify: Read every byte of a bundle before serving it.
         copy_up_to: A bundle of at most so many bytes is read into memory; a larger one is mapped.
+        engines: That hold items of models; None for none.
         prepare_thread: Called once in the loading thread.
 
     Attributes:
@@ -112,11 +127,12 @@ class BackgroundLoader:
         *,
         verify: bool = True,
         copy_up_to: int = 0,
+        engines: Engines | None = None,
         prepare_thread: Callable[[], None] | None = None,
     ) -> None:
         self.errors: dict[tuple[str, str], str] = {}
         self._metrics = metrics
-        self._options: dict[str, Any] = {"verify": verify, "copy_up_to": copy_up_to}
+        self._options: dict[str, Any] = {"verify": verify, "copy_up_to": copy_up_to, "engines": engines}
         self._prepare_thread = prepare_thread
         self._alone = threading.Lock()
         self._running: Future[ServedModel] | None = None
@@ -192,19 +208,31 @@ def allowed_seconds(path: Path) -> float:
     return min(LOAD_SECONDS + size / SLOWEST_BYTES_A_SECOND, LONGEST_LOAD_SECONDS)
 
 
-def build_recommender(bundle: Bundle, name: str) -> Recommender:
-    """Put a bundle's parts together.
+def choose_index(bundle: Bundle, name: str, engines: Engines | None = None) -> FaissIndex | EngineIndex:
+    """What is asked for candidates: the bundle's own index, or the engine that holds the items of this model.
 
     Raises:
         TruncatedIndex: The index file is not whole.
-        UnusableBundle: The index or the fold-in is not that of the embeddings, or a graph cannot be read.
+        EngineError: The engine does not answer, or does not hold this version.
+        UnusableBundle: The index is not that of the embeddings.
     """
-    card = bundle.manifest.index
+    card, items = bundle.manifest.index, np.asarray(bundle.item_embeddings)
+    users = np.asarray(bundle.user_embeddings[_sample(len(bundle.user_ids))], dtype=np.float32)
+    if engines is not None and (remote := engines.index_of(bundle, name, users)) is not None:
+        return remote
+    index = FaissIndex.open(bundle.index_path, card.search, items, in_memory=bundle.in_memory)
+    compare_index(index, items, users, bundle.index_path, ann_recall=card.ann_recall, k=card.ann_recall_k)
+    return index
+
+
+def build_recommender(bundle: Bundle, name: str, index: CandidateIndex) -> Recommender:
+    """Put a bundle's parts together.
+
+    Raises:
+        UnusableBundle: The fold-in is not that of the embeddings, or a graph cannot be read.
+    """
     # A plain view of the mapped memory: indexing a np.memmap costs a Python call each time.
     items = np.asarray(bundle.item_embeddings)
-    index = FaissIndex.open(bundle.index_path, card.search, items, in_memory=bundle.in_memory)
-    users = np.asarray(bundle.user_embeddings[_sample(len(bundle.user_ids))], dtype=np.float32)
-    compare_index(index, items, users, bundle.index_path, ann_recall=card.ann_recall, k=card.ann_recall_k)
     names = bundle.category_names
     catalogue = Catalogue(
         user_ids=bundle.user_ids,
@@ -227,6 +255,7 @@ def build_recommender(bundle: Bundle, name: str) -> Recommender:
         cosine=ExactIndex.by_cosine(items),
         fold_in=_fold_in(bundle),
         answers=_answer_table(bundle),
+        max_over_fetch=index.most if isinstance(index, RemoteIndex) else MAX_OVER_FETCH,
     )
 
 
@@ -313,6 +342,19 @@ def summarise(manifest: Manifest, name: str, version: str, index_path: Path) -> 
             bytes_per_item=index.bytes_per_item,
             size_bytes=index_path.stat().st_size,
         ),
+    )
+
+
+def summarise_engine(index: EngineIndex) -> IndexSummary:
+    """What they say of the items in an engine."""
+    card = index.card
+    return IndexSummary(
+        factory=card.kind,
+        search=dict(card.search),
+        ann_recall=card.recall,
+        ann_recall_k=card.recall_k,
+        bytes_per_item=card.bytes_per_item,
+        size_bytes=round(card.bytes_per_item * card.items),
     )
 
 

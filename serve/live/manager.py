@@ -27,6 +27,7 @@ from serve.answers.errors import (
     StartupError,
     VersionNotServed,
 )
+from serve.live.engines import Engines
 from serve.live.loader import BackgroundLoader, choose_models
 from serve.live.split import Split
 from serve.live.store import ModelStore, ServedModel, VersionState
@@ -100,6 +101,7 @@ class ModelManager:
         metrics: Where loads are counted.
         verify: Read every byte of a bundle before serving it.
         copy_up_to: A bundle of at most so many bytes is read into memory; a larger one is mapped.
+        engines: That hold items of models; None for none.
         prepare_thread: Called once in the loading thread.
         backoff: Says when `refresh` tries again what failed.
     """
@@ -113,6 +115,7 @@ class ModelManager:
         *,
         verify: bool = True,
         copy_up_to: int = 0,
+        engines: Engines | None = None,
         prepare_thread: Callable[[], None] | None = None,
         backoff: LoadBackoff | None = None,
     ) -> None:
@@ -122,7 +125,9 @@ class ModelManager:
         self._metrics = metrics
         self._verify = verify
         self._backoff = backoff or LoadBackoff()
-        self._loader = BackgroundLoader(metrics, verify=verify, copy_up_to=copy_up_to, prepare_thread=prepare_thread)
+        self._loader = BackgroundLoader(
+            metrics, verify=verify, copy_up_to=copy_up_to, engines=engines, prepare_thread=prepare_thread
+        )
         self._changing = threading.RLock()
         self._live: dict[str, list[str | None]] = {}
         self._is_up = False

@@ -83,6 +83,17 @@ class ServerOptions:
         least=0,
         metavar="MIB",
     )
+    indexes: tuple[str, ...] = _option(
+        (),
+        MODELS,
+        "Ask an engine for candidates instead of the bundle's own index, milvus://HOST:PORT/NAME or"
+        " postgresql://HOST:PORT/DATABASE/NAME, for every model or one; 'lowpass export --to' loads it. Repeatable.",
+        name="index",
+        metavar="[MODEL=]URL",
+    )
+    index_timeout: float = _option(
+        1.0, MODELS, "Longest time of a search in an engine in seconds, whatever the deadline.", least=0.001, most=600
+    )
     address: str = _option("127.0.0.1:50051", ADDRESSES, "For gRPC, HOST:PORT or unix:PATH; port 0: any free one.")
     http_address: str = _option("", ADDRESSES, "The same methods as JSON over HTTP, for browsers and curl.")
     metrics_address: str = _option("127.0.0.1:9464", ADDRESSES, "For Prometheus; '' for nowhere.")
@@ -158,6 +169,8 @@ class ServerOptions:
             raise WrongOptions("--tls-client-ca needs --tls-cert and --tls-key")
         if self.repository is None and (self.models or self.splits or self.shadows or self.admin_address or self.watch):
             raise WrongOptions("--model, --split, --shadow, --admin-address and --watch need --repository")
+        if self.repository is None and self.indexes:
+            raise WrongOptions("--index needs --repository")
         if self.ready_file is not None and not self.ready_file.absolute().parent.is_dir():
             raise WrongOptions(f"--ready-file {self.ready_file}: its directory does not exist: make it first")
         if self.workers > 1 and self.admin_address:

@@ -20,6 +20,7 @@ from export.bundle.repository import STABLE, ModelRepository
 from serve.answers.admission import Admission
 from serve.answers.fake import fake_model
 from serve.answers.indexes.faiss_index import limit_native_threads
+from serve.live.engines import Engines
 from serve.live.manager import ModelManager
 from serve.live.shadow import Shadow
 from serve.live.store import ModelStore, ServedModel
@@ -74,6 +75,9 @@ class Server:
         tracing = open_tracing(options.trace_endpoint, options.trace_share)
         self._telemetry = Telemetry(self.metrics, AccessLog(options.access_log), tracing)
         self._shadow = Shadow(self.store, self.metrics.shadow, self._is_busy, limit_native_threads)
+        self._engines = Engines(
+            options.indexes, self.metrics, timeout=options.index_timeout, connections=options.threads
+        )
         self._manager = None if options.repository is None else self._manage(options.repository)
         service = self._service()
         self._transport = transport(self._query_settings(service))
@@ -103,6 +107,7 @@ class Server:
             self.metrics,
             verify=self._options.verify,
             copy_up_to=self._options.copy_up_to << 20,
+            engines=self._engines,
             prepare_thread=limit_native_threads,
         )
 
@@ -239,6 +244,7 @@ class Server:
             self._http.stop(grace)
         if self._health is not None:
             self._health.stop(0.0)
+        self._engines.close()
         self._telemetry.stop()
         if self._endpoint is not None:
             self._endpoint.stop()

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
+from serve.answers.admission import Deadline
 from serve.answers.blocks import answer_in_blocks
 from serve.answers.call import Call
-from serve.answers.errors import Overloaded, RequestError, WrongShard
+from serve.answers.errors import DeadlineExpired, Overloaded, RequestError, WrongShard
 from serve.answers.limits import Limits
 from serve.answers.types import Answers, Query, Recommendation
 from serve.live.shadow import Shadow
@@ -121,7 +122,7 @@ class RecommenderService:
         """Answer one question."""
         query = to_query(request, self._limits)
         with self._find(request.model, call, asker(query)) as model:
-            answers = model.recommender.recommend([query])
+            answers = model.recommender.recommend([query], deadline=call.deadline)
         self._count_wrong_shards(model, answers)
         answer = _only(answers)
         self._metrics.answer(call.model, answer.source)
@@ -142,18 +143,35 @@ class RecommenderService:
             except RequestError as error:
                 outcomes[place] = error
         for model, members in groups.items():
-            with model:
-                answers = answer_in_blocks(model.recommender, [query for _, query in members])
-            self._count_wrong_shards(model, answers)
-            for (place, query), outcome in zip(members, answers.outcomes, strict=True):
-                if isinstance(outcome, Exception):
-                    outcomes[place] = outcome
-                    continue
+            left = members
+            while left:
+                left = self._answer_joint(model, left, calls, outcomes)
+        return outcomes
+
+    def _answer_joint(
+        self,
+        model: ServedModel,
+        members: list[tuple[int, Query]],
+        calls: Sequence[Call],
+        outcomes: list[Message | Exception],
+    ) -> list[tuple[int, Query]]:
+        """Answer several callers within the shortest of their times; returns who has more of it and no answer."""
+        soonest = Deadline(min(calls[place].deadline.at for place, _ in members))
+        with model:
+            answers = answer_in_blocks(model.recommender, [query for _, query in members], deadline=soonest)
+        self._count_wrong_shards(model, answers)
+        left = []
+        for (place, query), outcome in zip(members, answers.outcomes, strict=True):
+            if isinstance(outcome, DeadlineExpired) and calls[place].deadline.at > soonest.at:
+                left.append((place, query))
+            elif isinstance(outcome, Exception):
+                outcomes[place] = outcome
+            else:
                 self._metrics.answer(model.summary.name, outcome.source)
                 timings = self._timings(model, answers, calls[place])
                 outcomes[place] = to_response(outcome, model.summary, timings)
                 self._note(model, query, outcome, answers)
-        return outcomes
+        return left
 
     def batch(self, request: pb.BatchRecommendRequest, call: Call) -> pb.BatchRecommendResponse:
         """Answer many questions, each with a status of its own."""
@@ -232,7 +250,7 @@ class RecommenderService:
     ) -> None:
         call.model, call.version = model.summary.name, model.summary.version
         with model:
-            answers = answer_in_blocks(model.recommender, [query for _, query in members], call.check)
+            answers = answer_in_blocks(model.recommender, [query for _, query in members], call.check, call.deadline)
         timings = self._timings(model, answers, call)
         self._count_wrong_shards(model, answers)
         defects = {}

@@ -38,6 +38,7 @@ CODES: dict[type[errors.RequestError], int] = {
     errors.ModelInUse: code_pb2.FAILED_PRECONDITION,
     errors.Unauthenticated: code_pb2.UNAUTHENTICATED,
     errors.Overloaded: code_pb2.RESOURCE_EXHAUSTED,
+    errors.IndexUnavailable: code_pb2.UNAVAILABLE,
     errors.DeadlineExpired: code_pb2.DEADLINE_EXCEEDED,
     errors.CallerLeft: code_pb2.CANCELLED,
     errors.NotReady: code_pb2.UNAVAILABLE,
@@ -103,7 +104,7 @@ def to_status(error: errors.RequestError) -> status_pb2.Status:
                 resource_type=error.kind, resource_name=_cut(error.name, NAME_BYTES), description=error.remedy
             )
         )
-    elif isinstance(error, errors.Overloaded):
+    elif isinstance(error, errors.Overloaded | errors.IndexUnavailable):
         delay = Duration()
         delay.FromMilliseconds(retry_milliseconds(error))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
@@ -113,17 +114,24 @@ def to_status(error: errors.RequestError) -> status_pb2.Status:
 
 def to_refusal(error: errors.RequestError) -> Refusal:
     """The end of a call that failed for `error`; tells gRPC's own retry logic when to come back, too."""
-    return _overloaded(retry_milliseconds(error)) if isinstance(error, errors.Overloaded) else Refusal(to_status(error))
+    if isinstance(error, errors.Overloaded):
+        return _overloaded(retry_milliseconds(error))
+    if isinstance(error, errors.IndexUnavailable):
+        return Refusal(to_status(error), _pushback(retry_milliseconds(error)))
+    return Refusal(to_status(error))
 
 
 @lru_cache(maxsize=10_000)
 def _overloaded(milliseconds: int) -> Refusal:
     # Kept: in a flood thousands a second are told the same.
-    pushback = (("grpc-retry-pushback-ms", str(milliseconds)),)
-    return Refusal(to_status(errors.Overloaded(milliseconds / 1000)), pushback)
+    return Refusal(to_status(errors.Overloaded(milliseconds / 1000)), _pushback(milliseconds))
 
 
-def retry_milliseconds(error: errors.Overloaded) -> int:
+def _pushback(milliseconds: int) -> tuple[tuple[str, str], ...]:
+    return (("grpc-retry-pushback-ms", str(milliseconds)),)
+
+
+def retry_milliseconds(error: errors.Overloaded | errors.IndexUnavailable) -> int:
     """When to come back, in whole milliseconds."""
     return max(1, round(error.retry_after * 1000))
 

@@ -73,6 +73,14 @@ class Metrics:
         self._answers = counter("answers", "Lists sent, by how they came about.", "model", "source")
         elsewhere = "Questions for users whose rows another server has: callers or a proxy send them to the wrong one."
         self._wrong_shard = counter("wrong_shard", elsewhere, "model")
+        unanswered = "Searches that an engine past this process did not answer, or that were not sent because it did not."
+        self._index_errors = counter("index_errors", unanswered, "index", "reason")
+        self._index_breaker = Gauge(
+            "lowpass_index_breaker_open",
+            "1 while an engine is left alone because it kept failing.",
+            ["index"],
+            registry=registry,
+        )
         self._models = ModelSeries(registry)
         self.shadow = ShadowSeries(registry, BUCKETS)
         self._children: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
@@ -106,6 +114,14 @@ class Metrics:
     def wrong_shard(self, model: str) -> None:
         """Count one question for a user of another shard."""
         self._count(self._wrong_shard, model)
+
+    def index_error(self, index: str, reason: str) -> None:
+        """Count one search that an engine did not answer."""
+        self._count(self._index_errors, index, reason)
+
+    def watch_breaker(self, index: str, is_open: Callable[[], float]) -> None:
+        """Read from `is_open` when scraped whether an engine is left alone."""
+        self._index_breaker.labels(index).set_function(is_open)
 
     def _count(self, counter: Counter, *labels: str) -> None:
         # Kept, because labels() alone costs as much as counting.

@@ -46,6 +46,7 @@ def test_the_default_k_is_never_refused() -> None:
         ({"splits": ("m:canary=0.1",)}, "need --repository"),
         ({"shadows": ("m:n=0.1",)}, "need --repository"),
         ({"watch": 1.0}, "need --repository"),
+        ({"indexes": ("milvus://h:1/items",)}, "--index needs --repository"),
         ({"admin_address": "127.0.0.1:0"}, "need --repository"),
         ({"tls_cert": Path("a")}, "--tls-cert and --tls-key go together"),
         ({"tls_key": Path("a")}, "--tls-cert and --tls-key go together"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import monotonic, perf_counter_ns
+from time import monotonic, perf_counter_ns, sleep
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from serve.answers.admission import Deadline
 from serve.answers.call import Call
+from serve.answers.errors import DeadlineExpired
 from serve.answers.fake import fake_model
 from serve.answers.limits import Limits
 from serve.live.store import ModelStore, ServedModel
@@ -142,3 +143,40 @@ def test_a_defect_in_the_place_of_an_answer_is_told_without_leaking(
     assert isinstance(two, pb.RecommendResponse)
     assert "KeyError: 'secret'" in caplog.text
     assert count(metrics, code="INTERNAL") == 1
+
+
+def test_callers_who_have_more_time_are_not_ended_with_one_who_has_none(metrics: Metrics) -> None:
+    """An engine that takes 0.3 s: who has 0.1 s is told so, and the others are answered."""
+
+    class Slow:
+        is_exact = False
+        most = 60
+
+        def __init__(self, within: Deadline | None = None) -> None:
+            self._within = within
+            self.num_items, self.dim = 60, 8
+
+        def until(self, deadline: Deadline) -> Slow:
+            return Slow(deadline)
+
+        def search(self, vectors: Any, k: int) -> Any:
+            left = 10.0 if self._within is None else self._within.remaining
+            sleep(min(0.3, left))
+            if left < 0.3:
+                raise DeadlineExpired("the engine did not answer in time")
+            return np.zeros((len(vectors), k), np.float32), np.tile(np.arange(k), (len(vectors), 1))
+
+    summary, recommender = fake_model("one", "1", items=60)
+    recommender._index = Slow()
+    store = ModelStore()
+    store.add(ServedModel(summary, recommender))
+    service = RecommenderService(store, Limits(), metrics, "0")
+    asked = [pb.RecommendRequest(user_id="user-1", k=3) for _ in range(3)]
+    outcomes = service.recommend_many(asked, [call(10.0), call(0.1), call(10.0)])
+    assert [type(outcome).__name__ for outcome in outcomes] == [
+        "RecommendResponse",
+        "DeadlineExpired",
+        "RecommendResponse",
+    ]
+    with pytest.raises(DeadlineExpired):
+        service.recommend(asked[0], call(0.1))

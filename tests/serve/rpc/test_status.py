@@ -25,6 +25,7 @@ EXAMPLES: dict[type[errors.RequestError], errors.RequestError] = {
     errors.FoldInUnavailable: errors.FoldInUnavailable("m"),
     errors.Unauthenticated: errors.Unauthenticated(),
     errors.Overloaded: errors.Overloaded(0.25),
+    errors.IndexUnavailable: errors.IndexUnavailable("milvus://127.0.0.1:19530/items: UNAVAILABLE", 0.5),
     errors.DeadlineExpired: errors.DeadlineExpired("late"),
     errors.CallerLeft: errors.CallerLeft("gone"),
     errors.NotReady: errors.NotReady("loading"),
@@ -107,10 +108,13 @@ def test_wrong_fields_are_listed() -> None:
     assert [(one.field, one.description) for one in wrong] == [("k", "too large")]
 
 
-def test_only_overload_says_when_to_return() -> None:
+def test_overload_and_an_engine_that_is_away_say_when_to_return() -> None:
     assert details(errors.Overloaded(0.25))["RetryInfo"].retry_delay.ToMilliseconds() == 250
     assert to_refusal(errors.Overloaded(0.25)).trailers == (("grpc-retry-pushback-ms", "250"),)
     assert to_refusal(errors.Overloaded(0.0)).trailers == (("grpc-retry-pushback-ms", "1"),)
+    away = errors.IndexUnavailable("milvus://127.0.0.1:19530/items: UNAVAILABLE", 0.5)
+    assert details(away)["RetryInfo"].retry_delay.ToMilliseconds() == 500
+    assert to_refusal(away).trailers == (("grpc-retry-pushback-ms", "500"),)
     assert to_refusal(errors.ShuttingDown("bye")).trailers == ()
 
 

@@ -1,0 +1,101 @@
+"""An engine as the loader and the server see it, and the choice among them."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from export.bundle.engines.address import EngineAddress
+from export.bundle.engines.card import Card
+from export.bundle.errors import EngineExtraMissing
+
+Vectors = npt.NDArray[np.float32]
+Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+EXTRAS = {"milvus": "pymilvus", "pgvector": "psycopg"}
+
+
+class Engine(Protocol):
+    """Asks one engine, from any thread."""
+
+    @property
+    def most(self) -> int:
+        """Largest k of a search."""
+        ...
+
+    def search(self, name: str, vectors: Vectors, k: int, card: Card, seconds: float) -> Found:
+        """The best items of each vector by inner product.
+
+        Args:
+            name: Of the collection.
+            vectors: Shape (B, d).
+            k: How many, at most `most`.
+            card: How it is asked.
+            seconds: The answer is there, or an error, by then.
+
+        Returns:
+            Scores and ids, shape (B, k), best first; -inf and -1 where there are fewer.
+
+        Raises:
+            EngineError: Why there is no answer.
+        """
+        ...
+
+    def read_card(self, name: str, seconds: float) -> Card | None:
+        """What is said of a collection; None where it is not there, or not whole.
+
+        Raises:
+            EngineError: The engine does not answer.
+        """
+        ...
+
+    def close(self) -> None:
+        """End its connections."""
+        ...
+
+
+def open_engine(address: EngineAddress, connections: int = 4) -> Engine:
+    """Make what asks an engine; nothing is connected yet.
+
+    Args:
+        connections: Searches at a time that each need one of their own.
+
+    Raises:
+        EngineExtraMissing: Its driver is not installed.
+        ExportError: A file that the address names cannot be read.
+    """
+    try:
+        if address.kind == "milvus":
+            from export.bundle.engines.milvus import Milvus
+
+            return Milvus(address)
+        from export.bundle.engines.pgvector import Pgvector
+
+        return Pgvector(address, connections)
+    except ImportError as error:
+        raise EngineExtraMissing(
+            f"{address.place}: needs {EXTRAS[address.kind]} ({error}): pip install 'lowpass[{address.kind}]'"
+        ) from error
+
+
+def padded(k: int, counts: Any, scores: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> Found:
+    """Answers of several lengths as a table.
+
+    Args:
+        k: Width of the table.
+        counts: Length of each answer, shape (B,).
+        scores: All answers one after the other.
+        rows: Likewise.
+
+    Returns:
+        Shape (B, k), -inf and -1 behind the last.
+    """
+    lengths = np.asarray(counts, dtype=np.int64)
+    if lengths.size and (lengths == k).all():
+        return scores.reshape(-1, k), rows.reshape(-1, k)
+    all_scores = np.full((len(lengths), k), -np.inf, dtype=np.float32)
+    all_rows = np.full((len(lengths), k), -1, dtype=np.int64)
+    there = np.arange(k) < lengths[:, None]
+    all_scores[there], all_rows[there] = scores, rows
+    return all_scores, all_rows
