@@ -70,18 +70,19 @@ def flush_denormals() -> Iterator[None]:
 class Tracker:
     """Shows epochs on a terminal (silent elsewhere) and writes TensorBoard events when given a directory."""
 
-    def __init__(self, epochs: int, initial: int, tensorboard: Path | None) -> None:
+    def __init__(self, epochs: int, initial: int, tensorboard: Path | None, *, shown: bool = True) -> None:
         """Open the bar and the event file.
 
         Args:
             epochs: Length of the bar; training may end before.
             initial: Epochs done by an earlier sitting.
             tensorboard: Directory of the event files, or None.
+            shown: Whether there is a bar at all.
 
         Raises:
             SettingError: TensorBoard is asked for and not installed.
         """
-        self._bar = tqdm(total=epochs, initial=initial, desc="training", unit="epoch", disable=None)
+        self._bar = tqdm(total=epochs, initial=initial, desc="training", unit="epoch", disable=None if shown else True)
         self._writer = None
         if tensorboard is not None:
             try:
@@ -380,7 +381,7 @@ class Trainer:
                 "checkpoints": list(self.trajectory),
             },
         }
-        write_file(self.out / HISTORY_FILE, _as_csv(self.progress.history))
+        write_file(self.out / HISTORY_FILE, as_csv(self.progress.history))
         write_trajectory(self.out, {epoch: (u.numpy(), i.numpy()) for epoch, (u, i) in self.trajectory.items()})
         user, item = (part.cpu().numpy() for part in self.best)
         write_run(self.out, self.config, user, item, metrics)
@@ -412,7 +413,8 @@ def final_reports(user_embeddings: torch.Tensor, item_embeddings: torch.Tensor, 
     return report_splits(partial(evaluate, user_embeddings, item_embeddings, data, progress=True), data)
 
 
-def _as_csv(rows: list[dict[str, float]]) -> bytes:
+def as_csv(rows: list[dict[str, float]]) -> bytes:
+    """Lay out a history, a line an evaluated epoch."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]))
     writer.writeheader()
