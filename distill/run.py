@@ -167,8 +167,8 @@ class Run:
 
 def features_fingerprint(run: Run) -> str:
     """SHA-256 (hex) of a run's embeddings, by which students know their teacher."""
-    digest = hashlib.sha256(np.ascontiguousarray(run.user_embeddings))  # read where they are, mapped or not
-    digest.update(np.ascontiguousarray(run.item_embeddings))
+    digest = hashlib.sha256(np.ascontiguousarray(run.user_embeddings).data)  # read where they are, mapped or not
+    digest.update(np.ascontiguousarray(run.item_embeddings).data)
     return digest.hexdigest()
 
 

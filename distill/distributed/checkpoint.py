@@ -1,8 +1,9 @@
 """Checkpoints of ranks that train together, by `torch.distributed.checkpoint`: written by some, read by any number.
 
 Each rank writes its range as safetensors (no pickle is involved), on a disk that all see. What counts is named by
-`checkpoint.json`, which the first rank renames into place once all have written; so a rank that dies while writing leaves the
-checkpoint before. Random state needs no place here: every epoch draws from generators seeded by (seed, epoch).
+`checkpoint.json`, which the first rank renames into place once all have written; so a rank that dies while writing
+leaves the checkpoint before. Random state needs no place here: every epoch draws from generators seeded by (seed,
+epoch).
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from torch import nn
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
+from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from distill.distributed.ranks import Ranks
 from distill.distributed.table import NAME, ShardedTable
@@ -28,6 +33,7 @@ from distill.storage import write_file
 from distill.training.checkpoint import STATE_FILE, Progress, require_same_settings
 
 LAST, BEST = "checkpoint", "best"
+UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, AssertionError, SafetensorError, CheckpointException)
 # It warns on every save that nothing is consolidated, which is what is wanted.
 logging.getLogger("torch.distributed.checkpoint").setLevel(logging.ERROR)
 
@@ -47,25 +53,23 @@ class Training:
     optimizer: torch.optim.Optimizer | None
 
     def state(self) -> dict[str, Any]:
-        """Name → tensor; loading into them restores the training, the optimiser's by `restore`."""
+        """Name → tensor; loading into them restores the training."""
         tensors: dict[str, Any] = {**self.table.state()}
         tensors.update({f"objective.{name}": value.detach() for name, value in self.objective.named_parameters()})
         if self.optimizer is not None:
-            for group in self.optimizer.param_groups:
-                for index, parameter in enumerate(group["params"]):
-                    for name in ("exp_avg", "exp_avg_sq"):
-                        tensors[f"optimizer.{index}.{name}"] = self._moments(parameter)[name]
-                    tensors[f"optimizer.{index}.step"] = self._moments(parameter)["step"]
+            for index, parameter in enumerate(self.objective.parameters()):
+                moments = _moments(self.optimizer, parameter)
+                tensors.update({f"optimizer.{index}.{name}": value for name, value in moments.items()})
         return tensors
 
-    def _moments(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Adam's state of a parameter, made where no step has been taken yet."""
-        assert self.optimizer is not None
-        state: dict[str, torch.Tensor] = self.optimizer.state[parameter]
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        return state
+
+def _moments(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Adam's state of a parameter, made where no step has been taken yet."""
+    state: dict[str, torch.Tensor] = optimizer.state[parameter]
+    if not state:
+        state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+    return state
 
 
 def save_best(out: Path, epoch: int, table: ShardedTable, ranks: Ranks) -> None:
@@ -122,23 +126,25 @@ def _write(folder: Path, tensors: dict[str, Any], ranks: Ranks) -> None:
     if ranks.is_first:
         shutil.rmtree(folder, ignore_errors=True)  # of a training that was killed here
     ranks.gather(None)
-    dcp.save(tensors, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+    with _sharded_tensors():
+        save_tensors(tensors, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
 
 
 def _read(folder: Path, tensors: dict[str, Any]) -> None:
     try:
-        dcp.load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)))
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        RuntimeError,
-        AssertionError,
-        SafetensorError,
-        dcp.CheckpointException,
-    ) as error:
+        with _sharded_tensors():
+            load_tensors(tensors, storage_reader=HuggingFaceStorageReader(str(folder)))
+    except UNREADABLE as error:
         first = str(error).strip().partition("\n")[0]
         raise RunError(f"{folder}: unreadable checkpoint ({first}); start again without --resume") from error
+
+
+@contextmanager
+def _sharded_tensors() -> Iterator[None]:
+    """Take TorchRec's tables as what they are, although torch would rather see another class."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Please use DTensor instead", FutureWarning)
+        yield
 
 
 def _remove(out: Path, but: set[str]) -> None:

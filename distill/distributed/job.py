@@ -15,7 +15,7 @@ from distill.backbones import BACKBONES
 from distill.distributed.objectives import CandidateObjective, FreqDObjective, Objective, PairwiseObjective, World
 from distill.distributed.ranks import Ranks
 from distill.distributed.shares import Share, read_share
-from distill.distributed.table import ShardedTable, TableOptimizer, TableSettings
+from distill.distributed.table import Lookup, ShardedTable, TableOptimizer, TableSettings
 from distill.distributed.teacher import (
     FOLDER,
     RangeFiles,
@@ -92,19 +92,19 @@ def run_sharded_job(
         RunError: `out` is taken, or the teacher belongs to other data.
         SettingError: A setting is none that a sharded training has, or there is nothing to validate on.
     """
-    _require_supported(job)
+    require_supported(job)
     _require_free(out, ranks, resume=resume)
     share = read_share(data, ranks)
     run = None if teacher is None else map_run(teacher)
     if run is not None and run.config.get("data", {}).get("fingerprint") != share.fingerprint:
         raise RunError(f"{run.path}: was trained on other data than '{share.name}'; give the run of this data")
-    lookup = "bags" if job.method == "freqd" else "rows"
+    lookup: Lookup = "bags" if job.method == "freqd" else "rows"
     settings = TableSettings(lookup, options.optimizer, options.table_learning_rate)
     table = ShardedTable(share.num_entities, job.dim, ranks, settings)
     world = World(share, table, ranks, job.options.batch_size, job.options.weight_decay)
     config = ranks.from_first(_describe(job, options, share, run) if ranks.is_first else {})
     files = RangeFiles(out / FOLDER, share, {**config, "training": None}, ranks.is_first)
-    torch.manual_seed(job.options.seed)  # the projectors, alike on all ranks
+    torch.manual_seed(job.options.seed)
     objective = _build_objective(job, options, world, run, files)
     destination = Destination(out, config, options.checkpoint_seconds)
     trainer = ShardedTrainer(objective, job.options, options.table_learning_rate, destination)
@@ -117,11 +117,14 @@ def run_sharded_job(
     return metrics
 
 
-def _require_supported(job: Job) -> None:
+def require_supported(job: Job) -> None:
+    """Look at a job's settings before anything is read.
+
+    Raises:
+        SettingError: One is none that a sharded training has.
+    """
     if job.backbone != BACKBONE:
-        raise SettingError(
-            f"backbone: '{job.backbone}' needs the whole table in each step; sharded is {BACKBONE} alone"
-        )
+        raise SettingError(f"backbone: '{job.backbone}' needs the whole table in each step; give {BACKBONE}")
     if job.method not in METHODS:
         raise SettingError(f"method: '{job.method}' is not sharded; give one of {', '.join(METHODS)}")
     if job.start != RANDOM:

@@ -1,19 +1,21 @@
 """What the ranks learn together: BPR, FreqD beside it, or the cross-entropy of the teacher's first items.
 
-Each rank draws from its own users. In every one of an epoch's steps it takes its proportionate part, so that
-each interaction (or user) comes once an epoch and the ranks' batches add up to one batch of the size that was asked for:
+Each rank draws from its own users. In every one of an epoch's steps it takes its proportionate part, so that each
+interaction (or user) comes once an epoch and the ranks' batches add up to one batch of the size that was asked for:
 what they then do is one process's step on that batch. The sum of the ranks' losses is the loss of the step.
 
 - BPR: the users and items of the rank's triples, each once, are fetched; the loss is `pairwise_loss` on them.
 - FreqD: an entity of the batch is compared by the rank in charge of it, which has its teacher row on disk. Users are
-  the rank's own; of the items of all triples each rank is told (16 bytes a triple), and takes its own. Filtered student rows are bags.
-- Candidates: the softmax of `ce` over the teacher's first K items of each user and n shared uniform items, which stand for
-  the rest of the catalogue: with the logarithm of the odds of being drawn, n / |I|, taken from their logits (logQ).
+  the rank's own; of the items of all triples each rank is told (16 bytes a triple), and takes its own. Filtered student
+  rows are bags.
+- Candidates: the softmax of `ce` over the teacher's first K items of each user and n shared uniform items, which stand
+  for the rest of the catalogue: the logarithm of the odds of being drawn, n / |I|, is taken from their logits (logQ).
   With n = |I| it is the softmax over the whole catalogue.
 
 References:
-    Bengio and Senécal, "Adaptive importance sampling to accelerate training of a neural probabilistic language model", IEEE
-    TNN 2008; Yi et al., "Sampling-bias-corrected neural modeling for large corpus item recommendations", RecSys 2019, for logQ.
+    Bengio and Senécal, "Adaptive importance sampling to accelerate training of a neural probabilistic language model",
+    IEEE TNN 2008, and Yi et al., "Sampling-bias-corrected neural modeling for large corpus item recommendations",
+    RecSys 2019, for logQ.
 """
 
 from __future__ import annotations
@@ -117,12 +119,8 @@ class PairwiseObjective(Objective):
 
     def entities(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """List the table rows of a batch, each once, and the places of users, positives and negatives: (3, B)."""
-        share = self.world.share
-        columns = [
-            batch.users + share.users.start,
-            batch.positives + share.num_users,
-            batch.negatives + share.num_users,
-        ]
+        first_user, first_item = self.world.share.users.start, self.world.share.num_users
+        columns = [batch.users + first_user, batch.positives + first_item, batch.negatives + first_item]
         ids, places = torch.unique(torch.stack(columns), return_inverse=True)
         return ids.to(self.world.ranks.device), places.to(self.world.ranks.device)
 

@@ -1,7 +1,7 @@
 """Quality of a sharded table: each rank ranks its own items for the users of all ranks, and the owners merge the lists.
 
 No rank needs the whole table, or more of the interactions than its own users'. Up to `MAX_SCORES` scores all users are
-evaluated, beyond a seeded sample of them. What is sent a time is a vector, and W lists of k, for each user that is evaluated.
+evaluated, beyond a seeded sample of them. What is sent each time is a vector and W lists of k for each of them.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class Questions:
         protocol: What is measured.
         users: Of this rank, numbered from its first one, shape (B,).
         counts: How many each rank has.
-        hidden: Training items of the users of all ranks, those in this rank's part of the table, CSR of shape (Σ counts, |I|).
+        hidden: Training items of the users of all ranks, as far as they are in this rank's part of the table, CSR of
+            shape (Σ counts, |I|).
         all_users: How many have relevant items, evaluated or not.
     """
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from distill.errors import SettingError
 from distill.training.trainer import open_device
 
 T = TypeVar("T")
+PATIENCE = timedelta(minutes=10)
+"""How long ranks wait for one another at the start."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class Ranks:
         """Whether this is the one that writes and speaks."""
         return self.rank == 0
 
-    def share(self, count: int, rank: int | None = None) -> slice:
+    def share(self, count: int, rank: int | None = None) -> slice[int, int, None]:
         """Cut `count` rows into W contiguous ranges that differ by at most one row; return that of a rank, or ours."""
         rank = self.rank if rank is None else rank
         return slice(count * rank // self.size, count * (rank + 1) // self.size)
@@ -66,7 +73,7 @@ class Ranks:
         padded = rows.new_full((length, *rows.shape[1:]), -1)
         padded[: len(rows)] = rows
         found = rows.new_empty(self.size * length, *rows.shape[1:])
-        dist.all_gather_into_tensor(found, padded)
+        dist.all_gather_single(found, padded)
         return found.view(self.size, length, *rows.shape[1:])
 
     def from_first(self, value: T) -> T:
@@ -74,6 +81,11 @@ class Ranks:
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    def share_parameters(self, parameters: list[torch.nn.Parameter]) -> None:
+        """Give all ranks the first one's numbers."""
+        for parameter in parameters:
+            dist.broadcast(parameter.data, src=0)
 
     def average_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
         """Average the gradients of parameters that each rank has whole, in one message; without one counts as 0."""
@@ -110,8 +122,34 @@ def open_ranks(device: str) -> Iterator[Ranks]:
     if chosen.type == "cuda":
         chosen = torch.device("cuda", dist.get_node_local_rank())
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=_meet(store, rank, size), rank=rank, world_size=size)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), chosen)
     finally:
         dist.destroy_process_group()
+
+
+def _meet(store: Store, rank: int, size: int) -> Store:
+    """Agree on a part of torchrun's store that no earlier attempt has written to.
+
+    torchrun keeps one store over its restarts (pytorch/pytorch#135712), where a rank that is started again may read the
+    address of one that is dead, and wait for it. Its count of restarts is no remedy: each machine has its own. So each
+    process says a word that nobody said before, and goes on once the first rank has answered to that word.
+    """
+    word = uuid.uuid4().hex
+    store.set(f"word/{rank}", word)
+    if rank:
+        word = store.get(f"answer/{word}").decode()
+        store.set(f"met/{word}/{rank}", "")
+        return PrefixStore(word, store)
+    missing, deadline = set(range(1, size)), time.monotonic() + PATIENCE.total_seconds()
+    while missing:
+        for other in [other for other in missing if store.check([f"word/{other}"])]:
+            store.set(f"answer/{store.get(f'word/{other}').decode()}", word)
+        missing = {other for other in missing if not store.check([f"met/{word}/{other}"])}
+        if missing and time.monotonic() > deadline:
+            raise SettingError(f"nnodes: rank {min(missing)} did not come within {PATIENCE}; start all machines")
+        time.sleep(0.01)
+    return PrefixStore(word, store)

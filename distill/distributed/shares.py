@@ -1,9 +1,9 @@
 """What a rank reads of the data: its own users' rows, its own items' columns, and never the whole.
 
 A rank is in charge of one range of users and one of items. Entities of a range are numbered from 0, its users first;
-the table's rows are numbered as everywhere, all users first. `interactions.parquet` is read by each rank, a batch of rows at a time,
-and what is another's is dropped at once: in memory is what a rank's users and items have, and a count a user and an
-item.
+the table's rows are numbered as everywhere, all users first. `interactions.parquet` is read by each rank, a batch of
+rows at a time, and what is another's is dropped at once: in memory is what a rank's users and items have, and a count a
+user and an item.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from distill.data.interactions import FORMAT, SPLITS, build_user_items
 from distill.distributed.ranks import Ranks
 from distill.errors import DataError
 
+Range: TypeAlias = "slice[int, int, None]"
 Counts = npt.NDArray[np.int64]
 BATCH_ROWS = 2**20
 COLUMNS = ("user_index", "item_index", "split")
@@ -51,8 +53,8 @@ class Share:
     fingerprint: str
     num_users: int
     num_items: int
-    users: slice
-    items: slice
+    users: Range
+    items: Range
     train: sp.csr_matrix
     validation: sp.csr_matrix
     test: sp.csr_matrix
@@ -77,8 +79,9 @@ class Share:
 
     def table_rows(self, own: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Translate the rank's entity numbers to rows of the table, int64 of the same shape."""
-        is_user = own < self.num_own_users
-        return np.where(is_user, own + self.users.start, own - self.num_own_users + self.num_users + self.items.start)
+        first_item = self.num_users + self.items.start - self.num_own_users
+        rows: npt.NDArray[np.int64] = own + np.where(own < self.num_own_users, self.users.start, first_item)
+        return rows
 
 
 def read_share(directory: Path, ranks: Ranks) -> Share:
@@ -102,25 +105,25 @@ def read_share(directory: Path, ranks: Ranks) -> Share:
             f"{directory}: unreadable data directory ({error}); run 'lowpass data prepare' again"
         ) from error
     shape = (users.stop - users.start, num_items)
-    splits = (
+    train, validation, test = (
         build_user_items(own[0][own[2] == number] - users.start, own[1][own[2] == number], shape)
         for number in range(len(SPLITS))
     )
     item_users = build_user_items(columns[1] - items.start, columns[0], (items.stop - items.start, num_users))
     name, fingerprint = str(description["name"]), str(description["fingerprint"])
-    return Share(name, fingerprint, num_users, num_items, users, items, *splits, item_users, *counts)
+    return Share(name, fingerprint, num_users, num_items, users, items, train, validation, test, item_users, *counts)
 
 
 def _read(
-    path: Path, users: slice, items: slice, shape: tuple[int, int]
+    path: Path, users: Range, items: Range, shape: tuple[int, int]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], tuple[Counts, Counts]]:
     """(user, item, split) of the users of a range, of the training interactions of the items of one, and all counts."""
     own, columns = [np.empty((3, 0), dtype=np.int64)], [np.empty((3, 0), dtype=np.int64)]
     counts = np.zeros(shape[0], dtype=np.int64), np.zeros(shape[1], dtype=np.int64)
     for rows in _batches(path):
         trained = rows[:, rows[2] == 0]
-        for count, row in zip(counts, trained, strict=False):
-            count += np.bincount(row, minlength=len(count))
+        for total, row in zip(counts, trained, strict=False):
+            np.add(total, np.bincount(row, minlength=len(total)), out=total)
         own.append(rows[:, (rows[0] >= users.start) & (rows[0] < users.stop)])
         columns.append(trained[:, (trained[1] >= items.start) & (trained[1] < items.stop)])
     return np.concatenate(own, axis=1), np.concatenate(columns, axis=1), counts

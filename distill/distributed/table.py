@@ -48,7 +48,8 @@ try:
     from torchrec.distributed.types import ShardingEnv
 except (ImportError, OSError) as error:
     raise SettingError(
-        f"sharded: needs TorchRec ({error}): pip install 'lowpass[distributed]' && pip install --no-deps torchrec==1.8.0"
+        f"sharded: needs TorchRec ({error}): pip install 'lowpass[distributed]', then "
+        "pip install --no-deps torchrec==1.8.0"
     ) from error
 
 Lookup = Literal["rows", "bags"]
@@ -127,7 +128,7 @@ class ShardedTable:
         )
 
     def state(self) -> dict[str, Any]:
-        """Name → sharded tensor, of the rows and of the optimiser: views, so that loading into them changes the table."""
+        """Name → sharded tensor, of the rows and of the optimiser: views, so loading into them changes the table."""
         (rows,) = self._module.state_dict().values()
         (optimizer,) = self._module.fused_optimizer.state_dict()["state"].values()
         return {NAME: rows, **optimizer}

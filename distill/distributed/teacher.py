@@ -1,9 +1,9 @@
-"""The teacher, of which a rank reads what it needs from a mapped file and keeps what it has made of it in files of its own.
+"""The teacher, of which a rank reads what it needs from a mapped file, and keeps what it made of that in files.
 
-FreqD compares with rows h(L) X_t, `ce` with the teacher's first items. Either is computed once, a block of entities at a
-time, for the rank's own users and items, and written as `.npy` of float16 or int32 beside the run; a step reads from there
-the rows of its batch, through the page cache. The name of a file holds the ranges and the settings, so that what is found there is
-what would be computed.
+FreqD compares with rows h(L) X_t, `ce` with the teacher's first items. Either is computed once, a block of entities at
+a time, for the rank's own users and items, and written as `.npy` in the run (float16; int32 and float32); a step reads
+the rows of its batch from there, through the page cache. The name of a file holds the ranges and the settings, so what
+is found there is what would be computed.
 """
 
 from __future__ import annotations
@@ -159,21 +159,19 @@ def top_lists(files: RangeFiles, teacher: Run, hidden: sp.csr_matrix, length: in
         teacher: Whose inner products.
         hidden: CSR of shape (own users, |I|).
         length: K, cut to the catalogue.
-        scale: Factor of the scores.
+        scale: Factor of the features.
 
     Returns:
         Records of `items`, int32 of shape (K,), and `scores`, float32, −∞ of what fills up: shape (own users,), mapped.
     """
-    users = files.share.users
+    users, factor = files.share.users, np.float32(scale**2)  # of the user's and the item's features
     length = min(length, files.share.num_items)
     dtype = np.dtype([("items", np.int32, (length,)), ("scores", np.float32, (length,))])
 
     def blocks() -> Iterator[Matrix]:
         for start in range(users.start, users.stop, BLOCK_USERS):
             stop = min(start + BLOCK_USERS, users.stop)
-            own = torch.from_numpy(
-                np.asarray(teacher.user_embeddings[start:stop], dtype=np.float32) * np.float32(scale)
-            )
+            own = torch.from_numpy(np.asarray(teacher.user_embeddings[start:stop], dtype=np.float32) * factor)
             part = hidden[start - users.start : stop - users.start]
             records = np.empty(stop - start, dtype)
             records["items"], records["scores"] = rank_range(own, teacher.item_embeddings, 0, part, length)

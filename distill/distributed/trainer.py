@@ -1,4 +1,4 @@
-"""The epoch loop of ranks that train together: one step on all of them, checkpoints, early stop, and the run at the end."""
+"""The epoch loop of ranks that train together: steps, checkpoints, early stop, and the run at the end."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ class ShardedTrainer:
         self._table_learning_rate = table_learning_rate
         self.table.draw(options.seed, INITIAL_STD)
         self._parameters = list(objective.parameters())
+        self.ranks.share_parameters(self._parameters)
         optimizer = torch.optim.Adam(
             self._parameters, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
         ) if self._parameters else None  # fmt: skip
@@ -93,7 +94,7 @@ class ShardedTrainer:
                 loss = self.train_epoch()
                 if not math.isfinite(loss):
                     raise NotFiniteError(
-                        f"{self.destination.out}: training diverged in epoch {self.progress.epoch}: the loss is {loss}; "
+                        f"{self.destination.out}: training diverged in epoch {self.progress.epoch} (loss {loss}); "
                         f"start again with a smaller --table-lr (it was {self._table_learning_rate:g})"
                     )
                 tracker.advance(loss)
