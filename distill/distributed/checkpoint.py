@@ -11,9 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -126,25 +124,15 @@ def _write(folder: Path, tensors: dict[str, Any], ranks: Ranks) -> None:
     if ranks.is_first:
         shutil.rmtree(folder, ignore_errors=True)  # of a training that was killed here
     ranks.gather(None)
-    with _sharded_tensors():
-        save_tensors(tensors, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+    save_tensors(tensors, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
 
 
 def _read(folder: Path, tensors: dict[str, Any]) -> None:
     try:
-        with _sharded_tensors():
-            load_tensors(tensors, storage_reader=HuggingFaceStorageReader(str(folder)))
+        load_tensors(tensors, storage_reader=HuggingFaceStorageReader(str(folder)))
     except UNREADABLE as error:
         first = str(error).strip().partition("\n")[0]
         raise RunError(f"{folder}: unreadable checkpoint ({first}); start again without --resume") from error
-
-
-@contextmanager
-def _sharded_tensors() -> Iterator[None]:
-    """Take TorchRec's tables as what they are, although torch would rather see another class."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Please use DTensor instead", FutureWarning)
-        yield
 
 
 def _remove(out: Path, but: set[str]) -> None:

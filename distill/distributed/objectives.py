@@ -150,6 +150,12 @@ class FreqDObjective(PairwiseObjective):
         self.user_projector: Projector = build_projector(settings.projector, *sizes)
         self.item_projector: Projector = build_projector(settings.projector, *sizes)
         self.to(world.ranks.device)
+        self._generator = torch.Generator(world.ranks.device)
+
+    def epoch(self, rng: np.random.Generator, shared: np.random.Generator) -> Iterator[Batch]:
+        """Yield triples, and draw what the projectors drop."""
+        self._generator.manual_seed(int(rng.integers(2**62)))
+        yield from super().epoch(rng, shared)
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Sum the BPR losses of the rank's triples, and β times the distances of its entities of the batch."""
@@ -185,8 +191,9 @@ class FreqDObjective(PairwiseObjective):
     ) -> torch.Tensor:
         targets = torch.from_numpy(self._targets[own.numpy()].astype(np.float32)).to(rows.device)
         norms, places = targets.square().sum(dim=1), torch.arange(len(targets), device=rows.device)
+        common = (self.settings.loss, self._generator)
         user, item = (
-            projector.loss(rows[part], targets, norms, places[part], row_weights[part], self.settings.loss)
+            projector.loss(rows[part], targets, norms, places[part], row_weights[part], *common)
             for projector, part in (
                 (self.user_projector, slice(None, num_users)),
                 (self.item_projector, slice(num_users, None)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,7 +127,10 @@ def open_ranks(device: str) -> Iterator[Ranks]:
     backend = "nccl" if chosen.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=_meet(store, rank, size), rank=rank, world_size=size)
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), chosen)
+        with warnings.catch_warnings():
+            # TorchRec uses names and classes that torch has newer ones for.
+            warnings.filterwarnings("ignore", "`torch.distributed|Please use DTensor instead", FutureWarning)
+            yield Ranks(dist.get_rank(), dist.get_world_size(), chosen)
     finally:
         dist.destroy_process_group()
 

@@ -100,6 +100,8 @@ def read_share(directory: Path, ranks: Ranks) -> Share:
         num_users, num_items = (int(description["counts"][name]) for name in ("users", "items"))
         users, items = ranks.share(num_users), ranks.share(num_items)
         own, columns, counts = _read(directory / "interactions.parquet", users, items, (num_users, num_items))
+        if counts[0].sum() != description["counts"]["train"]:
+            raise ValueError("interactions.parquet has not the training interactions that dataset.json counts")
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise DataError(
             f"{directory}: unreadable data directory ({error}); run 'lowpass data prepare' again"

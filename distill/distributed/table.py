@@ -22,6 +22,7 @@ References:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -51,6 +52,9 @@ except (ImportError, OSError) as error:
         f"sharded: needs TorchRec ({error}): pip install 'lowpass[distributed]', then "
         "pip install --no-deps torchrec==1.8.0"
     ) from error
+
+# TorchRec asks torch.fx, in each process, what torch.fx warns of being asked.
+logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 Lookup = Literal["rows", "bags"]
 TableOptimizer = Literal["adagrad", "sgd"]

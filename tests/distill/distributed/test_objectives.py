@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.distill.distributed.traffic import formula
+
 STEPS = ("bpr", "freqd", "ce, all items", "ce, few items")
 
 
@@ -20,29 +22,20 @@ def test_a_loss_that_is_not_scaled_by_the_ranks_takes_half_a_step(found: Any) ->
     assert unscaled["error"] == pytest.approx(unscaled["step"] / 2, rel=1e-3)
 
 
-@pytest.mark.parametrize("step", ["bpr", "ce, all items", "ce, few items"])
-def test_rows_cost_what_the_formula_says(found: Any, step: str) -> None:
-    row = 4 * 8
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_sends_what_the_formula_says(found: Any, step: str) -> None:
     for rank, sent in enumerate(found[step]["sent"]):
-        asked, other = found[step]["asked"][rank], found[step]["asked"][1 - rank]
-        assert sent["all_to_all_single float32"] == row * (other["foreign"] + asked["foreign"])  # rows, gradients
-        assert sent["all_to_all_single int32"] == 4 * asked["answers"]
-        assert 0 <= sent["all_to_all_single int64"] - 8 * asked["foreign"] <= 64  # and how long the messages are
+        assert found[step]["asked"][rank]["foreign"] > 10
+        assert 0 <= sum(sent.values()) - formula(found[step], rank, 4 * 8) <= 64
+
+
+def test_rows_are_exchanged_and_sums_of_bags_are_scattered(found: Any) -> None:
+    for rank, sent in enumerate(found["bpr"]["sent"]):
         assert set(sent) == {f"all_to_all_single {kind}" for kind in ("float32", "int32", "int64")}
-
-
-def test_bags_cost_what_the_formula_says(found: Any) -> None:
-    row, step = 4 * 8, found["freqd"]
-    longest = max(asked["answers"] for asked in step["asked"])
-    for asked, sent in zip(step["asked"], step["sent"], strict=True):
-        assert sent["all_to_all_single float32"] == 4 * asked["foreign"]  # coefficients
-        assert 0 <= sent["all_to_all_single int64"] - 8 * asked["foreign"] <= 64
-        assert sent["all_to_all_single int32"] == 4 * longest
-        sums = [size for name, size in sent.items() if name.startswith(("reduce_scatter", "_reduce_scatter"))]
-        assert sums == [row * longest]
-        gathered = {name: size for name, size in sent.items() if "all_gather" in name}
-        assert sorted(gathered.values()) == sorted([row * longest, 16 * step["told"]])  # gradients; items of the batch
-        assert sent["all_reduce float32"] == step["projectors"]
+        both = found["bpr"]["asked"][rank]["foreign"] + found["bpr"]["asked"][1 - rank]["foreign"]
+        assert sent["all_to_all_single float32"] == 4 * 8 * both  # rows for the other rank, gradients of its rows
+    for sent in found["freqd"]["sent"]:
+        assert any("reduce_scatter" in name for name in sent)
 
 
 def test_no_rank_holds_more_than_its_half(found: Any) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -37,3 +38,12 @@ def test_a_missing_file_is_named(small: Path, tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text((small / "data" / "dataset.json").read_text())
     with pytest.raises(DataError, match=r"unreadable data directory .*interactions\.parquet"):
         read_share(tmp_path, ranks)
+
+
+def test_interactions_of_another_data_set_are_seen(small: Path, tmp_path: Path) -> None:
+    description = json.loads((small / "data" / "dataset.json").read_text())
+    description["counts"]["train"] += 1
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    (tmp_path / "interactions.parquet").write_bytes((small / "data" / "interactions.parquet").read_bytes())
+    with pytest.raises(DataError, match=r"has not the training interactions"):
+        read_share(tmp_path, Ranks(0, 1, torch.device("cpu")))

@@ -58,3 +58,18 @@ def counted() -> Iterator[Counter[str]]:
         for name in (*EXCHANGES, *SCATTERS, *BROADCASTS):
             patches.enter_context(mock.patch.object(dist, name, wrap(name, getattr(dist, name))))
         yield found
+
+
+def formula(step: dict[str, Any], rank: int, row: int) -> int:
+    """Bytes that a rank sends in a step of two, without the dozens that say how long the messages are.
+
+    Args:
+        step: What `two_ranks` found: `asked` (entries, foreign ones, answers) of each rank, `told`, `projectors`.
+        rank: Of the sender.
+        row: D, bytes of a row of the table.
+    """
+    mine, other = step["asked"][rank], step["asked"][1 - rank]
+    if not step["told"]:
+        return int(8 * mine["foreign"] + 4 * mine["answers"] + row * (other["foreign"] + mine["foreign"]))
+    bags = max(mine["answers"], other["answers"])
+    return int(12 * mine["foreign"] + 4 * bags + 2 * row * bags + 16 * step["told"] + step["projectors"] + 8)

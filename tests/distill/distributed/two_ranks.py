@@ -1,6 +1,6 @@
 """Two ranks beside one process: what torchrun starts; the first rank writes what was found as JSON.
 
-    torchrun --standalone --nproc-per-node 2 -m tests.distill.distributed.two_ranks DATA TEACHER OUT
+    torchrun --standalone --nproc-per-node 2 -m tests.distill.distributed.two_ranks DATA TEACHER OUT [DIM BATCH]
 
 Each objective takes one step of SGD on both ranks; the first rank takes the step of one process on the ranks' batches
 together, with the classes that a training in one process uses, and compares tables. Bytes are counted where
@@ -46,7 +46,7 @@ from distill.run import open_run
 from distill.training.trainer import TrainingOptions
 from tests.distill.distributed.traffic import counted
 
-DIM, RATE, BATCH, STD = 8, 0.05, 64, 0.5
+RATE, STD = 0.05, 0.5
 SETTINGS = FreqDSettings(projector="linear", loss="cosine", distillation_weight=0.5)
 RESPONSES = CrossEntropySettings(num_top=10)
 FEW = 12
@@ -77,14 +77,15 @@ class WatchedTable(ShardedTable):
 class Trial:
     """One objective on a table of its own, and the step that one process would take."""
 
-    def __init__(self, data: Path, teacher: Path, out: Path, ranks: Ranks) -> None:
-        self.data, self.teacher, self.out, self.ranks = data, teacher, out, ranks
-        self.share, self.run = read_share(data, ranks), map_run(teacher)
-        self.files = RangeFiles(out / "ranks", self.share, {}, shown=False)
+    def __init__(self, folders: tuple[Path, Path, Path], size: tuple[int, int], ranks: Ranks) -> None:
+        self.data, self.teacher, self.out = folders
+        (self.dim, self.batch), self.ranks = size, ranks
+        self.share, self.run = read_share(self.data, ranks), map_run(self.teacher)
+        self.files = RangeFiles(self.out / "ranks", self.share, {}, shown=False)
 
     def world(self, lookup: Lookup) -> World:
-        table = WatchedTable(self.share.num_entities, DIM, self.ranks, TableSettings(lookup, "sgd", RATE))
-        return World(self.share, table, self.ranks, BATCH)
+        table = WatchedTable(self.share.num_entities, self.dim, self.ranks, TableSettings(lookup, "sgd", RATE))
+        return World(self.share, table, self.ranks, self.batch)
 
     def pairwise(self) -> Objective:
         return PairwiseObjective(self.world("rows"))
@@ -103,7 +104,7 @@ class Trial:
     def compare(self, objective: Objective, one_process: OneStep, *, scaled: bool = True) -> dict[str, Any]:
         """Take the step on both sides; the largest difference of the tables and projectors, and what was sent."""
         table, ranks = cast("WatchedTable", objective.world.table), self.ranks
-        trainer = ShardedTrainer(objective, TrainingOptions(batch_size=BATCH), RATE, Destination(self.out, {}))
+        trainer = ShardedTrainer(objective, TrainingOptions(batch_size=self.batch), RATE, Destination(self.out, {}))
         table.draw(1, STD)
         trained = list(objective.parameters())
         if trained:
@@ -130,7 +131,7 @@ class Trial:
             "step": float(steps[0][1].abs().max()),
             "sent": bytes_sent,
             "asked": asked,
-            "told": objective.most_per_rank,
+            "told": objective.most_per_rank if trained else 0,
             "projectors": 4 * sum(value.numel() for value in trained),
         }
 
@@ -150,7 +151,7 @@ class OneProcess:
         self.teacher = Teacher(features, data.num_users)
 
     def student(self, table: nn.Parameter) -> BPRMF:
-        student = BPRMF(self.data.num_users, self.data.num_items, DIM)
+        student = BPRMF(self.data.num_users, self.data.num_items, table.shape[1])
         student.table = table
         return student
 
@@ -196,9 +197,11 @@ def trained_trainer(trial: Trial) -> ShardedTrainer:
     filled = fill_published(SETTINGS)
     filtered = filter_rows(trial.share, filled.coefficients or ())
     targets = filtered_teacher(trial.files, filtered, trial.run, 1.0)
-    table = ShardedTable(trial.share.num_entities, DIM, trial.ranks, TableSettings("bags"))
-    objective = FreqDObjective(World(trial.share, table, trial.ranks, BATCH), filled, filtered, targets)
-    return ShardedTrainer(objective, TrainingOptions(batch_size=BATCH), 0.1, Destination(trial.out, {"setting": 1}))
+    table = ShardedTable(trial.share.num_entities, trial.dim, trial.ranks, TableSettings("bags"))
+    objective = FreqDObjective(World(trial.share, table, trial.ranks, trial.batch), filled, filtered, targets)
+    return ShardedTrainer(
+        objective, TrainingOptions(batch_size=trial.batch), 0.1, Destination(trial.out, {"setting": 1})
+    )
 
 
 def contents(trainer: ShardedTrainer, ranks: Ranks) -> dict[str, Any]:
@@ -246,10 +249,10 @@ def read_checkpoint(trial: Trial) -> dict[str, Any]:
     return {"names": sorted(saved.files), "differ": differ, "epoch": trainer.progress.epoch}
 
 
-def main(data: Path, teacher: Path, out: Path) -> None:
+def main(data: Path, teacher: Path, out: Path, dim: int = 8, batch: int = 64) -> None:
     torch.set_num_threads(1)
     with open_ranks("cpu") as ranks:
-        trial = Trial(data, teacher, out, ranks)
+        trial = Trial((data, teacher, out), (dim, batch), ranks)
         if ranks.from_first((out / "contents.npz").exists()):
             found = read_checkpoint(trial)
             if ranks.is_first:
@@ -264,12 +267,12 @@ def main(data: Path, teacher: Path, out: Path) -> None:
             "ce, all items": trial.compare(trial.candidates(trial.share.num_items), one.candidates),
             "ce, few items": trial.compare(trial.candidates(FEW), one.few_candidates),
         }
-        table = ShardedTable(trial.share.num_entities, DIM, ranks, TableSettings())
-        found["memory"] = {"ranks": ranks.gather(table.bytes), "whole": 4 * (DIM + 1) * trial.share.num_entities}
+        table = ShardedTable(trial.share.num_entities, dim, ranks, TableSettings())
+        found["memory"] = {"ranks": ranks.gather(table.bytes), "whole": 4 * (dim + 1) * trial.share.num_entities}
         found["checkpoint"] = leave_checkpoint(trial)
         if ranks.is_first:
             (out / "found.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(*(Path(word) for word in sys.argv[1:]))
+    main(*(Path(word) for word in sys.argv[1:4]), *(int(word) for word in sys.argv[4:]))
