@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PB := serve/rpc/pb
 PROTO := lowpass/v1/recommender.proto
 
-.PHONY: demo test soak fuzz floors check fmt proto proto-check bench bench-scale results clean
+.PHONY: demo test soak fuzz floors check fmt proto proto-check bench bench-scale bench-sharded results clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/python: pyproject.toml constraints.txt
@@ -17,12 +17,17 @@ $(VENV)/demo: $(VENV)/python
 	$(PIP) install -c constraints.txt -e '.[distill,export,serve]'
 	touch $@
 
+# TorchRec requires FBGEMM for CUDA by name: it comes alone, beside the one for CPUs that the extra names.
+TORCHREC = $(PIP) install -c constraints.txt --no-deps torchrec
+
 $(VENV)/test: $(VENV)/python
 	$(PIP) install -c constraints.txt -e '.[test]'
+	$(TORCHREC)
 	touch $@
 
 $(VENV)/dev: $(VENV)/python
 	$(PIP) install -c constraints.txt -e '.[dev]'
+	$(TORCHREC)
 	touch $@
 
 demo: $(VENV)/demo  ## invented data -> teacher -> student -> bundles -> gRPC answers -> the comparison
@@ -60,6 +65,9 @@ proto: $(VENV)/dev  ## regenerate the committed protobuf and gRPC code
 proto-check: $(VENV)/dev
 	$(BIN)/buf lint protos
 	$(BIN)/python protos/generate.py --check $(PB)
+
+bench-sharded: $(VENV)/test  ## two ranks beside one process: steps, memory, bytes; a few seconds
+	$(BIN)/python -m tests.benchmarks.sharded
 
 bench: $(VENV)/test  ## speed, as ratios taken in one run; takes minutes
 	$(BIN)/python -m pytest tests/benchmarks -o addopts= -s

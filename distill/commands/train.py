@@ -14,12 +14,13 @@ from distill.commands.options import DIRECTORY, EVAL_USERS, FILE, JSON, SETTING,
 from distill.data.interactions import Interactions, load_interactions
 from distill.evaluation.comparison import SHOWN
 from distill.evaluation.protocol import describe_sample
+from distill.distributed.ranks import is_started_by_torchrun, open_ranks
 from distill.methods import METHODS, Method
-from distill.methods.co_teachers import describe_blend
+from distill.methods.co_teachers import NONE, describe_blend
 from distill.methods.projector import ProjectorKind
 from distill.report.figures import plot_curves
 from distill.run import Run, open_run
-from distill.training.job import NO_TEACHER, RECOMMENDED_METHOD, build_job, run_job
+from distill.training.job import NO_TEACHER, RECOMMENDED_METHOD, Job, build_job, run_job
 from distill.training.teacher_import import import_embeddings
 from distill.training.trainer import OptimizerKind
 
@@ -50,8 +51,22 @@ TRAINING = (
     click.option("--keep-checkpoints", type=click.IntRange(0),
                  help="Earlier states to keep in the run, for students that learn by hetcomp.  [default: 0]"),
     click.option("--resume", is_flag=True, help="Continue the unfinished run in --out."),
+    click.option("--sharded", is_flag=True,
+                 help="Share one table among the ranks that torchrun starts, on one machine or many."),
+    click.option("--table-optimizer", "optimizer", type=click.Choice(["adagrad", "sgd"]),
+                 help="Of a sharded table; --lr is the projector's.  [default: adagrad, row-wise]"),
+    click.option("--table-lr", "table_learning_rate", type=float, help="Of a sharded table.  [default: 0.1]"),
+    click.option("--negatives", "num_negatives", type=click.IntRange(1),
+                 help="Items that the users of a sharded ce step share.  [default: 4096]"),
+    click.option("--checkpoint-seconds", type=click.FloatRange(0),
+                 help="From one checkpoint of a sharded training to the next.  [default: 60]"),
+    click.option("--restarts", type=int, default=0, envvar="TORCHELASTIC_RESTART_COUNT", hidden=True,
+                 help="How often torchrun has started the ranks again: then they resume."),
     JSON,
 )  # fmt: skip
+
+SHARDING = {"optimizer", "table_learning_rate", "num_negatives", "checkpoint_seconds"}
+"""Parameters that mean something with --sharded alone."""
 
 METHOD_SETTINGS = (
     click.option("--weight", "distillation_weight", type=float, help="Factor of the distillation loss."),
@@ -93,7 +108,7 @@ IMPORTING = {"data", "out", "from_embeddings", "users_ids", "items_ids", "name",
 def train(
     context: click.Context, /, data: Path, out: Path, from_embeddings: tuple[Path, Path] | None,
     name: str, backbone: str, backbone_settings: dict[str, str], *, users_ids: Path | None, items_ids: Path | None,
-    resume: bool, as_json: bool, **given: Any,
+    sharded: bool, restarts: int, resume: bool, as_json: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Train a teacher, or a bare student, on the data directory DATA.
 
@@ -119,7 +134,11 @@ def train(
         _report(out, metrics, f"{interactions.num_users} users, {interactions.num_items} items", as_json)
         return
     refuse(context, {"users_ids", "items_ids", "name"}, "is for --from-embeddings; give those, or leave it out")
+    sharding = _take_sharding(context, given, sharded=sharded)
     job = build_job("scratch", given, backbone=backbone, backbone_settings=backbone_settings)
+    if sharded:
+        _run_sharded(job, sharding, data, out, None, resume=resume or restarts > 0, as_json=as_json)
+        return
     _finish(out, run_job(job, _load(data, job.options.eval_users, as_json), out, resume=resume), as_json=as_json)
 
 
@@ -158,9 +177,10 @@ def _load(data: Path, eval_users: int | None, as_json: bool) -> Interactions:
 @click.option("--start", help="random, svd (of the teacher's scores), or a run to go on from.  [default: random]")
 @with_options(METHOD_SETTINGS)
 @with_options(TRAINING)
+@click.pass_context
 def distill(
-    data: Path, teacher: Path, out: Path, method: str, more: dict[str, str], backbone: str,
-    backbone_settings: dict[str, str], *, resume: bool, as_json: bool, **given: Any,
+    context: click.Context, /, data: Path, teacher: Path, out: Path, method: str, more: dict[str, str], backbone: str,
+    backbone_settings: dict[str, str], *, sharded: bool, restarts: int, resume: bool, as_json: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Distill a student of the teacher run on the data directory DATA.
 
@@ -172,12 +192,41 @@ def distill(
     """
     if not METHODS.get(method, Method).needs_teacher:
         raise click.BadParameter(f"'{method}' learns from no teacher; use 'lowpass train'", param_hint="--method")
+    sharding = _take_sharding(context, given, sharded=sharded)
+    if sharded and given["co_teachers"] is None:
+        given["co_teachers"] = NONE  # a blend ranks the whole catalogue in one place
     job = build_job(method, {**given, **more}, backbone=backbone, backbone_settings=backbone_settings)
+    if sharded:
+        taught_by = None if teacher == NO_TEACHER else teacher
+        _run_sharded(job, sharding, data, out, taught_by, resume=resume or restarts > 0, as_json=as_json)
+        return
     run = None if teacher == NO_TEACHER else open_run(teacher)
     metrics = run_job(job, _load(data, job.options.eval_users, as_json), out, teacher=run, resume=resume)
     if not as_json:
         _say_who_taught(metrics, run)
     _finish(out, metrics, as_json=as_json)
+
+
+def _take_sharding(context: click.Context, given: dict[str, Any], *, sharded: bool) -> dict[str, Any]:
+    """Take what sharding adds out of the given parameters, and see that ranks of torchrun are to share a table."""
+    if not sharded:
+        refuse(context, SHARDING, "is for --sharded; give that, or leave it out")
+        if is_started_by_torchrun():
+            raise click.UsageError("torchrun started this, and each rank would train alone: give --sharded")
+    taken = {name: given.pop(name) for name in SHARDING}
+    return {name: value for name, value in taken.items() if value is not None}
+
+
+def _run_sharded(
+    job: Job, sharding: Mapping[str, Any], data: Path, out: Path, teacher: Path | None, *, resume: bool, as_json: bool
+) -> None:
+    with open_ranks(job.options.device) as ranks:
+        from distill.distributed.job import ShardedOptions, run_sharded_job  # TorchRec takes seconds
+
+        options = ShardedOptions(**sharding)
+        metrics = run_sharded_job(job, options, data, out, ranks, teacher=teacher, resume=resume)
+        if ranks.is_first:
+            _finish(out, metrics, as_json=as_json)
 
 
 def _say_who_taught(metrics: Mapping[str, Any], teacher: Run | None) -> None:

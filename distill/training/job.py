@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -184,7 +184,19 @@ def _flat_settings(job: Job) -> dict[str, Any]:
     return {f"{part}.{name}": value for part, own in described.items() for name, value in own.items()}
 
 
-def describe(job: Job, data: Interactions, teacher: Run | None) -> dict[str, Any]:
+class DataName(Protocol):
+    """What a run records of its data."""
+
+    @property
+    def name(self) -> str:
+        """Of the data set."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its content."""
+
+
+def describe(job: Job, data: DataName, teacher: Run | None) -> dict[str, Any]:
     """The run's `config.json`: every setting that changes the result."""
     options = asdict(job.options)
     for name in ("seed", "device", "threads", "tensorboard", "keep_checkpoints"):

@@ -27,18 +27,19 @@ def follow_steps(batches: Iterable[T], total: int) -> Iterable[T]:
 class Tracker:
     """Shows epochs on a terminal (silent elsewhere) and writes TensorBoard events when given a directory."""
 
-    def __init__(self, epochs: int, initial: int, tensorboard: Path | None) -> None:
+    def __init__(self, epochs: int, initial: int, tensorboard: Path | None, *, shown: bool = True) -> None:
         """Open the bar and the event file.
 
         Args:
             epochs: Length of the bar; training may end before.
             initial: Epochs done by an earlier sitting.
             tensorboard: Directory of the event files, or None.
+            shown: Whether there is a bar at all.
 
         Raises:
             SettingError: TensorBoard is asked for and not installed.
         """
-        self._bar = tqdm(total=epochs, initial=initial, desc="training", unit="epoch", disable=None)
+        self._bar = tqdm(total=epochs, initial=initial, desc="training", unit="epoch", disable=None if shown else True)
         self._writer = None
         if tensorboard is not None:
             try:

@@ -351,7 +351,7 @@ class Trainer:
                 "checkpoints": list(self.trajectory),
             },
         }
-        write_file(self.out / HISTORY_FILE, _as_csv(self.progress.history))
+        write_file(self.out / HISTORY_FILE, as_csv(self.progress.history))
         write_trajectory(self.out, {epoch: (u.numpy(), i.numpy()) for epoch, (u, i) in self.trajectory.items()})
         user, item = (part.cpu().numpy() for part in self.best)
         write_run(self.out, self.config, user, item, metrics)
@@ -400,7 +400,8 @@ def final_reports(
     return report_splits(partial(evaluate, user_embeddings, item_embeddings, data, progress=True), data, eval_users)
 
 
-def _as_csv(rows: list[dict[str, float]]) -> bytes:
+def as_csv(rows: list[dict[str, float]]) -> bytes:
+    """Lay out a history, a line an evaluated epoch."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]))
     writer.writeheader()
