@@ -12,9 +12,9 @@ import click
 from distill.backbones import BACKBONES
 from distill.commands.options import DIRECTORY, EVAL_USERS, FILE, JSON, SETTING, parse_pairs, refuse, with_options
 from distill.data.interactions import Interactions, load_interactions
+from distill.distributed.ranks import is_started_by_torchrun, open_ranks
 from distill.evaluation.comparison import SHOWN
 from distill.evaluation.protocol import describe_sample
-from distill.distributed.ranks import is_started_by_torchrun, open_ranks
 from distill.methods import METHODS, Method
 from distill.methods.co_teachers import NONE, describe_blend
 from distill.methods.projector import ProjectorKind

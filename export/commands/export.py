@@ -115,7 +115,11 @@ def export(
     shards = options.pop("user_shards")
     stored = ModelRepository(options.pop("repository"))
     repository = stored if shards is None else ShardedRepository(stored.root, shards)
-    load = None if to is None else _load_into(stored if shards is None else repository.shards[0], to, to_index, options["ann_recall"])
+    load = (
+        None
+        if to is None
+        else _load_into(stored if shards is None else repository.shards[0], to, to_index, options["ann_recall"])
+    )
     if to is None and to_index:
         raise ExportError("--to-index: has no effect without --to URL; give both")
     if rivals is not None:

@@ -73,7 +73,9 @@ class Metrics:
         self._answers = counter("answers", "Lists sent, by how they came about.", "model", "source")
         elsewhere = "Questions for users whose rows another server has: callers or a proxy send them to the wrong one."
         self._wrong_shard = counter("wrong_shard", elsewhere, "model")
-        unanswered = "Searches that an engine past this process did not answer, or that were not sent because it did not."
+        unanswered = (
+            "Searches that an engine past this process did not answer, or that were not sent because it did not."
+        )
         self._index_errors = counter("index_errors", unanswered, "index", "reason")
         self._index_breaker = Gauge(
             "lowpass_index_breaker_open",
