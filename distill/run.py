@@ -9,6 +9,7 @@ A run directory holds
 - `metrics.json`: validation and test reports with their convention, seconds and peak memory;
 - `trajectory/EPOCH.safetensors`, where training was asked to keep some: the embeddings at earlier epochs, in float16;
 - `history.csv`: a line an evaluated epoch: epoch, losses, validation metrics, seconds;
+- `export_quality.json`: what `export` measured of it, so that it is not measured again;
 - `checkpoint.*`: what a resumed run continues from.
 """
 

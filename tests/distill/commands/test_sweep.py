@@ -119,3 +119,19 @@ def test_teachers_and_references_are_checked_before_anything_is_trained(
     assert lowpass.main(bare) == 2
     assert "data.fingerprint is not that of data set" in read_error(capsys)
     assert not (tmp_path / "sweep").exists()
+
+
+def test_trials_are_measured_on_the_asked_number_of_users(
+    road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = arguments(road, "--eval-users", "9")
+    words[words.index("--out") + 1] = str(tmp_path / "sweep")
+    assert lowpass.main(words) == 0
+    assert capsys.readouterr().out.startswith("quality is measured on 9 of ")
+    summary = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    assert "mean over 9 of " in summary["objective"]
+    assert "--eval-users 9" in summary["command"]
+    run = open_run(tmp_path / "sweep" / "trials" / "000")
+    assert run.metrics["validation"]["num_users"] == 9
+    assert lowpass.main([*words[:-1], "8"]) == 2
+    assert "another eval_users" in capsys.readouterr().err
