@@ -168,14 +168,14 @@ class _Contest:
         """Build and measure a candidate, unless it cannot win or there is no time for it."""
         skipped = self._reason_against(candidate)
         if skipped is not None:
-            self.rows.append({"factory": candidate.factory, "search": {}, "skipped": skipped})
+            self._skip(candidate, skipped)
             return
         started = time.process_time()
         seconds = self.left if candidate.is_graph and self.trial is not None else None
         try:
             index = build_index(candidate.factory, self.items, coarse=self.coarse, seconds=seconds)
         except TimeoutError as error:
-            self.rows.append({"factory": candidate.factory, "search": {}, "skipped": f"given up {error}"})
+            self._skip(candidate, f"given up {error}")
             return
         built = {"build_seconds": round(time.process_time() - started, 2)}
         if self.coarse is None:
@@ -187,9 +187,14 @@ class _Contest:
         )
         for row in count_bytes(index, rows, self.stored):
             self._compare(index, {**row, **built})
+        if self.left <= 0 and not any(_is_enough(row, self.ann_recall) for row in rows):
+            self._skip(candidate, f"asked no further: the {self.budget:g} s for the choice were over")
         if candidate.factory.endswith(",Flat"):
             enough = [row["search"]["nprobe"] for row in rows if _is_enough(row, self.ann_recall)]
             self.fewest_probes = min(enough, default=None)
+
+    def _skip(self, candidate: IndexCandidate, reason: str) -> None:
+        self.rows.append({"factory": candidate.factory, "search": {}, "skipped": reason})
 
     def _compare(self, index: faiss.Index, row: Row) -> None:
         self.rows.append(row)

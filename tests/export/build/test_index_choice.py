@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from export.build import index_choice
 from export.build.ann import Vectors, build_index
 from export.build.index_candidates import IndexCandidate, list_candidates
-from export.build.index_choice import choices_by_bytes, choose_index, climb, extrapolate, mark_pareto
+from export.build.index_choice import _Contest, choices_by_bytes, choose_index, climb, extrapolate, mark_pareto
 from export.build.questions import Latency, draw_questions, measure_recall
 from export.bundle.errors import ExportError
 from export.bundle.manifest import IndexCard
@@ -161,6 +161,20 @@ def test_without_time_exact_search_is_left() -> None:
     assert set(reasons.values()) == {"the 0 s for the choice were over"}
     assert {"SQ8", "HNSW32"} < set(reasons)
     assert all(("pareto" in row) != ("skipped" in row) for row in card.candidates)
+
+
+def test_what_is_asked_no_further_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    contest = _Contest(
+        vectors(300, 0), vectors(300, 0), draw_questions(vectors(40, 1), nothing(40, 300), np.random.default_rng(0)),
+        1.01, None, None, 600.0,
+    )  # fmt: skip
+    contest.enter(IndexCandidate("Flat"))
+    ladder = tuple({"efSearch": ef} for ef in (1, 2, 4))
+    monkeypatch.setattr(_Contest, "_reason_against", lambda *_: None)
+    contest.budget = 0.0
+    contest.enter(IndexCandidate("HNSW16", (ladder,)))
+    assert [row["search"] for row in contest.rows] == [{}, {"efSearch": 1}, {}]
+    assert contest.rows[-1]["skipped"] == "asked no further: the 0 s for the choice were over"
 
 
 def test_lists_that_would_take_too_long_are_not_clustered(monkeypatch: pytest.MonkeyPatch) -> None:
