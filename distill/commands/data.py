@@ -224,9 +224,7 @@ class _Stages:
     def __init__(self, first: str) -> None:
         self._share = 0
         total = sum(SHARES.values()) - SHARES["drawing" if first == "reading" else "reading"]
-        self._bar = tqdm(
-            total=total, bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}", disable=None
-        )
+        self._bar = tqdm(total=total, bar_format="{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}", disable=None)
 
     def __enter__(self) -> Self:
         return self
