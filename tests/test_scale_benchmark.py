@@ -93,4 +93,4 @@ def test_the_teacher_of_known_truth_beats_popularity(tmp_path: Path) -> None:
         return float((np.take_along_axis(relevant, top, axis=1).sum(1) / relevant.sum(1).clip(1)).mean())
 
     truth = recall(users.astype(np.float32) @ items.T.astype(np.float32))
-    assert truth > 2 * recall(np.tile(data.item_popularity, (400, 1)))
+    assert truth > 1.5 * recall(np.tile(data.item_popularity, (400, 1)))

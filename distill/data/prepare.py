@@ -8,7 +8,7 @@ code, here in exact integers. `leave-one-out` gives a user's last row to test an
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,14 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 SPLIT_METHODS = ("ordered", "random", "temporal", "leave-one-out")
 DEFAULT_RATIOS = (8, 1, 1)
 BY_TIME = ("temporal", "leave-one-out")
+
+
+Begin = Callable[[str], object]
+
+
+def say_nothing(stage: str) -> None:
+    """Take the name of a stage for whoever shows no progress."""
+    del stage
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,7 @@ def prepare_source(
     format_name: str | None = None,
     columns: ColumnNames | None = None,
     items: Path | None = None,
+    begin: Begin = say_nothing,
 ) -> Interactions:
     """Read a source and `prepare` it, recording its format and file name.
 
@@ -71,16 +80,18 @@ def prepare_source(
         format_name: A key of `READERS`; told by the name when None.
         columns: Names of the columns, where the format has names.
         items: File of item titles and categories, to take in place of the source's own.
+        begin: Told the name of each stage that begins.
 
     Raises:
         DataError: The source or the item file is malformed, or nothing is left.
         SettingError: A setting does not fit the source.
     """
+    begin("reading")
     format_name = format_name or detect_format(source)
     metadata = _given_metadata(items, columns or ColumnNames()) if items else None
     table = read_table(source, format_name, columns, metadata)
     recorded = {"reader": format_name, "source": source.resolve().name}
-    return prepare(table, options, name=name, source=recorded)
+    return prepare(table, options, name=name, source=recorded, begin=begin)
 
 
 def prepare(
@@ -89,6 +100,7 @@ def prepare(
     *,
     name: str,
     source: Mapping[str, Any] | None = None,
+    begin: Begin = say_nothing,
 ) -> Interactions:
     """Filter, split and number the rows of a source.
 
@@ -100,6 +112,7 @@ def prepare(
         options: They are recorded in the result, after `source`.
         name: Of the data set.
         source: What to record of where the table comes from.
+        begin: Told the name of each stage that begins.
 
     Raises:
         DataError: Nothing is left.
@@ -108,8 +121,11 @@ def prepare(
     method = _resolve_split(table, options.split)
     if method in BY_TIME:
         require_one_unit(table)
+    begin("filtering")
     kept, dropped = _filtered_rows(table, options, method)
+    begin("splitting")
     splits = _split_rows(table, kept, method, options)
+    begin("numbering")
     users, items, (train, validation, test) = _number(table, kept, splits)
     item_ids = table.item_ids[items]
     return Interactions(
@@ -156,10 +172,12 @@ def _filtered_rows(table: RawTable, options: PrepareOptions, method: str) -> tup
     if min(options.user_minimum, options.item_minimum) < 0:
         raise SettingError("--user-min, --item-min: must be 0 or more")
     rated = kept
-    times = table.timestamps[kept] if method in BY_TIME and table.timestamps is not None else None
-    kept = kept[deduplicate_pairs(table.user_index[kept], table.item_index[kept], times)]
+    times = _take(table.timestamps, kept) if method in BY_TIME and table.timestamps is not None else None
+    kept = kept[deduplicate_pairs(_take(table.user_index, kept), _take(table.item_index, kept), times)]
     distinct = kept
-    core = kcore_mask(table.user_index[kept], table.item_index[kept], options.user_minimum, options.item_minimum)
+    core = kcore_mask(
+        _take(table.user_index, kept), _take(table.item_index, kept), options.user_minimum, options.item_minimum
+    )
     kept = kept[core]
     if not len(kept):
         raise DataError(
@@ -170,15 +188,20 @@ def _filtered_rows(table: RawTable, options: PrepareOptions, method: str) -> tup
     return kept, Dropped(rated, distinct)
 
 
+def _take(values: npt.NDArray[Any], kept: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """Return the values of the rows kept, rising; without a copy where all are."""
+    return values if len(kept) == len(values) else values[kept]
+
+
 def _split_rows(
     table: RawTable, kept: npt.NDArray[np.int64], method: str, options: PrepareOptions
 ) -> npt.NDArray[np.int8]:
     rng = np.random.default_rng(options.seed)
-    users = table.user_index[kept]
+    users = _take(table.user_index, kept)
     if method == "ready" and table.splits is not None:
         ready = table.splits[kept]
         return ready if table.has_validation else carve_validation(users, ready, rng)
-    times = None if table.timestamps is None else table.timestamps[kept]
+    times = None if table.timestamps is None else _take(table.timestamps, kept)
     return assign_splits(users, method, timestamps=times, ratios=options.ratios, rng=rng)
 
 
@@ -186,8 +209,8 @@ def _number(
     table: RawTable, kept: npt.NDArray[np.int64], splits: npt.NDArray[np.int8]
 ) -> tuple[Rows, Rows, list[sp.csr_matrix]]:
     """Return the users and items that remain, by first appearance, and the matrix of each split."""
-    user_index, users = _renumber(table.user_index[kept])
-    item_index, items = _renumber(table.item_index[kept])
+    user_index, users = _renumber(_take(table.user_index, kept))
+    item_index, items = _renumber(_take(table.item_index, kept))
     shape = (len(users), len(items))
     parts = (splits == part for part in (TRAIN, VALIDATION, TEST))
     return users, items, [build_user_items(user_index[part], item_index[part], shape) for part in parts]
@@ -274,13 +297,13 @@ def kcore_mask(
     mask = np.ones(len(user_index), dtype=bool)
     if max(user_minimum, item_minimum) <= 1:
         return mask
-    kept, users, items = np.arange(len(user_index)), user_index, item_index
+    users, items = user_index, item_index
     while True:
         keep = (np.bincount(users) >= user_minimum)[users] & (np.bincount(items) >= item_minimum)[items]
         if keep.all():
             return mask
-        mask[kept[~keep]] = False
-        kept, users, items = kept[keep], users[keep], items[keep]
+        mask[mask] = keep
+        users, items = users[keep], items[keep]
 
 
 def assign_splits(

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distill.data.interactions import Interactions
-from distill.data.prepare import PrepareOptions, prepare
+from distill.data.prepare import Begin, PrepareOptions, prepare, say_nothing
 from distill.data.raw_table import RawTable
 from distill.errors import SettingError
 
@@ -75,18 +75,22 @@ class SyntheticOptions:
     seed: int = 0
 
 
-def synthesize(options: SyntheticOptions | None = None, *, name: str = "synthetic") -> Interactions:
+def synthesize(
+    options: SyntheticOptions | None = None, *, name: str = "synthetic", begin: Begin = say_nothing
+) -> Interactions:
     """Invent a data set, split at random 8:1:1.
 
     Args:
         options: Its shape; the defaults when None.
         name: Name of the data set.
+        begin: Told the name of each stage that begins.
 
     Raises:
         SettingError: A setting is out of range.
     """
     options = options or SyntheticOptions()
     _require_sane(options)
+    begin("drawing")
     rng = np.random.default_rng(options.seed)
     cluster, popularity = _invent_items(options, rng)
     user_index, item_index = draw_interactions(options, cluster, popularity, rng)
@@ -102,7 +106,7 @@ def synthesize(options: SyntheticOptions | None = None, *, name: str = "syntheti
         item_categories=dict(zip(item_ids.tolist(), categories, strict=True)),
     )
     source = {"reader": "synthetic", "synthetic": asdict(options)}
-    return prepare(table, PrepareOptions(split="random", seed=options.seed), name=name, source=source)
+    return prepare(table, PrepareOptions(split="random", seed=options.seed), name=name, source=source, begin=begin)
 
 
 def known_tastes(options: SyntheticOptions) -> Shelves:
