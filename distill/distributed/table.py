@@ -48,10 +48,9 @@ try:
     from torchrec.distributed.sharding_plan import construct_module_sharding_plan, row_wise
     from torchrec.distributed.types import ShardingEnv
 except (ImportError, OSError) as error:
-    raise SettingError(
-        f"sharded: needs TorchRec ({error}): pip install 'lowpass[distributed]', then "
-        "pip install --no-deps torchrec==1.8.0"
-    ) from error
+    _missing: Exception | None = error
+else:
+    _missing = None
 
 # TorchRec asks torch.fx, in each process, what torch.fx warns of being asked.
 logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
@@ -105,8 +104,13 @@ class ShardedTable:
             settings: How it is read and updated.
 
         Raises:
-            SettingError: d is no multiple of 4, or there are more ranks than rows.
+            SettingError: TorchRec is not there, d is no multiple of 4, or there are more ranks than rows.
         """
+        if _missing is not None:
+            raise SettingError(
+                f"sharded: needs TorchRec ({_missing}): pip install 'lowpass[distributed]', then "
+                "pip install --no-deps torchrec==1.8.0"
+            ) from _missing
         if dim % 4:
             raise SettingError(
                 f"dim: {dim} is no multiple of 4, as a sharded table's rows must be; give {dim + -dim % 4}"

@@ -19,11 +19,10 @@ from tests.distill.commands.words import QUICK
 Torchrun = Callable[..., "subprocess.Popen[str]"]
 ROOT = Path(__file__).resolve().parents[3]
 
-if importlib.util.find_spec("torchrec") is None:
-    collect_ignore_glob: list[str] = []
 
-    @pytest.fixture(autouse=True)
-    def need_torchrec() -> None:
+@pytest.fixture(scope="session", autouse=True)
+def need_torchrec() -> None:
+    if importlib.util.find_spec("torchrec") is None:
         pytest.skip("torchrec is not installed: pip install --no-deps torchrec==1.8.0")
 
 
@@ -48,7 +47,7 @@ def start_ranks(number: int, *words: str, restarts: int = 0) -> subprocess.Popen
 
 
 def finish(ranks: subprocess.Popen[str]) -> str:
-    output, _ = ranks.communicate(timeout=240)
+    output, _ = ranks.communicate(timeout=900)
     assert ranks.returncode == 0, output
     return output
 

@@ -24,6 +24,7 @@ from distill.backbones.bprmf import BPRMF
 from distill.backbones.sampling import Batch
 from distill.data.interactions import Interactions, load_interactions
 from distill.distributed import checkpoint
+from distill.distributed.job import ShardedOptions, run_sharded_job
 from distill.distributed.objectives import (
     CandidateObjective,
     Candidates,
@@ -43,12 +44,15 @@ from distill.methods.base import Step, Teacher
 from distill.methods.cross_entropy import CrossEntropy, CrossEntropySettings
 from distill.methods.freqd import FreqD, FreqDSettings, build_graph_filter, fill_published
 from distill.run import open_run
+from distill.training.job import build_job
 from distill.training.trainer import TrainingOptions
 from tests.distill.distributed.traffic import counted
 
 RATE, STD = 0.05, 0.5
 SETTINGS = FreqDSettings(projector="linear", loss="cosine", distillation_weight=0.5)
 RESPONSES = CrossEntropySettings(num_top=10)
+GIVEN = {"dim": 8, "epochs": 9, "eval_every": 3, "patience": 9, "batch_size": 64}
+"""Of the undisturbed training in `OUT/run`."""
 FEW = 12
 """Shared negatives of the second candidate step."""
 
@@ -270,6 +274,8 @@ def main(data: Path, teacher: Path, out: Path, dim: int = 8, batch: int = 64) ->
         table = ShardedTable(trial.share.num_entities, dim, ranks, TableSettings())
         found["memory"] = {"ranks": ranks.gather(table.bytes), "whole": 4 * (dim + 1) * trial.share.num_entities}
         found["checkpoint"] = leave_checkpoint(trial)
+        job = build_job("freqd", GIVEN)
+        run_sharded_job(job, ShardedOptions(checkpoint_seconds=1e9), data, out / "run", ranks, teacher=teacher)
         if ranks.is_first:
             (out / "found.json").write_text(json.dumps(found))
 
