@@ -184,7 +184,7 @@ class FreqDObjective(PairwiseObjective):
         first, last = share.items.start, share.items.stop
         positives, negatives = (items[(items >= first) & (items < last)] - first for items in told.unbind(1))
         mine = Batch(batch.users, positives, negatives)
-        return batch_entities(mine, share.num_own_users, share.num_own, self.settings.sides)
+        return batch_entities(mine, share.num_own_users, self.settings.sides)
 
     def _distances(
         self, rows: torch.Tensor, own: torch.Tensor, row_weights: torch.Tensor, num_users: int

@@ -1,13 +1,13 @@
 """Quality of a sharded table: each rank ranks its own items for the users of all ranks, and the owners merge the lists.
 
-No rank needs the whole table, or more of the interactions than its own users'. Up to `MAX_SCORES` scores all users are
-evaluated, beyond a seeded sample of them. What is sent each time is a vector and W lists of k for each of them.
+No rank needs the whole table, or more of the interactions than its own users'. The users are those of
+`distill.evaluation.sample`, so that a model trained on one machine is measured on the same ones. What is sent each time is a vector and W lists of k for each of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,10 @@ from distill.distributed.shares import Share
 from distill.distributed.table import ShardedTable
 from distill.evaluation.metrics import METRICS, Rows, measure_ranking
 from distill.evaluation.protocol import Protocol, Split
+from distill.evaluation.sample import Sample, draw_users
 
-MAX_SCORES = 10**9
-"""Users times items, up to which all users are evaluated."""
 BLOCK_USERS, BLOCK_ITEMS = 256, 2**16
 """A block of scores takes 64 MiB."""
-SAMPLE_SEED = 0
 
 
 def rank_range(
@@ -78,35 +76,34 @@ class Questions:
         counts: How many each rank has.
         hidden: Training items of the users of all ranks, as far as they are in this rank's part of the table, CSR of
             shape (Σ counts, |I|).
-        all_users: How many have relevant items, evaluated or not.
+        sample: The users of all ranks, numbered in the whole data.
     """
 
     protocol: Protocol
     users: Rows
     counts: Sequence[int]
     hidden: sp.csr_matrix
-    all_users: int
+    sample: Sample
 
     @property
     def convention(self) -> str:
         """Say the protocol in words, and the sample where it is one."""
-        words, evaluated = self.protocol.convention, sum(self.counts)
-        return words if evaluated == self.all_users else f"{words}, {evaluated:,} of {self.all_users:,} drawn"
+        return self.protocol.convention(self.sample)
 
 
 class Evaluation:
     """What is asked of a table again and again: the questions of each split are exchanged once."""
 
-    def __init__(self, share: Share, table: ShardedTable, ranks: Ranks, max_scores: int = MAX_SCORES) -> None:
+    def __init__(self, share: Share, table: ShardedTable, ranks: Ranks, eval_users: int | None = None) -> None:
         """Take over whom to ask.
 
         Args:
             share: Of this rank.
             table: Whose rows are the embeddings.
             ranks: Who rank together.
-            max_scores: Users times items, beyond which users are drawn.
+            eval_users: On how many users, as in `Protocol`.
         """
-        self._share, self._table, self._ranks, self._max_scores = share, table, ranks, max_scores
+        self._share, self._table, self._ranks, self._eval_users = share, table, ranks, eval_users
         self._questions: dict[Split, Questions] = {}
         start = max(0, share.num_users - table.first)
         self._first_item = max(0, table.first - share.num_users)
@@ -134,18 +131,18 @@ class Evaluation:
                 continue
             found[split] = {name: _rounded(value) for name, value in report.items()}
             questions = self._ask(split)
-            share = questions.all_users / self._share.num_users
+            share = questions.sample.num_relevant / self._share.num_users
             everybody = {
                 name: _rounded(value * share) if name.partition("@")[0] in METRICS else _rounded(value)
                 for name, value in report.items()
             }
-            convention = questions.convention.replace("users with relevant items", "all users")
+            convention = replace(questions.protocol, average="all").convention(questions.sample)
             found[f"{split}_all_users"] = {**everybody, "num_users": self._share.num_users, "convention": convention}
         return found
 
     def has(self, split: Split) -> bool:
         """Whether any rank has users to ask; asked by all of them together."""
-        return self._ask(split).all_users > 0
+        return self._ask(split).sample.num_relevant > 0
 
     def _ask(self, split: Split) -> Questions:
         if split not in self._questions:
@@ -153,14 +150,13 @@ class Evaluation:
         return self._questions[split]
 
     def _exchange(self, split: Split) -> Questions:
-        """Draw this rank's users, in proportion, and tell each rank what its items may not be returned to."""
+        """Find this rank's users among those drawn, and tell each rank what its items may not be returned to."""
         share, ranks = self._share, self._ranks
-        users = np.flatnonzero(np.diff(getattr(share, split).indptr)).astype(np.int64)
-        total = int(ranks.sum(np.array([len(users)]))[0])
-        kept = max(1, self._max_scores // share.num_items)
-        if total > kept:
-            rng = np.random.default_rng([SAMPLE_SEED, ranks.rank])
-            users = np.sort(rng.choice(users, size=round(len(users) * kept / total), replace=False))
+        protocol = Protocol(split=split, eval_users=self._eval_users)
+        relevant = np.concatenate(ranks.gather(np.diff(getattr(share, split).indptr)))
+        sample = draw_users(relevant, share.num_items, self._eval_users)
+        first, last = np.searchsorted(sample.users, [share.users.start, share.users.stop])
+        users = sample.users[first:last] - share.users.start
         histories = share.train[users]
         told = ranks.gather((np.diff(histories.indptr), histories.indices))
         lengths, items = (np.concatenate(part) for part in zip(*told, strict=True))
@@ -168,7 +164,7 @@ class Evaluation:
         here = (items >= self._first_item) & (items < self._first_item + len(self._items))
         entries = (np.ones(int(here.sum()), dtype=np.float32), (owners[here], items[here]))
         hidden = sp.csr_matrix(entries, shape=(len(lengths), share.num_items))
-        return Questions(Protocol(split=split), users, [len(part) for part, _ in told], hidden, total)
+        return Questions(protocol, users, [len(part) for part, _ in told], hidden, sample)
 
     def _rank(self, questions: Questions) -> Rows:
         """Item rows for this rank's users, best first, shape (B, k)."""

@@ -67,7 +67,7 @@ class ShardedTrainer:
             self._parameters, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
         ) if self._parameters else None  # fmt: skip
         self.training = checkpoint.Training(self.table, objective, optimizer)
-        self.evaluation = Evaluation(self.share, self.table, self.ranks)
+        self.evaluation = Evaluation(self.share, self.table, self.ranks, self.options.eval_users)
         self.progress = Progress()
 
     def resume(self) -> None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from distill.evaluation.metrics import overlap
-from export.build.index_choice import N_PROBE, POINTS_PER_LIST, count_lists
+from export.build.index_candidates import N_PROBE, POINTS_PER_LIST, count_lists
 from export.build.questions import FEWEST_USERS, MOST_USERS, SCANNED_NUMBERS
 from export.bundle import STABLE, Bundle, EngineError, ExactIndex, ExportError, ModelRepository, rescore
 from export.bundle.engines import KINDS, Card, Engine, EngineAddress, collection_name, open_engine

@@ -131,15 +131,15 @@ def export(
         raise ExportError("--model: give the name of the model in the repository")
     if source is None:
         _refuse(given - set(LOADING_TAKES), "a version that is there is only loaded into the engine of --to")
-        _report([find_bundle(options["model"], repository.root)], as_json, load=load)
+        _report([find_bundle(options["model"], loaded_from.root)], as_json, load=load)
         return
     options["label"] = options["label"] or None
     if options["candidate"] or _is_frontier(source):
         path, name = _export_candidate(source, repository, given, options)
     else:
         path, name = _export_run(source, repository, options), None
-    if isinstance(repository, ShardedRepository):
-        _report_shards(repository.bundles(path.parent.name, path.name), as_json, name, load)
+    if sharded:
+        _report_shards(sharded.bundles(path.parent.name, path.name), as_json, name, load)
     else:
         _report([path], as_json, candidate=name, load=load)
 

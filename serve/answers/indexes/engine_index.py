@@ -84,7 +84,7 @@ class EngineIndex:
     def go_live(self) -> None:
         """From now on callers ask: `timeout` holds, and what fails counts."""
         self._timeout, self._breaker = self._live
-        self._count: Callable[[str], None] = self._count_live
+        self._count = self._count_live
 
     @property
     def num_items(self) -> int:

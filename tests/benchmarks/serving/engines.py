@@ -26,7 +26,7 @@ from tabulate import tabulate
 from distill.evaluation.metrics import overlap
 from export.build import engine_load
 from export.build.ann import build_index, file_bytes_per_item
-from export.build.index_choice import count_lists
+from export.build.index_candidates import count_lists
 from export.bundle import ExactIndex, ExportError
 from export.bundle.engines import Card, EngineAddress, open_engine
 from serve.answers.errors import IndexUnavailable
