@@ -1,7 +1,8 @@
 """Quality of a sharded table: each rank ranks its own items for the users of all ranks, and the owners merge the lists.
 
 No rank needs the whole table, or more of the interactions than its own users'. The users are those of
-`distill.evaluation.sample`, so that a model trained on one machine is measured on the same ones. What is sent each time is a vector and W lists of k for each of them.
+`distill.evaluation.sample`, so that a model that one machine trained is measured on the same ones. What is sent each
+time is a vector and W lists of k for each of them.
 """
 
 from __future__ import annotations

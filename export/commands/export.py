@@ -114,12 +114,11 @@ def export(
     given = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     shards = options.pop("user_shards")
     stored = ModelRepository(options.pop("repository"))
-    repository = stored if shards is None else ShardedRepository(stored.root, shards)
-    load = (
-        None
-        if to is None
-        else _load_into(stored if shards is None else repository.shards[0], to, to_index, options["ann_recall"])
-    )
+    sharded = None if shards is None else ShardedRepository(stored.root, shards)
+    repository = sharded or stored
+    # All shards have the same items, so that one of them is loaded.
+    loaded_from = sharded.shards[0] if sharded else stored
+    load = None if to is None else _load_into(loaded_from, to, to_index, options["ann_recall"])
     if to is None and to_index:
         raise ExportError("--to-index: has no effect without --to URL; give both")
     if rivals is not None:

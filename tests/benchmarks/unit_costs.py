@@ -30,7 +30,7 @@ from export.bundle.writer import OF_USERS
 from serve.answers.indexes.faiss_index import FaissIndex
 from serve.answers.types import Query
 from serve.client.recommender import RecommenderClient
-from serve.live.loader import build_recommender
+from serve.live.loader import build_recommender, choose_index
 from tests.serve.processes import serving
 
 DIM, SEEN, CLUSTERS = 32, 50, 500
@@ -114,7 +114,7 @@ def print_answers(bundles: Sequence[Bundle], work: Path, answers: int) -> None:
     table = []
     for bundle in bundles:
         name, users = bundle.manifest.model.name, bundle.user_ids.take(range(0, len(bundle.user_ids), 7))
-        recommender = build_recommender(bundle, name)
+        recommender = build_recommender(bundle, name, choose_index(bundle, name))
         queries = [Query(users[number % len(users)]) for number in range(answers)]
         row: list[object] = [f"{len(bundle.item_ids):,}", search_time(bundle, answers)]
         started = time.process_time()
@@ -165,7 +165,8 @@ def print_loads(bundles: Sequence[Bundle]) -> None:
         row: list[object] = [f"{size:.3f} GB"]
         for verify in (True, False):
             started = time.process_time()
-            build_recommender(open_bundle(bundle.path, verify=verify), "student")
+            opened = open_bundle(bundle.path, verify=verify)
+            build_recommender(opened, "student", choose_index(opened, "student"))
             spent = time.process_time() - started
             row += [spent, spent / size]
         table.append(row)

@@ -25,6 +25,11 @@ class Server(Protocol):
 
     kind: str
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        ...
+
     def connect(self) -> socket.socket:
         """Open a connection to it."""
         ...

@@ -281,4 +281,4 @@ def main(data: Path, teacher: Path, out: Path, dim: int = 8, batch: int = 64) ->
 
 
 if __name__ == "__main__":
-    main(*(Path(word) for word in sys.argv[1:4]), *(int(word) for word in sys.argv[4:]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), *(int(word) for word in sys.argv[4:]))
