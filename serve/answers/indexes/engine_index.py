@@ -73,7 +73,8 @@ class EngineIndex:
         self._name = name
         self._items = items
         self._live = (timeout, breaker or Breaker())
-        self._count_live: Callable[[str], None] = count
+        self._count_live = count
+        self._count: Callable[[str], None] = count
         self.go_live()
         if is_loading:
             self._timeout, self._breaker = LOAD_SECONDS, Breaker()
