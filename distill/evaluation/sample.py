@@ -78,5 +78,6 @@ def draw_users(num_relevant: npt.NDArray[np.integer], num_items: int, eval_users
     most = max(LEAST_USERS, MOST_SCORES // max(num_items, 1)) if eval_users is None else eval_users
     if len(there) <= most:
         return Sample(there, len(there))
-    order = np.random.default_rng(SAMPLE_SEED).permutation(len(num_relevant))
+    rng = np.random.default_rng(SAMPLE_SEED)
+    order = rng.permutation(len(num_relevant))
     return Sample(np.sort(order[num_relevant[order] > 0][:most]), len(there))
