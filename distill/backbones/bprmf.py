@@ -32,7 +32,7 @@ class BPRMF(Backbone):
     def __init__(self, num_users: int, num_items: int, dim: int) -> None:
         """Draw a table of shape (|U| + |I|, d)."""
         super().__init__(num_users, num_items, dim)
-        self.table = nn.Parameter(torch.randn(num_users + num_items, dim) * self.initial_std)
+        self.table = nn.Parameter(torch.randn(num_users + num_items, dim).mul_(self.initial_std))
 
     @classmethod
     def build(cls, settings: Any, data: Interactions, dim: int) -> Self:

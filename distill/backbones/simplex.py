@@ -78,7 +78,7 @@ class SimpleX(Backbone):
         self.settings = settings
         history = sp.csr_matrix(sp.diags_array(1.0 / np.maximum(np.diff(train.indptr), 1)) @ train)
         self.history_mean, self.history_mean_transposed = SparseMatrix(history), SparseMatrix(history.T.tocsr())
-        self.table = nn.Parameter(torch.randn(sum(train.shape), dim) * INITIAL_STD)
+        self.table = nn.Parameter(torch.randn(sum(train.shape), dim).mul_(INITIAL_STD))
         self.history_map = nn.Linear(dim, dim, bias=False)
         self._train = train
 
