@@ -281,4 +281,5 @@ def main(data: Path, teacher: Path, out: Path, dim: int = 8, batch: int = 64) ->
 
 
 if __name__ == "__main__":
-    main(*(Path(word) for word in sys.argv[1:4]), *(int(word) for word in sys.argv[4:]))
+    data_folder, teacher_run, destination = map(Path, sys.argv[1:4])
+    main(data_folder, teacher_run, destination, *map(int, sys.argv[4:]))
