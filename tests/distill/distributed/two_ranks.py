@@ -228,7 +228,7 @@ def leave_checkpoint(trial: Trial) -> dict[str, Any]:
     trainer.save()
     whole = contents(trainer, trial.ranks)
     report = trainer.evaluation.report("validation")
-    sampled = Evaluation(trial.share, trainer.table, trial.ranks, eval_users=20)
+    sampled = Evaluation(trial.share, trainer.table, trial.ranks, max_scores=20 * trial.share.num_items)
     found = {"report": report, "sampled": sampled.report("test")}
     if trial.ranks.is_first:
         np.savez(trial.out / "contents.npz", **whole)
@@ -281,4 +281,5 @@ def main(data: Path, teacher: Path, out: Path, dim: int = 8, batch: int = 64) ->
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), *(int(word) for word in sys.argv[4:]))
+    data_folder, teacher_run, destination = map(Path, sys.argv[1:4])
+    main(data_folder, teacher_run, destination, *map(int, sys.argv[4:]))
