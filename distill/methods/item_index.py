@@ -17,13 +17,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 import torch
+from tqdm import tqdm
 
-from distill.methods.candidates import Lists
+from distill.evaluation.ranking import drawn_order
 
 RECALL = 0.95
 """Of a list, on average over users: what is lost is mostly its end, which hardly teaches."""
@@ -41,6 +41,8 @@ MAXIMA = 8
 FOUND = 2**25
 """Scores of a block that are kept before they are thinned to the K best of each user: 12 bytes each."""
 
+Lists = npt.NDArray[np.int32]
+"""Candidates of every row, best first, shape (R, C)."""
 Ids = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
 
@@ -67,37 +69,49 @@ class ItemIndex:
     probes: int
     recall: float
 
-    def search(self, users: torch.Tensor, hidden: sp.csr_matrix, length: int) -> tuple[Lists, Scores]:
-        """Find the best items of users.
+    def search(
+        self, users: torch.Tensor, hidden: sp.csr_matrix, length: int, *, unknown: Ids | None = None
+    ) -> tuple[Lists, Scores]:
+        """Find the best items of at most `BLOCK_USERS` users.
 
         Args:
             users: Their vectors, of any floating type, shape (B, d).
             hidden: Items that they may not get, CSR of shape (B, |I|).
-            length: K.
+            length: K, at most |I|.
+            unknown: Item rows in the order in which a user without a direction gets them, shape (|I|,); a drawn one when
+                None.
 
         Returns:
-            Item rows, best first, and their scores, −∞ where fewer than K were found: shape (B, K) each.
+            Item rows, best first, and their scores, shape (B, K) each. Where fewer than K items are left, hidden ones
+            with score −∞ fill the end.
         """
-        parts = [
-            self._search_block(users[start : start + BLOCK_USERS].float(), hidden[start : start + BLOCK_USERS], length)
-            for start in range(0, len(users), BLOCK_USERS)
-        ]
-        items, scores = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        return items, scores
+        own = users.float().contiguous()
+        visits = (own @ self.centres.T).topk(self.probes, dim=1).indices.numpy()
+        masked = self._locate(hidden)
+        found = _Found(self._least_scores(own, visits, masked, length), length)
+        has_direction = own.any(dim=1).numpy()
+        for rows, start, scores in self._scan(own, visits, masked):
+            found.add(rows, start, scores)
+        places, values = found.best()
+        items = self.order[places].astype(np.int32)
+        for row in np.flatnonzero((values[:, -1] == -np.inf) & has_direction):
+            items[row], values[row] = self._search_whole(own[row], hidden[row].indices, length)
+        order = drawn_order(len(self.order)) if unknown is None else unknown
+        for row in np.flatnonzero(~has_direction):
+            items[row], values[row] = _first_left(order, hidden[row].indices, length)
+        return items, values
 
     @property
     def share(self) -> float:
         """Of the catalogue that a user looks into, were all lists equally long."""
         return self.probes / len(self.centres)
 
-    def _search_block(self, own: torch.Tensor, hidden: sp.csr_matrix, length: int) -> tuple[Lists, Scores]:
-        visits = (own @ self.centres.T).topk(self.probes, dim=1).indices.numpy()
-        masked = self._locate(hidden)
-        found = _Found(self._least_scores(own, visits, masked, length), length)
-        for rows, start, scores in self._scan(own, visits, masked):
-            found.add(rows, start, scores)
-        places, scores = found.best()
-        return self.order[places].astype(np.int32), scores
+    def _search_whole(self, own: torch.Tensor, hidden: npt.NDArray[np.int32], length: int) -> tuple[Lists, Scores]:
+        """Of a user whose lists hold too little: score everything."""
+        scores = torch.cat([part.float() @ own for part in self.vectors.split(2**16)])
+        scores[torch.from_numpy(self.places[hidden])] = -torch.inf
+        values, places = scores.topk(length)
+        return self.order[places.numpy()].astype(np.int32), values.numpy()
 
     def _least_scores(self, own: torch.Tensor, visits: Ids, masked: _Masked, length: int) -> torch.Tensor:
         """A score that at least K items of each user reach: shape (B,); −∞ where its nearest lists do not hold so many."""
@@ -117,7 +131,9 @@ class ItemIndex:
         least = maxima.topk(length, dim=1).values[:, -1]
         return torch.nextafter(least, torch.tensor(-torch.inf))
 
-    def _scan(self, own: torch.Tensor, visits: Ids, masked: _Masked) -> Iterator[tuple[torch.Tensor, int, torch.Tensor]]:
+    def _scan(
+        self, own: torch.Tensor, visits: Ids, masked: _Masked
+    ) -> Iterator[tuple[torch.Tensor, int, torch.Tensor]]:
         """List by list: rows of users that look into it, where it begins, and their scores of it, shape (b, size)."""
         # Numbers of 16 bits are sorted by radix.
         by_list = np.argsort(visits.astype(np.uint16), axis=None, kind="stable") // visits.shape[1]
@@ -172,7 +188,9 @@ class _Found:
         # NumPy compares and finds six times as fast as torch's nonzero.
         flat = np.flatnonzero(np.greater(scores.numpy(), self._bar[rows].numpy()[:, None]))
         owners, columns = np.divmod(flat.astype(np.int32), np.int32(scores.shape[1]))
-        self._parts.append((rows.numpy()[owners].astype(np.uint16), columns + np.int32(start), scores.numpy().reshape(-1)[flat]))
+        self._parts.append(
+            (rows.numpy()[owners].astype(np.uint16), columns + np.int32(start), scores.numpy().reshape(-1)[flat])
+        )
         self._count += len(flat)
         if self._count > FOUND:
             self._thin()
@@ -205,6 +223,28 @@ class _Found:
         return places[order[chosen]], best.numpy()
 
 
+def _first_left(order: Ids, hidden: npt.NDArray[np.int32], length: int) -> tuple[Lists, Scores]:
+    first = order[: length + len(hidden)]
+    is_hidden = np.isin(first, hidden)
+    chosen = np.concatenate([first[~is_hidden], first[is_hidden]])[:length]
+    scores = np.where(np.arange(length) < np.count_nonzero(~is_hidden), 0.0, -np.inf)
+    return chosen.astype(np.int32), scores.astype(np.float32)
+
+
+def search_all(
+    users: torch.Tensor, items: torch.Tensor, hidden: sp.csr_matrix, length: int, *, progress: bool = False
+) -> tuple[Lists, Scores]:
+    """Build an index and find the best items of every user, as `ItemIndex.search`."""
+    index = build_index(items.cpu(), users.cpu(), length)
+    starts = range(0, len(users), BLOCK_USERS)
+    parts = [
+        index.search(users[start : start + BLOCK_USERS].cpu(), hidden[start : start + BLOCK_USERS], length)
+        for start in tqdm(starts, desc="ranking", unit="block", disable=None if progress else True, leave=False)
+    ]
+    found, scores = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return found, scores
+
+
 def build_index(items: torch.Tensor, users: torch.Tensor, length: int, *, seed: int = 0) -> ItemIndex:
     """Part items into lists, and find how many of them a user must look into.
 
@@ -214,6 +254,8 @@ def build_index(items: torch.Tensor, users: torch.Tensor, length: int, *, seed: 
         length: K of what they will ask for.
         seed: Of k-means.
     """
+    import faiss  # takes a moment, and only a large catalogue needs it
+
     num_lists = max(1, 1 << round(np.log2(LISTS * len(items) ** 0.5)))
     faiss.omp_set_num_threads(torch.get_num_threads())
     rng = np.random.default_rng(seed)
@@ -226,7 +268,9 @@ def build_index(items: torch.Tensor, users: torch.Tensor, length: int, *, seed: 
     order = np.argsort(owners, kind="stable")
     bounds = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=num_lists))])
     vectors = items[torch.from_numpy(order)]
-    index = ItemIndex(vectors, order, np.argsort(order), bounds, torch.from_numpy(kmeans.centroids.copy()), num_lists, 1.0)
+    index = ItemIndex(
+        vectors, order, np.argsort(order), bounds, torch.from_numpy(kmeans.centroids.copy()), num_lists, 1.0
+    )
     return _with_probes(index, users, min(length, len(items)))
 
 

@@ -64,6 +64,14 @@ class TopLists:
         ranks = np.minimum(find_ranks(self.items, items, self.num_items), self.items.shape[1] - 1)
         return torch.from_numpy(np.take_along_axis(self.scores, ranks, axis=1)).to(device)
 
+    def of(self, users: npt.NDArray[np.int64]) -> TopLists:
+        """Take rows of users, in memory and in float32."""
+        return TopLists(np.asarray(self.items[users]), np.asarray(self.scores[users], dtype=np.float32), self.num_items)
+
+    def listed(self, length: int) -> TopLists:
+        """Return the first items of every user with their scores."""
+        return TopLists(self.top(length), self.scores[:, :length], self.num_items)
+
 
 def list_top(score_rows: ScoreRows, hidden: sp.csr_matrix) -> TopLists:
     """Rank the catalogue for every user, and give the scores their temperature.
