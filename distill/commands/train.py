@@ -15,6 +15,7 @@ from distill.data.interactions import load_interactions
 from distill.methods import METHODS, Method
 from distill.methods.co_teachers import describe_blend
 from distill.methods.projector import ProjectorKind
+from distill.methods.stored_lists import say_lists
 from distill.report.figures import plot_curves
 from distill.run import Run, open_run
 from distill.training.job import NO_TEACHER, RECOMMENDED_METHOD, build_job, run_job
@@ -154,9 +155,12 @@ def distill(
         raise click.BadParameter(f"'{method}' learns from no teacher; use 'lowpass train'", param_hint="--method")
     job = build_job(method, {**given, **more}, backbone=backbone, backbone_settings=backbone_settings)
     run = None if teacher == NO_TEACHER else open_run(teacher)
-    metrics = run_job(job, load_interactions(data), out, teacher=run, resume=resume)
+    interactions = load_interactions(data)
+    metrics = run_job(job, interactions, out, teacher=run, resume=resume)
     if not as_json:
         _say_who_taught(metrics, run)
+        if made := metrics.get("lists", metrics.get("blend", {}).get("lists")):
+            click.echo(f"lists: {say_lists(made, interactions.num_users, interactions.num_items)}")
     _finish(out, metrics, as_json=as_json)
 
 

@@ -186,6 +186,7 @@ class SampledCatalogue(nn.Module):
         self._shared: list[StudentRanking] = []
 
     def share_ranking(self, ranking: StudentRanking, hidden: sp.csr_matrix) -> None:
+        """Use another method's lists of the student, if they leave the same items out and are long enough."""
         is_same = hidden.shape == self._hidden.shape and (hidden.nnz == 0) == (self._hidden.nnz == 0)
         if self.ranking is not None and is_same and ranking.length >= self.ranking.length:
             # Not a submodule: the other method keeps its state.
@@ -193,6 +194,7 @@ class SampledCatalogue(nn.Module):
             self.ranking = None
 
     def begin_epoch(self, student: Backbone, rng: np.random.Generator) -> None:
+        """Order the catalogue anew, and let the student rank."""
         self._sampler.shuffle(rng)
         if self.ranking is not None:
             self.ranking.begin_epoch(*student.final_embeddings())

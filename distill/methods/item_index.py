@@ -1,11 +1,11 @@
 """The first items of many users by inner product, over a catalogue too large to be scored whole for each of them.
 
-Items are parted into inverted lists by k-means, and a user looks into the lists whose centres it scores highest. What is
-in them is scored exactly, so nothing is decoded and nothing must be scored again; what is lost is what stands in other
-lists, and `build_index` looks into as many as find `RECALL` of what exact search finds, measured on users of its own.
+Items are parted into inverted lists by k-means, and a user looks into the lists whose centres it scores highest. What
+is in them is scored exactly, so nothing is decoded and nothing must be scored again; what is lost is what stands in
+other lists, and `build_index` looks into as many as hold `RECALL` of what exact search finds, measured on some users.
 
-A list is read once for a block of thousands of users: a matrix product of those that look into it with its items. Few of
-those scores count, so a first pass over each user's nearest lists finds a score that at least K items reach, and the
+A list is read once for a block of thousands of users: a matrix product of those that look into it with its items. Few
+of those scores count, so a first pass over each user's nearest lists finds a score that at least K items reach, and the
 second keeps nothing below. Items that a user may not get are masked before either.
 
 Cost for B users that look into a share s of the catalogue: 2 s B |I| d operations, s B |I| comparisons, and some
@@ -78,8 +78,8 @@ class ItemIndex:
             users: Their vectors, of any floating type, shape (B, d).
             hidden: Items that they may not get, CSR of shape (B, |I|).
             length: K, at most |I|.
-            unknown: Item rows in the order in which a user without a direction gets them, shape (|I|,); a drawn one when
-                None.
+            unknown: Item rows in the order in which a user without a direction gets them, shape (|I|,); a drawn one
+                when None.
 
         Returns:
             Item rows, best first, and their scores, shape (B, K) each. Where fewer than K items are left, hidden ones
@@ -114,7 +114,7 @@ class ItemIndex:
         return self.order[places.numpy()].astype(np.int32), values.numpy()
 
     def _least_scores(self, own: torch.Tensor, visits: Ids, masked: _Masked, length: int) -> torch.Tensor:
-        """A score that at least K items of each user reach: shape (B,); −∞ where its nearest lists do not hold so many."""
+        """A score that at least K items of each user reach: shape (B,); −∞ where the nearest lists hold fewer."""
         groups = np.diff(self.bounds) // MAXIMA
         wanted = int(np.ceil(2.5 * length / max(1.0, groups.mean())))
         visits = visits[:, : max(4, wanted)]

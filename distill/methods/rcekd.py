@@ -15,9 +15,9 @@ Cost of a step with B users: 6 B (2 K + L) d_s operations, the reads of `selecte
 rows and 4 B (2 K + L) of the teacher's probabilities; nothing grows with the catalogue or with d_t. Every `rank_every`
 epochs the student ranks the catalogue for all users (2 |U| |I| d_s operations and the selection of C) and the teacher
 scores the C it finds (2 |U| C d_t): 1.1 s for CiteULike on one core, C = 200, d_t = 400. Kept:
-12 |U| (2 K + L) + 12 |U| C bytes; the lists by the student are part of a checkpoint. Beyond `WHOLE_PAIRS` a share of the
-users is ranked in each epoch, through inverted lists, and what is compared and drawn is so for a batch: 4 |U| C bytes are
-kept, and the teacher's lists where they are (on disk, if `distill.methods.stored_lists` made them).
+12 |U| (2 K + L) + 12 |U| C bytes; the lists by the student are part of a checkpoint. Beyond `WHOLE_PAIRS` a share of
+the users is ranked in each epoch, through inverted lists, and what is compared and drawn is so for a batch: 4 |U| C
+bytes are kept, and the teacher's lists are files that are mapped (`distill.methods.stored_lists`).
 
 References:
     Zhu and Zhang, "Rejuvenating Cross-Entropy Loss in Knowledge Distillation for Recommender Systems", ICLR 2026,

@@ -5,11 +5,11 @@ For a user u with exact items X_u (the teacher's first ones, and what the studen
     Z_u = Σ_{j ∈ X_u} e^{s_uj} + Σ_{j ∉ X_u} e^{s_uj}
 
 has its second sum estimated by Σ_{j ∈ S − X_u} e^{s_uj} / π_j over a sample S that all users of a batch share, π_j the
-probability that S holds j: unbiased, since every j ∉ X_u is in S with probability π_j. Items that are hidden from u are in
-neither. As S grows to the catalogue, π becomes 1 and the loss the whole one.
+probability that S holds j: unbiased, since every j ∉ X_u is in S with probability π_j. Items that are hidden from u are
+in neither. As S grows to the catalogue, π becomes 1 and the loss the whole one.
 
-S is drawn without replacement, by systematic sampling in an order that is drawn anew each epoch: |S| points at distance 1
-over the running sum of π, which hit item j with probability π_j exactly. Half of π is even, half follows popularity.
+S is drawn without replacement, by systematic sampling in an order that is drawn anew each epoch: |S| points at
+distance 1 over the running sum of π, which hit item j with probability π_j. Half of π is even, half follows popularity.
 
 Cost of a step with B users and E exact items each: 6 B (|S| + E) d operations, B (|S| + E) exponentials, and
 4 B E (d + 2) bytes of gradient; nothing grows with the catalogue.
@@ -17,8 +17,8 @@ Cost of a step with B users and E exact items each: 6 B (|S| + E) d operations, 
 References:
     Bengio and Senécal, "Adaptive importance sampling to accelerate training of a neural probabilistic language model",
     IEEE Transactions on Neural Networks, 2008: the estimate of the normaliser.
-    Yi et al., "Sampling-bias-corrected neural modeling for large corpus item recommendations", RecSys 2019: −ln π (logQ)
-    on a sample that the batch shares.
+    Yi et al., "Sampling-bias-corrected neural modeling for large corpus item recommendations", RecSys 2019: −ln π
+    (logQ) on a sample that the batch shares.
     Madow, "On the theory of systematic sampling, II", Annals of Mathematical Statistics, 1949.
 """
 
@@ -153,7 +153,7 @@ def sampled_divergence(
 
 class _SampledLoss(torch.autograd.Function):
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917 - autograd passes by position
         ctx: Any,
         embeddings: torch.Tensor,
         users: torch.Tensor,
