@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from distill.evaluation.ranking import rank_items
-from distill.methods.item_index import Lists, search_all
 
 CHUNK_BYTES = 32 * 2**20
 GATHERED_BYTES = 2**20
 """A block of gathered rows that a core's own cache holds."""
+Lists = npt.NDArray[np.int32]
+"""Candidates of every row, best first, shape (R, C)."""
 WHOLE_PAIRS = 5 * 10**9
 """Rows times candidates up to which all pairs are scored: a minute of one core at d = 20, two at d = 256."""
 
@@ -52,6 +53,8 @@ def rank_unseen(
         Shape (R, min(C, N)).
     """
     if not (is_whole(len(rows), len(candidates)) if whole is None else whole):
+        from distill.methods.item_index import search_all  # which has `Lists` from here
+
         return search_all(rows.detach(), candidates.detach(), seen, min(length, len(candidates)), progress=progress)[0]
     everybody = np.arange(len(rows), dtype=np.int64)
     length = min(length, len(candidates))
@@ -243,5 +246,5 @@ def _find_sorted_ranks(lists: Lists, wanted: Lists, num_candidates: int) -> List
     keys, sought = (offsets + lists).reshape(-1), (offsets + wanted).reshape(-1)
     order = np.argsort(keys)
     places = order[np.minimum(np.searchsorted(keys, sought, sorter=order), len(keys) - 1)]
-    ranks = np.where(keys[places] == sought, places % lists.shape[1], lists.shape[1])
-    return ranks.reshape(wanted.shape).astype(np.int32)
+    ranks: Lists = np.where(keys[places] == sought, places % lists.shape[1], lists.shape[1]).astype(np.int32)
+    return ranks.reshape(wanted.shape)

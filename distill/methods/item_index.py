@@ -24,6 +24,7 @@ import torch
 from tqdm import tqdm
 
 from distill.evaluation.ranking import drawn_order
+from distill.methods.candidates import Lists
 
 RECALL = 0.95
 """Of a list, on average over users: what is lost is mostly its end, which hardly teaches."""
@@ -41,8 +42,6 @@ MAXIMA = 8
 FOUND = 2**25
 """Scores of a block that are kept before they are thinned to the K best of each user: 12 bytes each."""
 
-Lists = npt.NDArray[np.int32]
-"""Candidates of every row, best first, shape (R, C)."""
 Ids = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
 
@@ -108,7 +107,7 @@ class ItemIndex:
 
     def _search_whole(self, own: torch.Tensor, hidden: npt.NDArray[np.int32], length: int) -> tuple[Lists, Scores]:
         """Of a user whose lists hold too little: score everything."""
-        scores = torch.cat([part.float() @ own for part in self.vectors.split(2**16)])
+        scores = torch.cat([part.float() @ own for part in cut_rows(self.vectors, 2**16)])
         scores[torch.from_numpy(self.places[hidden])] = -torch.inf
         values, places = scores.topk(length)
         return self.order[places.numpy()].astype(np.int32), values.numpy()
@@ -161,6 +160,12 @@ class ItemIndex:
         places = self.places[hidden.indices]
         order = np.argsort(places)
         return _Masked(owners[order], places[order])
+
+
+def cut_rows(table: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
+    """Go through a table some rows at a time."""
+    for start in range(0, len(table), size):
+        yield table[start : start + size]
 
 
 @dataclass(frozen=True)
@@ -263,13 +268,13 @@ def build_index(items: torch.Tensor, users: torch.Tensor, length: int, *, seed: 
     kmeans = faiss.Kmeans(items.shape[1], num_lists, niter=ITERATIONS, seed=seed, min_points_per_centroid=1)
     kmeans.train(items[torch.from_numpy(sample)].float().numpy())
     owners = np.concatenate(
-        [kmeans.index.search(part.float().numpy(), 1)[1][:, 0] for part in items.split(BLOCK_USERS)]
+        [kmeans.index.search(part.float().numpy(), 1)[1][:, 0] for part in cut_rows(items, BLOCK_USERS)]
     )
     order = np.argsort(owners, kind="stable")
     bounds = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=num_lists))])
     vectors = items[torch.from_numpy(order)]
     index = ItemIndex(
-        vectors, order, np.argsort(order), bounds, torch.from_numpy(kmeans.centroids.copy()), num_lists, 1.0
+        vectors, order, np.argsort(order), bounds, torch.from_numpy(np.array(kmeans.centroids)), num_lists, 1.0
     )
     return _with_probes(index, users, min(length, len(items)))
 

@@ -120,13 +120,12 @@ class Drawn:
 
     def of(self, users: torch.Tensor) -> Drawn:
         """Take rows."""
-        parts = (self.items, self.absent, self.probabilities, self.mixing)
-        return Drawn(*(part[users] for part in parts), self.num_top)
+        return Drawn(self.items[users], self.absent[users], self.probabilities[users], self.mixing[users], self.num_top)
 
     def to(self, device: torch.device) -> Drawn:
         """Move to a device."""
-        parts = (self.items, self.absent, self.probabilities, self.mixing)
-        return Drawn(*(part.to(device) for part in parts), self.num_top)
+        items, absent, probabilities = (part.to(device) for part in (self.items, self.absent, self.probabilities))
+        return Drawn(items, absent, probabilities, self.mixing.to(device), self.num_top)
 
 
 class RejuvenatedCrossEntropy(Method):

@@ -103,7 +103,7 @@ class ItemSampler:
         if self._places.device != items.device:
             self._places = self._places.to(items.device)
         self._places[sample.items] = torch.arange(len(sample.items), dtype=torch.int32, device=items.device)
-        found = self._places[items]
+        found: torch.Tensor = self._places[items]
         self._places[sample.items] = -1
         return found
 
@@ -170,7 +170,7 @@ class _SampledLoss(torch.autograd.Function):
         width, num_top = exact.items.shape[1], exact.target.shape[1]
         of_users, of_shared = torch.empty_like(own), torch.zeros_like(shared)
         of_exact = own.new_empty(len(users), width, own.shape[1])
-        loss = -torch.special.entr(exact.target).sum()
+        loss: torch.Tensor = -torch.special.entr(exact.target).sum()
         bounds = torch.searchsorted(
             owned[0], torch.arange(0, len(users) + BLOCK_USERS, BLOCK_USERS, device=users.device)
         )

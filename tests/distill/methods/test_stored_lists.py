@@ -99,7 +99,7 @@ def test_auto_says_which_co_teachers_are_left_out_and_a_name_is_refused(
     found = blend_teachers("auto", data, teacher, tmp_path, "ff", 1.0)
     assert set(found.report["left_out"]) == {"turbocf", "gfcf", "ease", "itemknn"}
     assert "need scores that are inner products" in found.report["left_out"]["ease"]
-    with pytest.raises(SettingError, match="co_teachers: 'ease': 90 users × .* items are ranked by inverted lists"):
+    with pytest.raises(SettingError, match=r"co_teachers: 'ease': 90 users × .* items are ranked by inverted lists"):
         blend_teachers("ease", data, teacher, tmp_path, "ff", 1.0)
 
 
