@@ -22,6 +22,7 @@ from distill.errors import SettingError
 from distill.methods.base import Teacher
 from distill.methods.co_teachers import blend_teachers, list_teacher
 from distill.methods.stored_lists import Blended, Factors, open_lists, say_lists, store_lists
+from distill.storage import write_file
 from distill.training.job import build_job, run_job
 
 CPU = torch.device("cpu")
@@ -46,13 +47,13 @@ def is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distill.methods.stored_lists, "STORED", 60)
 
 
-def unseen(scores: torch.Tensor, data: Interactions, length: int) -> np.ndarray:  # type: ignore[type-arg]
+def unseen(scores: torch.Tensor, data: Interactions, length: int) -> np.ndarray:
     masked = scores.clone()
     masked[data.train.nonzero()] = -torch.inf
     return masked.topk(length).indices.numpy()
 
 
-def same_items(found: np.ndarray, wanted: np.ndarray) -> float:  # type: ignore[type-arg]
+def same_items(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.mean([len({*a} & {*b}) / len(a) for a, b in zip(found.tolist(), wanted.tolist(), strict=True)]))
 
 
@@ -110,7 +111,7 @@ def test_lists_are_gone_on_with_and_then_found(
     monkeypatch.setattr(distill.methods.stored_lists, "BLOCK_USERS", 40)
     model, order = Factors(teacher.users, teacher.items), np.arange(data.num_items)
     store_lists(tmp_path / "straight", model, data.train, order, {})
-    write = distill.methods.stored_lists.write_file
+    write = write_file
 
     def cut(path: Path, content: bytes) -> None:
         write(path, content)
