@@ -151,6 +151,22 @@ def sampled_divergence(
     return apply(embeddings, users, num_users, exact, sample, owned, temperature, is_row_sparse(embeddings))
 
 
+def _cross_entropy(
+    scores: torch.Tensor, near: torch.Tensor, target: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of a softmax over both blocks of scores, which are overwritten: the sum, and the gradient of either block."""
+    num_top = target.shape[1]
+    highest = torch.maximum(scores.amax(dim=1), near.amax(dim=1))[:, None]
+    expected = (near[:, :num_top] * target).sum()
+    scores.sub_(highest).exp_()
+    near.sub_(highest).exp_()
+    total = scores.sum(dim=1, keepdim=True) + near.sum(dim=1, keepdim=True)
+    loss = (highest + total.log()).sum() - expected
+    near /= total
+    near[:, :num_top] -= target
+    return loss, scores.div_(total), near
+
+
 class _SampledLoss(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0917 - autograd passes by position
@@ -167,9 +183,8 @@ class _SampledLoss(torch.autograd.Function):
         shared = gather_rows(embeddings, sample.items + num_users)
         columns = shared.T.contiguous()
         own = gather_rows(embeddings, users) / temperature
-        width, num_top = exact.items.shape[1], exact.target.shape[1]
         of_users, of_shared = torch.empty_like(own), torch.zeros_like(shared)
-        of_exact = own.new_empty(len(users), width, own.shape[1])
+        of_exact = own.new_empty(*exact.items.shape, own.shape[1])
         loss: torch.Tensor = -torch.special.entr(exact.target).sum()
         bounds = torch.searchsorted(
             owned[0], torch.arange(0, len(users) + BLOCK_USERS, BLOCK_USERS, device=users.device)
@@ -181,13 +196,8 @@ class _SampledLoss(torch.autograd.Function):
             scores[owned[0][part] - start, owned[1][part]] = HIDDEN_SCORE
             others = gather_rows(embeddings, exact.items[rows] + num_users)
             near = torch.bmm(others, own[rows, :, None]).squeeze(2).masked_fill_(exact.absent[rows], HIDDEN_SCORE)
-            highest = torch.maximum(scores.amax(dim=1), near.amax(dim=1))[:, None]
-            residual, nearest = scores.sub_(highest).exp_(), (near - highest).exp_()
-            total = residual.sum(dim=1, keepdim=True) + nearest.sum(dim=1, keepdim=True)
-            loss += (highest + total.log()).sum() - (near[:, :num_top] * exact.target[rows]).sum()
-            residual /= total
-            nearest /= total
-            nearest[:, :num_top] -= exact.target[rows]
+            added, residual, nearest = _cross_entropy(scores, near, exact.target[rows])
+            loss += added
             of_users[rows] = (residual @ shared + torch.bmm(nearest[:, None], others).squeeze(1)) / temperature
             of_shared.addmm_(residual.T, own[rows])
             torch.mul(nearest[:, :, None], own[rows, None], out=of_exact[rows])

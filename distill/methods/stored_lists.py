@@ -142,7 +142,7 @@ def open_lists(folder: Path, num_items: int) -> tuple[TopLists, dict[str, Any]] 
     """Map lists, or return None where they are not there, or not yet all of them."""
     try:
         description = json.loads((folder / _STATE).read_text(encoding="utf-8"))["description"]
-        items, scores = (np.load(folder / name, mmap_mode="r") for name in (_ITEMS, _SCORES))
+        items, scores = (np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in (_ITEMS, _SCORES))
     except (OSError, ValueError, KeyError):
         return None
     return TopLists(items, scores, num_items), description
@@ -156,7 +156,7 @@ def _progress(folder: Path, shape: tuple[int, int]) -> tuple[int, float]:
     """Users whose lists are there, and the processor seconds that they took."""
     try:
         state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-        if all(np.load(folder / name, mmap_mode="r").shape == shape for name in (_ITEMS, _SCORES)):
+        if all(np.load(folder / name, mmap_mode="r", allow_pickle=False).shape == shape for name in (_ITEMS, _SCORES)):
             return int(state["done"]), float(state["processor_seconds"])
     except (OSError, ValueError, KeyError):
         pass
@@ -164,7 +164,9 @@ def _progress(folder: Path, shape: tuple[int, int]) -> tuple[int, float]:
 
 
 def _open(path: Path, kind: type, shape: tuple[int, int], *, fresh: bool) -> Any:
-    return open_memmap(path, "w+", np.dtype(kind), shape) if fresh else np.load(path, mmap_mode="r+")
+    if fresh:
+        return open_memmap(path, "w+", np.dtype(kind), shape)
+    return np.load(path, mmap_mode="r+", allow_pickle=False)
 
 
 def _distances(scores: Scores) -> Scores:
