@@ -23,6 +23,7 @@ ABLATIONS = {
     "recipe-low": "co-teachers exchanged: lowest 128 frequencies only",
     "recipe-high": "co-teachers exchanged: highest 128 frequencies only",
     "recipe-all": "co-teachers exchanged: 128 frequencies spread over all",
+    "recipe-sampled": "as of a large catalogue: `ce` over 1,024 sampled items, users ranked in turns",
     "recipe-mf": "student exchanged: BPRMF, whatever the teacher is",
     "ce+rcekd-mf": "student exchanged, without co-teachers",
     "scratch": "without any teaching: the bare student, best of its own trials",

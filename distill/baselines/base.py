@@ -25,11 +25,14 @@ class Baseline:
         score_histories: Interactions of any users, CSR of ones (B, |I|) → scores (B, |I|); of a training user's own
             interactions the same as `score_rows`.
         num_bytes: What scoring keeps, bytes, without the training interactions.
+        factors: Vectors of users (|U|, d) and items (|I|, d) whose inner products the scores are, made when they are
+            asked for; None where they are not such.
     """
 
     score_rows: ScoreRows
     score_histories: ScoreHistories
     num_bytes: int
+    factors: Callable[[], tuple[torch.Tensor, torch.Tensor]] | None = None
 
 
 def from_histories(train: sp.csr_matrix, score_histories: ScoreHistories, num_bytes: int) -> Baseline:

@@ -42,6 +42,9 @@ SMALLEST_GAIN = 0.005
 """What a further scorer must bring, relative: each costs time."""
 P_VALUE = 0.05
 
+LEAST_CHUNK = 4
+"""Users that are scored at once, whatever the catalogue: for one alone all vectors of items would be read."""
+
 Families = Mapping[str, Mapping[str, ScoreRows]]
 """Family → member → scorer."""
 
@@ -153,7 +156,7 @@ class _Pool:
         self.num_users = min(SEARCH_USERS, len(with_relevant))
         users = np.sort(rng.choice(with_relevant, self.num_users, replace=False)).astype(np.int64)
         self._num_relevant = np.diff(data.validation.indptr)[users]
-        chunk = max(1, CHUNK_BYTES // (4 * len(members) * data.num_items))
+        chunk = max(LEAST_CHUNK, CHUNK_BYTES // (4 * len(members) * data.num_items))
         starts = range(0, len(users), chunk)
         bar = tqdm(starts, desc="choosing co-teachers", unit="chunk", disable=None, leave=False)
         parts = [_candidates(members, data, users[start : start + chunk]) for start in bar]

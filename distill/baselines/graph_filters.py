@@ -13,7 +13,8 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ import numpy.typing as npt
 import scipy.linalg
 import scipy.sparse as sp
 import scipy.sparse.linalg
+import torch
 
 from distill.baselines.base import Baseline, from_histories
 from distill.errors import SettingError
@@ -311,7 +313,16 @@ def ideal_filter(train: sp.csr_matrix, rank: int, band: Band = "low") -> Baselin
         chosen = np.linspace(0, whole.shape[1] - 1, count).round().astype(np.int64)
         vectors = np.ascontiguousarray(whole[:, -count:] if band == "high" else whole[:, chosen])
     projection = projection_filter(train, vectors)
-    return from_histories(train, projection.apply, projection.num_bytes)
+    plain = from_histories(train, projection.apply, projection.num_bytes)
+    return replace(plain, factors=partial(_projection_factors, train, vectors))
+
+
+def _projection_factors(train: sp.csr_matrix, vectors: Scores) -> tuple[torch.Tensor, torch.Tensor]:
+    """R D_I^-½ V and D_I^½ V, whose products `projection_filter` makes."""
+    degrees = np.bincount(train.indices, minlength=train.shape[1])
+    shrink, grow = (degree_powers(degrees, exponent).astype(np.float32) for exponent in (-0.5, 0.5))
+    users = train.astype(np.float32) @ (vectors * shrink[:, None])
+    return torch.from_numpy(users), torch.from_numpy(vectors * grow[:, None])
 
 
 def _require_rank(rank: int) -> None:

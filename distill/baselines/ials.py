@@ -105,7 +105,7 @@ def ials(
         solve_rows(vectors, items, histories, settings)
         return vectors @ items.T
 
-    return Baseline(score_rows, score_histories, users.nbytes + items.nbytes)
+    return Baseline(score_rows, score_histories, users.nbytes + items.nbytes, lambda: (users, items))
 
 
 def penalties(taken: sp.csr_matrix, settings: IALSSettings) -> torch.Tensor:

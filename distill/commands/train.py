@@ -18,6 +18,7 @@ from distill.evaluation.protocol import describe_sample
 from distill.methods import METHODS, Method
 from distill.methods.co_teachers import NONE, describe_blend
 from distill.methods.projector import ProjectorKind
+from distill.methods.stored_lists import say_lists
 from distill.report.figures import plot_curves
 from distill.run import Run, open_run
 from distill.training.job import NO_TEACHER, RECOMMENDED_METHOD, Job, build_job, run_job
@@ -201,9 +202,12 @@ def distill(
         _run_sharded(job, sharding, data, out, taught_by, resume=resume or restarts > 0, as_json=as_json)
         return
     run = None if teacher == NO_TEACHER else open_run(teacher)
-    metrics = run_job(job, _load(data, job.options.eval_users, as_json), out, teacher=run, resume=resume)
+    interactions = _load(data, job.options.eval_users, as_json)
+    metrics = run_job(job, interactions, out, teacher=run, resume=resume)
     if not as_json:
         _say_who_taught(metrics, run)
+        if made := metrics.get("lists", metrics.get("blend", {}).get("lists")):
+            click.echo(f"lists: {say_lists(made, interactions.num_users, interactions.num_items)}")
     _finish(out, metrics, as_json=as_json)
 
 

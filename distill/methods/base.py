@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from distill.backbones.sampling import Batch
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.candidates import Lists, gathered_scores, rank_unseen
+from distill.methods.top_lists import TopLists
 from distill.settings import NoSettings
 
 BatchUnit = Literal["interactions", "users"]
@@ -37,6 +39,12 @@ class Preferences(Protocol):
 
     def score(self, items: Lists, device: torch.device) -> torch.Tensor:
         """Score items of every user, shape (|U|, K) both, on a device."""
+
+    def of(self, users: npt.NDArray[np.int64]) -> Preferences:
+        """Those of some users alone, rows (B,)."""
+
+    def listed(self, length: int) -> TopLists:
+        """Rank as `top`, and keep the scores: what some users prefer can then be looked up."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,15 @@ class EmbeddingPreferences:
         """Compute 2 |U| K d_t operations."""
         rows = torch.from_numpy(items.astype(np.int64)).to(device)
         return gathered_scores(self.users.to(device), self.items.to(device), rows)
+
+    def of(self, users: npt.NDArray[np.int64]) -> EmbeddingPreferences:
+        """Take rows of users."""
+        return EmbeddingPreferences(self.users[torch.from_numpy(users)], self.items, self.hidden[users])
+
+    def listed(self, length: int) -> TopLists:
+        """Rank, and score what is ranked."""
+        items = self.top(length)
+        return TopLists(items, self.score(items, self.users.device).cpu().numpy(), len(self.items))
 
 
 @dataclass(frozen=True)

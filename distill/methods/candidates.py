@@ -19,12 +19,27 @@ GATHERED_BYTES = 2**20
 """A block of gathered rows that a core's own cache holds."""
 Lists = npt.NDArray[np.int32]
 """Candidates of every row, best first, shape (R, C)."""
+WHOLE_PAIRS = 5 * 10**9
+"""Rows times candidates up to which all pairs are scored: a minute of one core at d = 20, two at d = 256."""
+
+
+def is_whole(num_rows: int, num_candidates: int) -> bool:
+    """Say whether a catalogue is small enough to be scored for every row."""
+    return num_rows * num_candidates <= WHOLE_PAIRS
 
 
 def rank_unseen(
-    rows: torch.Tensor, candidates: torch.Tensor, seen: sp.csr_matrix, length: int, *, progress: bool = False
+    rows: torch.Tensor,
+    candidates: torch.Tensor,
+    seen: sp.csr_matrix,
+    length: int,
+    *,
+    progress: bool = False,
+    whole: bool | None = None,
 ) -> Lists:
     """Rank what each row has not seen, by inner products.
+
+    Where the pairs are too many to be scored, inverted lists find nearly the same (`distill.methods.item_index`).
 
     Args:
         rows: Embeddings, shape (R, d).
@@ -32,10 +47,15 @@ def rank_unseen(
         seen: CSR of shape (R, N).
         length: C, cut to N.
         progress: Show a bar.
+        whole: Score all pairs, or ask an index; as `is_whole` says when None.
 
     Returns:
         Shape (R, min(C, N)).
     """
+    if not (is_whole(len(rows), len(candidates)) if whole is None else whole):
+        from distill.methods.item_index import search_all  # which has `Lists` from here
+
+        return search_all(rows.detach(), candidates.detach(), seen, min(length, len(candidates)), progress=progress)[0]
     everybody = np.arange(len(rows), dtype=np.int64)
     length = min(length, len(candidates))
     return rank_items(rows, candidates, seen, everybody, length, progress=progress).astype(np.int32)
@@ -67,21 +87,28 @@ def gathered_scores(own: torch.Tensor, table: torch.Tensor, others: torch.Tensor
 class StudentRanking(nn.Module):
     """What the student puts first, ranked anew every few epochs.
 
+    Either all rows are ranked together when it is due, or, where they are too many for one epoch, a share of them in
+    each, so that every row is ranked as often; until its first turn a row has the list that it was given.
+
     The lists and the count of epochs are in the state: a resumed run goes on with what the straight one has.
     """
 
-    def __init__(self, seen: sp.csr_matrix, length: int, every: int) -> None:
-        """Make room for lists, which the first epoch fills.
+    def __init__(self, seen: sp.csr_matrix, length: int, every: int, first: Lists | None = None) -> None:
+        """Make room for lists, 4 R C bytes.
 
         Args:
             seen: What is not to be listed, CSR of shape (R, N).
             length: C, at most N.
             every: Epochs from one ranking to the next.
+            first: What rows have before their first turn, shape (R, C), where they are ranked in turns; the first epoch
+                ranks all of them when None.
         """
         super().__init__()
         self._seen = seen
         self._every = every
-        self.register_buffer("_lists", torch.zeros(seen.shape[0], length, dtype=torch.int32))
+        self._in_turns = first is not None
+        lists = torch.zeros(seen.shape[0], length, dtype=torch.int32)
+        self.register_buffer("_lists", lists if first is None else torch.from_numpy(np.array(first, dtype=np.int32)))
         self.register_buffer("_epochs", torch.zeros((), dtype=torch.int64))
         self._lists: torch.Tensor
         self._epochs: torch.Tensor
@@ -92,14 +119,28 @@ class StudentRanking(nn.Module):
         lists: Lists = self._lists.cpu().numpy()
         return lists
 
+    @property
+    def length(self) -> int:
+        """C."""
+        return int(self._lists.shape[1])
+
+    def of(self, rows: torch.Tensor) -> torch.Tensor:
+        """Lists of some rows, int32 of shape (B, C)."""
+        return self._lists[rows]
+
     def begin_epoch(self, rows: torch.Tensor, candidates: torch.Tensor) -> bool:
-        """Rank if it is due, by the student's embeddings (R, d) and (N, d); return whether the lists are new."""
-        due = int(self._epochs) % self._every == 0
-        if due:
-            ranked = rank_unseen(rows, candidates, self._seen, self._lists.shape[1])
-            self._lists.copy_(torch.from_numpy(ranked))
+        """Rank what is due, by the student's embeddings (R, d) and (N, d); return whether any list is new."""
+        turn = int(self._epochs) % self._every
         self._epochs += 1
-        return due
+        if self._in_turns:
+            chosen = np.arange(turn, len(rows), self._every)
+            whole = is_whole(len(rows), len(candidates))
+            part, seen = rows[torch.from_numpy(chosen).to(rows.device)], self._seen[chosen]
+            ranked = rank_unseen(part, candidates, seen, self._lists.shape[1], whole=whole)
+            self._lists[chosen] = torch.from_numpy(ranked).to(self._lists.device)
+        elif turn == 0:
+            self._lists.copy_(torch.from_numpy(rank_unseen(rows, candidates, self._seen, self._lists.shape[1])))
+        return self._in_turns or turn == 0
 
 
 def gumbel_top_k(
@@ -185,6 +226,8 @@ def find_ranks(lists: Lists, wanted: Lists, num_candidates: int) -> Lists:
         Ranks, C where a candidate is not listed, shape (R, K).
     """
     length = lists.shape[1]
+    if num_candidates > lists.size:
+        return _find_sorted_ranks(lists, wanted, num_candidates)
     found = np.empty(wanted.shape, dtype=np.int32)
     chunk = max(1, CHUNK_BYTES // (4 * num_candidates))
     table = np.full((min(chunk, len(lists)), num_candidates), length, dtype=np.int32)
@@ -195,3 +238,13 @@ def find_ranks(lists: Lists, wanted: Lists, num_candidates: int) -> Lists:
         found[start : start + chunk] = np.take_along_axis(places, wanted[start : start + chunk], axis=1)
         np.put_along_axis(places, part, length, axis=1)
     return found
+
+
+def _find_sorted_ranks(lists: Lists, wanted: Lists, num_candidates: int) -> Lists:
+    """`find_ranks` by a sort of all lists: for few rows of a wide catalogue, of which no table is made."""
+    offsets = np.arange(len(lists), dtype=np.int64)[:, None] * num_candidates
+    keys, sought = (offsets + lists).reshape(-1), (offsets + wanted).reshape(-1)
+    order = np.argsort(keys)
+    places = order[np.minimum(np.searchsorted(keys, sought, sorter=order), len(keys) - 1)]
+    ranks: Lists = np.where(keys[places] == sought, places % lists.shape[1], lists.shape[1]).astype(np.int32)
+    return ranks.reshape(wanted.shape)

@@ -13,28 +13,32 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 from tqdm import tqdm
 
+from distill.baselines.base import Baseline
 from distill.baselines.blend import SEARCH_METRIC, Blend, Families, choose_blend, standardise
 from distill.baselines.ease import EASE_MAX_BYTES
 from distill.baselines.graph_filters import Band, ideal_filter
 from distill.baselines.neighbors import popularity
 from distill.baselines.tuning import BASELINES, SHARED
 from distill.data.interactions import Interactions
-from distill.errors import SettingError
+from distill.errors import RunError, SettingError
 from distill.evaluation.metrics import Rows
 from distill.evaluation.protocol import evaluate_lists, report_splits
-from distill.evaluation.ranking import ScoreRows
+from distill.evaluation.ranking import ScoreRows, drawn_order
 from distill.methods.base import Preferences, Teacher
+from distill.methods.candidates import is_whole
 from distill.methods.responses import ResponseSettings
-from distill.methods.top_lists import HEAD, LISTED, PERPLEXITY, ListStore, TopLists, list_top
+from distill.methods.stored_lists import STORED, Blended, Factors, open_lists, store_lists
+from distill.methods.top_lists import HEAD, HEAD_USERS, LISTED, PERPLEXITY, ListStore, TopLists, list_top, sharpness
 from distill.storage import alone_in
 
 AUTO, NONE = "auto", "none"
@@ -50,6 +54,9 @@ LIBRARY: Mapping[str, tuple[dict[str, Any], ...]] = {
 IDEAL: Mapping[str, Band] = {"ideal-low": "low", "ideal-high": "high", "ideal-all": "all"}
 """Name → band of `ideal_filter`, for ablations: never chosen by itself."""
 IDEAL_RANK = 128
+FACTORS = ("ials", "ideal-low")
+"""Co-teachers of a catalogue that is not scored whole: iALS with the fewest numbers, and GF-CF's ideal part."""
+FACTOR_RANK = 64
 AUTO_EASE_MAX_BYTES = 2**30
 """Beyond, where the smaller of users and items is about 9,400, EASE takes minutes: it must be asked for by name."""
 
@@ -71,8 +78,25 @@ class BlendedTeacher(Teacher):
 
     def preferences(self, hidden: sp.csr_matrix) -> Preferences:
         """Return the blend's lists."""
-        lists = self.lists(hidden)
-        return replace(lists, scores=lists.scores * np.float32(self.temperature))
+        return self.lists(hidden).scaled(self.temperature)
+
+
+@dataclass(frozen=True)
+class ListedTeacher(Teacher):
+    """A teacher alone whose lists an index made, in the unit of its own scores.
+
+    Attributes:
+        lists: Makes or reads the lists of what is not hidden, CSR of shape (|U|, |I|).
+        report: What there is to know of the index.
+    """
+
+    by_lists: ClassVar[bool] = True
+    lists: Callable[[sp.csr_matrix], TopLists] = field(kw_only=True)
+    report: Mapping[str, Any] = field(kw_only=True)
+
+    def preferences(self, hidden: sp.csr_matrix) -> Preferences:
+        """Return the lists."""
+        return self.lists(hidden)
 
 
 def parse_co_teachers(text: str) -> dict[str, float | None]:
@@ -167,6 +191,45 @@ def blend_teachers(
     return BlendedTeacher(**vars(own), lists=lists.of, temperature=tau, report=report)
 
 
+def list_teacher(data: Interactions, teacher: Teacher, folder: Path, teacher_fingerprint: str | None) -> ListedTeacher:
+    """Let a teacher rank a catalogue that is too large to be scored whole, and keep the lists.
+
+    Args:
+        data: Whose training items may be left out.
+        teacher: Whose inner products.
+        folder: Where lists are kept, and found again.
+        teacher_fingerprint: Of the teacher's run.
+    """
+    made_of = json.dumps([data.fingerprint, teacher_fingerprint, float(teacher.features[0].abs().sum()), STORED])
+    store = ListStore(folder, hashlib.sha256(made_of.encode()).hexdigest())
+    unknown = drawn_order(data.num_items)
+
+    def of(hidden: sp.csr_matrix) -> TopLists:
+        return _stored(store, hidden, lambda: (Factors(teacher.users, teacher.items), {}), unknown)[0]
+
+    report = _stored(store, data.train, lambda: (Factors(teacher.users, teacher.items), {}), unknown)[1]
+    return ListedTeacher(**vars(teacher), lists=of, report=report)
+
+
+def _stored(
+    store: ListStore,
+    hidden: sp.csr_matrix,
+    make: Callable[[], tuple[Factors | Blended, Mapping[str, Any]]],
+    unknown: npt.NDArray[np.int64],
+) -> tuple[TopLists, dict[str, Any]]:
+    """Open lists that an index made, or make them of a model and its description."""
+    place = store.folder_of("unseen" if hidden.nnz else "all")
+    with alone_in(store.folder):
+        found = open_lists(place, hidden.shape[1])
+        if found is None:
+            model, description = make()
+            store_lists(place, model, hidden, unknown, description)
+            found = open_lists(place, hidden.shape[1])
+    if found is None:
+        raise RunError(f"{place}: cannot be read back as it was written; is the disk full?")
+    return found
+
+
 def describe_blend(weights: Mapping[str, float]) -> str:
     """Put a blend into words: "teacher + 0.5 turbocf (alpha 0.5, degree 1)"."""
     return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in weights.items())
@@ -194,6 +257,8 @@ class _Lists:
 
     def of(self, hidden: sp.csr_matrix) -> TopLists:
         """Read or make the lists of what is not hidden: the training items, or nothing."""
+        if not is_whole(*hidden.shape):
+            return self._by_index(hidden)
         name = "unseen" if hidden.nnz else "all"
         with alone_in(self._store.folder):
             found = self._store.read(name, self._data.num_items)
@@ -210,6 +275,33 @@ class _Lists:
         self.description["processor_seconds"] = round(time.process_time() - started, 2)
         self._store.write(name, lists, self.description)
         return lists
+
+    def _by_index(self, hidden: sp.csr_matrix) -> TopLists:
+        popular = np.argsort(-self._data.item_popularity, kind="stable")
+        lists, self.description = _stored(self._store, hidden, self._blend_factors, popular)
+        head = np.asarray(lists.scores[:: max(1, len(lists.scores) // HEAD_USERS), :HEAD], dtype=np.float32)
+        return lists.scaled(sharpness(head))
+
+    def _blend_factors(self) -> tuple[Blended, dict[str, Any]]:
+        """Choose a blend of factor models, and make it one."""
+        started = time.process_time()
+        wanted = parse_co_teachers(self._text)
+        models, refused = _fit_factors(wanted, self._data, is_auto=self._text == AUTO)
+        families: dict[str, dict[str, ScoreRows]] = {
+            family: {name: _factor_scores(factors)} for family, (name, factors) in models.items()
+        }
+        known = dict(models.values())
+        if self._features is not None:
+            num_users = self._data.num_users
+            known[TEACHER] = Factors(self._features[:num_users], self._features[num_users:])
+            families = {TEACHER: {TEACHER: _factor_scores(known[TEACHER])}, **families}
+        given = {name: weight for name, weight in wanted.items() if weight is not None}
+        first = None if self._features is None else TEACHER
+        choice = choose_blend(families, self._data, first=first, given=given or None)
+        search = {f"validation {SEARCH_METRIC}": choice.value, "users": choice.num_users, "alone": dict(choice.alone)}
+        description = {"weights": dict(choice.weights), "search": search, "left_out": refused}
+        blended = Blended([(known[name], weight) for name, weight in choice.weights.items()])
+        return blended, {**description, "processor_seconds": round(time.process_time() - started, 2)}
 
     def _choose(self) -> tuple[Blend, dict[str, Any]]:
         wanted = parse_co_teachers(self._text)
@@ -242,6 +334,41 @@ def _or_popular(score_rows: ScoreRows, train: sp.csr_matrix) -> ScoreRows:
 def _inner_products(features: torch.Tensor, num_users: int) -> ScoreRows:
     users, columns = features[:num_users], features[num_users:].T.contiguous()
     return lambda rows: users[torch.from_numpy(rows)] @ columns
+
+
+def _factor_scores(factors: Factors) -> ScoreRows:
+    columns = factors.items.float().T
+    return lambda rows: factors.users[torch.from_numpy(rows)].float() @ columns
+
+
+def _fit_factors(
+    names: Iterable[str], data: Interactions, *, is_auto: bool
+) -> tuple[dict[str, tuple[str, Factors]], dict[str, str]]:
+    """Family → name and vectors of models whose scores are inner products, and why others are left out."""
+    reason = (
+        f"{data.num_users:,} users × {data.num_items:,} items are ranked by inverted lists, which need scores that are "
+        f"inner products, as those of {', '.join(FACTORS)}"
+    )
+    refused = {name: reason for name in names if name not in FACTORS}
+    if refused and not is_auto:
+        raise SettingError(f"co_teachers: '{next(iter(refused))}': {reason}; name those, or give {AUTO} or {NONE}")
+    chosen = FACTORS if is_auto else [name for name in names if name in FACTORS]
+    models = {}
+    for name in tqdm(chosen, desc="fitting co-teachers", unit="family", disable=None, leave=False):
+        if name == "ials":
+            settings = LIBRARY[name][0]
+            words = ", ".join(f"{key} {value:g}" for key, value in settings.items())
+            models[name] = f"{name} ({words})", Factors(*_require_factors(BASELINES[name](data.train, **settings)))
+        else:
+            fitted = ideal_filter(data.train, FACTOR_RANK, IDEAL[name])
+            models[name] = f"{name} (rank {FACTOR_RANK})", Factors(*_require_factors(fitted))
+    return models, refused
+
+
+def _require_factors(baseline: Baseline) -> tuple[torch.Tensor, torch.Tensor]:
+    if baseline.factors is None:
+        raise TypeError("its scores are no inner products")
+    return baseline.factors()
 
 
 def _fit(names: Iterable[str], data: Interactions, *, is_auto: bool) -> tuple[Families, dict[str, str]]:

@@ -25,7 +25,9 @@ from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods import METHODS
 from distill.methods.base import Method, Step, Teacher
+from distill.methods.cross_entropy import CrossEntropy
 from distill.methods.freqd import FreqD
+from distill.methods.rcekd import RejuvenatedCrossEntropy
 from distill.settings import build_settings, describe_settings
 
 Settings = tuple[Any, ...]
@@ -52,7 +54,9 @@ class Composition(Method):
     @classmethod
     def build(cls, settings: Any, data: Interactions, student: Backbone, teacher: Teacher | None) -> Composition:
         """Build every part; `settings` are pairs of a method class and its settings."""
-        return cls([method.build(own, data, student, teacher) for method, own in settings], data.train)
+        parts = [method.build(own, data, student, teacher) for method, own in settings]
+        _share_ranking(parts)
+        return cls(parts, data.train)
 
     def begin_epoch(self, student: Backbone, rng: np.random.Generator) -> None:
         """Let each part draw in turn."""
@@ -74,6 +78,14 @@ class Composition(Method):
 
     def _methods(self) -> list[Method]:
         return [part for part in self.parts if isinstance(part, Method)]
+
+
+def _share_ranking(parts: Sequence[Method]) -> None:
+    """Let `ce`, where it samples, have what `rcekd` lets the student rank."""
+    for closed in (part for part in parts if isinstance(part, RejuvenatedCrossEntropy)):
+        for part in parts:
+            if isinstance(part, CrossEntropy):
+                part.share_ranking(closed.ranking, closed.hidden)
 
 
 def parse_method(name: str) -> tuple[type[Method], ...]:

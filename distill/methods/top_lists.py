@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from distill.storage import write_file
 LISTED = 500
 HEAD = 100
 PERPLEXITY = 0.6
-LISTS_PATTERN = "lists-*.safetensors"
+LISTS_PATTERN = "lists-*"
 HEAD_USERS = 5000
 """Evenly spread ones whose perplexity is measured."""
 
@@ -40,13 +40,15 @@ class TopLists:
 
     Attributes:
         items: Best first, int32 of shape (|U|, L).
-        scores: Of them, float32 of shape (|U|, L).
+        scores: Of them, float32 of shape (|U|, L), or float16 where both are mapped files.
         num_items: |I|.
+        scale: Factor of the scores, for files that are not changed.
     """
 
     items: Lists
-    scores: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.floating[Any]]
     num_items: int
+    scale: float = 1.0
 
     def top(self, length: int) -> Lists:
         """Return the first items of every user, shape (|U|, K).
@@ -62,7 +64,25 @@ class TopLists:
     def score(self, items: Lists, device: torch.device) -> torch.Tensor:
         """Look scores up, shape (|U|, K) both; what is not listed has the last one's."""
         ranks = np.minimum(find_ranks(self.items, items, self.num_items), self.items.shape[1] - 1)
-        return torch.from_numpy(np.take_along_axis(self.scores, ranks, axis=1)).to(device)
+        scores = np.take_along_axis(self.scores, ranks, axis=1)
+        if isinstance(self.scores, np.memmap):
+            scores = scores.astype(np.float32) * np.float32(self.scale)
+        return torch.from_numpy(scores).to(device)
+
+    def of(self, users: npt.NDArray[np.int64]) -> TopLists:
+        """Take rows of users, in memory and in float32."""
+        scores = self.scores[users].astype(np.float32) * np.float32(self.scale)
+        return TopLists(np.array(self.items[users]), np.array(scores), self.num_items)
+
+    def listed(self, length: int) -> TopLists:
+        """Return the first items of every user with their scores."""
+        return replace(self, items=self.top(length), scores=self.scores[:, :length])
+
+    def scaled(self, factor: float) -> TopLists:
+        """Multiply the scores; those of a file when they are read."""
+        if isinstance(self.scores, np.memmap):
+            return replace(self, scale=self.scale * factor)
+        return replace(self, scores=self.scores * np.float32(factor))
 
 
 def list_top(score_rows: ScoreRows, hidden: sp.csr_matrix) -> TopLists:
@@ -82,7 +102,7 @@ def list_top(score_rows: ScoreRows, hidden: sp.csr_matrix) -> TopLists:
     return TopLists(items.astype(np.int32), scores.astype(np.float32), num_items)
 
 
-def sharpness(scores: npt.NDArray[np.float32]) -> float:
+def sharpness(scores: npt.NDArray[np.floating[Any]]) -> float:
     """Find by bisection the factor c at which softmax(c s) has the wanted perplexity on average; 1 where all are equal.
 
     Args:
@@ -125,6 +145,10 @@ class ListStore:
         """Write lists whole or not at all."""
         metadata = {"description": json.dumps(description)}
         write_file(self._path(name), save({"items": lists.items, "scores": lists.scores}, metadata))
+
+    def folder_of(self, name: str) -> Path:
+        """Where lists are that are files to be mapped."""
+        return self.folder / f"lists-{self.fingerprint[:12]}-{name}"
 
     def _path(self, name: str) -> Path:
         return self.folder / f"lists-{self.fingerprint[:12]}-{name}.safetensors"

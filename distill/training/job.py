@@ -14,7 +14,17 @@ from distill.backbones import BACKBONES, Backbone
 from distill.data.interactions import Interactions
 from distill.errors import RunError, SettingError
 from distill.methods import Teacher
-from distill.methods.co_teachers import AUTO, NONE, BlendedTeacher, blend_teachers, parse_co_teachers, require_listed
+from distill.methods.candidates import is_whole
+from distill.methods.co_teachers import (
+    AUTO,
+    NONE,
+    BlendedTeacher,
+    ListedTeacher,
+    blend_teachers,
+    list_teacher,
+    parse_co_teachers,
+    require_listed,
+)
 from distill.methods.composition import (
     Settings,
     build_method,
@@ -260,9 +270,15 @@ def run_job(
         tau = student.score_temperature
         folder, eval_users = lists or out, job.options.eval_users
         teaching = blend_teachers(job.co_teachers, data, own, folder, fingerprint, tau, eval_users=eval_users)
+    elif own is not None and learns_lists(job.method) and not is_whole(*data.train.shape):
+        teaching = list_teacher(data, own, lists or out, features_fingerprint(teacher) if teacher else None)
     method = build_method(job.method, job.settings or (), data, student, teaching)
     config = describe(job, data, teacher)
-    report = {"blend": teaching.report} if isinstance(teaching, BlendedTeacher) else {}
+    report: dict[str, Any] = {}
+    if isinstance(teaching, BlendedTeacher):
+        report["blend"] = teaching.report
+    elif isinstance(teaching, ListedTeacher):
+        report["lists"] = teaching.report["lists"]
     trainer = Trainer(data, student, method, job.options, out=out, config=config, report=report)
     if resume and not _was_cut_before_training(out):
         trainer.resume()

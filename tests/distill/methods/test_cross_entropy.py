@@ -25,6 +25,12 @@ class TestCrossEntropyOfTheUnseen(MethodKit):
     settings = CrossEntropySettings(num_top=500, hide_train=True)
 
 
+class TestSampledCrossEntropy(MethodKit):
+    name = "ce"
+    learning_rate = 0.1
+    settings = CrossEntropySettings(num_top=5, num_negatives=12, num_hard=4)
+
+
 class TestSmoothedCrossEntropy(MethodKit):
     name = "ce"
     learning_rate = 0.1

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from distill.backbones.bprmf import BPRMF
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods import Teacher
-from distill.methods.rcekd import RCEKDSettings, RejuvenatedCrossEntropy
+from distill.methods.rcekd import Drawn, RCEKDSettings, RejuvenatedCrossEntropy
 from tests.distill.toy import build_interactions, build_random, build_step, whole_batch
 from tests.kits.method_kit import MethodKit
 
@@ -35,6 +37,12 @@ class TestMoreItemsThanThereAre(MethodKit):
     learning_rate = 0.1
 
 
+class TestRCEKDInTurns(MethodKit):
+    name = "rcekd"
+    learning_rate = 0.1
+    settings = replace(SMALL, in_turns=True, rank_every=2)
+
+
 def build(data: Interactions, settings: RCEKDSettings) -> tuple[RejuvenatedCrossEntropy, BPRMF, Teacher]:
     torch.manual_seed(0)
     student = BPRMF(data.num_users, data.num_items, 4)
@@ -48,8 +56,13 @@ def build(data: Interactions, settings: RCEKDSettings) -> tuple[RejuvenatedCross
     return method, student, teacher
 
 
+def drawn_of(method: RejuvenatedCrossEntropy) -> Drawn:
+    assert method._drawn is not None
+    return method._drawn
+
+
 def sampled_items(method: RejuvenatedCrossEntropy) -> list[list[int]]:
-    sampled: list[list[int]] = (method._items[:, K : K + L] - method.num_users).tolist()
+    sampled: list[list[int]] = (drawn_of(method).items[:, K : K + L] - method.num_users).tolist()
     return sampled
 
 
@@ -80,6 +93,31 @@ def test_loss_mixes_the_divergences_on_the_students_list_and_on_the_closed_rest(
     (gradient,) = torch.autograd.grad(found, student.table)
     (right,) = torch.autograd.grad(1.5 * expected, table)
     torch.testing.assert_close(gradient.double(), right, rtol=1e-4, atol=1e-5)
+
+
+def test_batches_that_are_drawn_for_themselves_have_the_same_loss(rng: np.random.Generator) -> None:
+    data = build_random(rng)
+    settings = replace(SMALL, num_sampled=C, rank_every=1)
+    method, student, teacher = build(data, settings)
+    by_batch = RejuvenatedCrossEntropy.build(replace(settings, in_turns=True), data, student, teacher)
+    by_batch.begin_epoch(student, np.random.default_rng(1))
+    losses = [one.distillation_loss(build_step(whole_batch(data), student)) for one in (method, by_batch)]
+    torch.testing.assert_close(*losses)
+    assert by_batch._drawn is None, "nothing of all users is kept"
+
+
+def test_users_are_ranked_in_turns_and_have_the_teachers_list_before(rng: np.random.Generator) -> None:
+    data = build_random(rng)
+    _, student, teacher = build(data, SMALL)
+    method = RejuvenatedCrossEntropy.build(replace(SMALL, in_turns=True, rank_every=3), data, student, teacher)
+    first = method.ranking.lists.copy()
+    np.testing.assert_array_equal(first, (teacher.users @ teacher.items.T).topk(C).indices)
+    users, items = student.final_embeddings()
+    own = (users @ items.T).topk(C).indices.numpy()
+    for epoch in range(3):
+        method.begin_epoch(student, np.random.default_rng(epoch))
+        turn = np.arange(data.num_users) % 3 <= epoch
+        np.testing.assert_array_equal(method.ranking.lists, np.where(turn[:, None], own, first))
 
 
 def test_a_student_with_the_teachers_scores_loses_nothing(rng: np.random.Generator) -> None:
@@ -120,12 +158,12 @@ def test_an_item_weighs_by_how_many_missed_items_of_the_teacher_it_stands_before
 def test_student_ranks_when_it_is_due_and_draws_are_new_every_epoch(rng: np.random.Generator) -> None:
     data = build_random(rng)
     method, student, _ = build(data, RCEKDSettings(num_top=K, num_sampled=L, num_candidates=C, rank_every=2))
-    items = [method._items]
+    items = [drawn_of(method).items]
     for epoch in range(2):
         with torch.no_grad():
             student.table.normal_()
         method.begin_epoch(student, np.random.default_rng(2 + epoch))
-        items.append(method._items)
+        items.append(drawn_of(method).items)
     assert torch.equal(items[0][:, :K], items[1][:, :K])
     assert not torch.equal(items[0][:, K : K + L], items[1][:, K : K + L])
     assert not torch.equal(items[1][:, :K], items[2][:, :K])
@@ -148,7 +186,7 @@ def test_a_restored_method_draws_what_the_straight_one_does(rng: np.random.Gener
 def test_users_without_training_items_and_a_tiny_catalogue_can_be_learned_from() -> None:
     data = build_interactions((3, 4), [(0, item) for item in range(3)])
     method, student, _ = build(data, RCEKDSettings())
-    assert method._items.shape == (3, 12)
+    assert drawn_of(method).items.shape == (3, 12)
     assert bool(torch.isfinite(method.distillation_loss(build_step(whole_batch(data), student))))
 
 
