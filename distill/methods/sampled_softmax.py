@@ -32,8 +32,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from distill.backbones.rows import gather_rows, is_row_sparse, sum_into_rows
 from distill.methods.responses import HIDDEN_SCORE
+from distill.rows import gather_rows, is_row_sparse, sum_into_rows
 
 BLOCK_USERS = 32
 POPULAR_SHARE = 0.5

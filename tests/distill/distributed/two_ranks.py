@@ -228,7 +228,7 @@ def leave_checkpoint(trial: Trial) -> dict[str, Any]:
     trainer.save()
     whole = contents(trainer, trial.ranks)
     report = trainer.evaluation.report("validation")
-    sampled = Evaluation(trial.share, trainer.table, trial.ranks, max_scores=20 * trial.share.num_items)
+    sampled = Evaluation(trial.share, trainer.table, trial.ranks, eval_users=20)
     found = {"report": report, "sampled": sampled.report("test")}
     if trial.ranks.is_first:
         np.savez(trial.out / "contents.npz", **whole)

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.backbones.bprmf import BPRMF
-from distill.backbones.rows import mark_row_sparse
 from distill.data.interactions import Interactions
 from distill.methods import Teacher
 from distill.methods.composition import Composition, build_method, build_method_settings
@@ -21,6 +20,7 @@ from distill.methods.sampled_softmax import (
     inclusion_probabilities,
     sampled_divergence,
 )
+from distill.rows import mark_row_sparse
 from tests.distill.toy import build_random, build_step, whole_batch
 
 TAU = 0.7
