@@ -6,7 +6,9 @@ so a table that `mark_row_sparse` marked is given a sparse one (COO, not coalesc
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,8 +17,25 @@ import torch.nn.functional as F
 
 SPARSE_FLAGS = 64
 """Up to so many rows of a table for each row that is looked up, flags for all of them are quicker than a sort."""
+LARGE_TABLE = 16 * 2**20
+"""Bytes from which a table is laid on pages of 2 MiB."""
 Part = tuple[torch.Tensor, torch.Tensor]
 """Rows of a table, int64 of shape (n,), repeated as they may be, and what is added to each, shape (n, d)."""
+
+
+def empty_table(num_rows: int, dim: int) -> torch.Tensor:
+    """Take memory for a float32 table, shape (N, d), on huge pages where it is large and the system has them (Linux).
+
+    Rows read at random miss the page table's cache with nearly each row: with pages of 4 KiB a step of two million rows
+    took a quarter longer.
+    """
+    size = 4 * num_rows * dim
+    if size < LARGE_TABLE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(num_rows, dim)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel built without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.float32).view(num_rows, dim)
 
 
 def mark_row_sparse(table: torch.Tensor) -> None:

@@ -15,6 +15,7 @@ from distill.backbones.base import Backbone
 from distill.backbones.pairwise_loss import pairwise_loss
 from distill.backbones.sampling import Batch
 from distill.data.interactions import Interactions
+from distill.rows import empty_table
 
 INITIAL_STD = 0.01
 
@@ -32,7 +33,7 @@ class BPRMF(Backbone):
     def __init__(self, num_users: int, num_items: int, dim: int) -> None:
         """Draw a table of shape (|U| + |I|, d)."""
         super().__init__(num_users, num_items, dim)
-        self.table = nn.Parameter(torch.randn(num_users + num_items, dim).mul_(self.initial_std))
+        self.table = nn.Parameter(empty_table(num_users + num_items, dim).normal_().mul_(self.initial_std))
 
     @classmethod
     def build(cls, settings: Any, data: Interactions, dim: int) -> Self:

@@ -6,7 +6,15 @@ import scipy.sparse as sp
 import torch
 
 import distill.rows
-from distill.rows import distinct_rows, gather_rows, is_row_sparse, mark_row_sparse, spread_into_rows, sum_into_rows
+from distill.rows import (
+    distinct_rows,
+    empty_table,
+    gather_rows,
+    is_row_sparse,
+    mark_row_sparse,
+    spread_into_rows,
+    sum_into_rows,
+)
 
 
 @pytest.mark.parametrize("flags", [0, 1000])
@@ -50,3 +58,17 @@ def test_bags_spread_what_they_summed_up(rng: np.random.Generator, *, sparse: bo
     spread = spread_into_rows(9, sources, (columns, weights, starts), sparse=sparse)
     assert spread.is_sparse == sparse
     torch.testing.assert_close(spread.to_dense(), torch.from_numpy(dense.T) @ sources)
+
+
+def test_a_large_table_is_memory_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    for large in (0, 2**40):
+        monkeypatch.setattr(distill.rows, "LARGE_TABLE", large)
+        table = empty_table(300, 7)
+        assert table.shape == (300, 7)
+        drawn.append(table.normal_(generator=torch.Generator().manual_seed(1)))
+    assert torch.equal(*drawn)
+    torch.manual_seed(3)
+    expected = torch.randn(300, 7)
+    torch.manual_seed(3)
+    assert torch.equal(empty_table(300, 7).normal_(), expected), "what earlier versions drew"
