@@ -25,6 +25,9 @@ class Server(Protocol):
 
     kind: str
 
+    @property
+    def pid(self) -> int: ...
+
     def connect(self) -> socket.socket:
         """Open a connection to it."""
         ...

@@ -74,6 +74,7 @@ class EngineIndex:
         self._items = items
         self._live = (timeout, breaker or Breaker())
         self._count_live: Callable[[str], None] = count
+        self._count: Callable[[str], None]
         self.go_live()
         if is_loading:
             self._timeout, self._breaker = LOAD_SECONDS, Breaker()
@@ -84,7 +85,7 @@ class EngineIndex:
     def go_live(self) -> None:
         """From now on callers ask: `timeout` holds, and what fails counts."""
         self._timeout, self._breaker = self._live
-        self._count: Callable[[str], None] = self._count_live
+        self._count = self._count_live
 
     @property
     def num_items(self) -> int:
