@@ -101,7 +101,7 @@ def ask_engine(server: Server, proxy: Proxy, kind: str, material: Material, seco
     started = time.perf_counter()
     with closing(engine_load._open_writer(address)) as writer:
         writer.create(name, items.shape[1], kind)
-        block = engine_load.BLOCK_NUMBERS // items.shape[1]
+        block = engine_load.block_rows(items.shape[1])
         for first in range(0, len(items), block):
             writer.insert(name, first, items[first : first + block])
         lists = count_lists(len(items))
