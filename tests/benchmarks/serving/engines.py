@@ -4,7 +4,7 @@ caller sees when it is slow, killed and started again.
     python -m tests.benchmarks.serving.engines --items 100000 --dim 32
 
 Times are by the clock, since engines work in processes of their own: compare rows of one run, on a quiet machine.
-Engines are asked by way of a relay of Python threads, which is what makes them slow; it takes its share of every answer.
+Engines are asked by way of a relay of Python threads, which can slow them; it takes its share of every answer.
 Milvus Lite's core has no index but a scan that can be tuned (see `export.bundle.engines.milvus`); a real Milvus has.
 """
 
