@@ -54,7 +54,7 @@ TRAINING = (
     click.option("--resume", is_flag=True, help="Continue the unfinished run in --out."),
     click.option("--sharded", is_flag=True,
                  help="Share one table among the ranks that torchrun starts, on one machine or many."),
-    click.option("--table-optimizer", "optimizer", type=click.Choice(["adagrad", "sgd"]),
+    click.option("--table-optimizer", type=click.Choice(["adagrad", "sgd"]),
                  help="Of a sharded table; --lr is the projector's.  [default: adagrad, row-wise]"),
     click.option("--table-lr", "table_learning_rate", type=float, help="Of a sharded table.  [default: 0.1]"),
     click.option("--negatives", "num_negatives", type=click.IntRange(1),
@@ -66,7 +66,7 @@ TRAINING = (
     JSON,
 )  # fmt: skip
 
-SHARDING = {"optimizer", "table_learning_rate", "num_negatives", "checkpoint_seconds"}
+SHARDING = {"table_optimizer", "table_learning_rate", "num_negatives", "checkpoint_seconds"}
 """Parameters that mean something with --sharded alone."""
 
 METHOD_SETTINGS = (

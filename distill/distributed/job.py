@@ -44,13 +44,13 @@ class ShardedOptions:
     """What sharded training adds to a job.
 
     Attributes:
-        optimizer: Of the table: "adagrad", row-wise, or "sgd".
+        table_optimizer: Of the table: "adagrad", row-wise, or "sgd".
         table_learning_rate: Its learning rate; the job's is that of a projector.
         num_negatives: n, items that all users of a `ce` step share beside the teacher's first ones.
         checkpoint_seconds: From one checkpoint to the next, at the least.
     """
 
-    optimizer: TableOptimizer = "adagrad"
+    table_optimizer: TableOptimizer = "adagrad"
     table_learning_rate: float = 0.1
     num_negatives: int = 4096
     checkpoint_seconds: float = 60.0
@@ -99,7 +99,7 @@ def run_sharded_job(
     if run is not None and run.config.get("data", {}).get("fingerprint") != share.fingerprint:
         raise RunError(f"{run.path}: was trained on other data than '{share.name}'; give the run of this data")
     lookup: Lookup = "bags" if job.method == "freqd" else "rows"
-    settings = TableSettings(lookup, options.optimizer, options.table_learning_rate)
+    settings = TableSettings(lookup, options.table_optimizer, options.table_learning_rate)
     table = ShardedTable(share.num_entities, job.dim, ranks, settings)
     world = World(share, table, ranks, job.options.batch_size, job.options.weight_decay)
     config = ranks.from_first(_describe(job, options, share, run) if ranks.is_first else {})

@@ -92,6 +92,7 @@ class ShardedTable:
     Attributes:
         first: Number of the first row of the range.
         local: Its rows, a view: shape (rows of the range, d).
+        optimizer: Of the settings.
     """
 
     def __init__(self, num_rows: int, dim: int, ranks: Ranks, settings: TableSettings) -> None:
@@ -120,6 +121,7 @@ class ShardedTable:
         self.shape = (num_rows, dim)
         self._ranks = ranks
         self._lookup = settings.lookup
+        self.optimizer = settings.optimizer
         self._module = _shard(num_rows, dim, ranks, settings)
         (tensor,) = self._module.state_dict().values()
         (shard,) = tensor.local_shards()

@@ -192,6 +192,7 @@ class ShardedTrainer:
                 "seconds": round(self.progress.seconds, 2),
                 "processor_seconds": round(self.progress.processor_seconds, 2),
                 "peak_memory_bytes": max(peaks),
+                "optimizer": f"{self.table.optimizer} on {self.ranks.size} ranks",
                 "ranks": self.ranks.size,
                 "table_bytes": self.ranks.gather(self.table.bytes),
                 "stopping_rule": f"no better validation {STOP_METRIC} for {self.options.patience} epochs, "

@@ -24,8 +24,8 @@ from export.bundle.engines import KINDS, Card, Engine, EngineAddress, collection
 from export.bundle.engines.card import APPROXIMATE
 
 RECALL_K = 20
-BLOCK_NUMBERS = 1 << 20
-"""Numbers sent at a time: some MiB, well below what any engine takes in a message."""
+BLOCK_NUMBERS, BLOCK_ROWS = 1 << 18, 8192
+"""Numbers and items sent at a time: a MiB of floats, and a quarter of where Milvus Lite ends the connection."""
 ASKED_AT_ONCE = 32
 EF = (32, 64, 128, 256, 512)
 SEARCH_SECONDS, CARD_SECONDS = 120.0, 30.0
@@ -151,7 +151,7 @@ def _load(engine: Engine, writer: Writer, bundle: Bundle, place: str, name: str,
     count, dim = items.shape
     started = time.monotonic()
     writer.create(name, dim, kind)
-    block = max(1, BLOCK_NUMBERS // dim)
+    block = block_rows(dim)
     for first in tqdm(range(0, count, block), desc=f"items to {place}", unit="block", disable=None):
         writer.insert(name, first, items[first : first + block].astype(np.float32, copy=False))
     lists = count_lists(count) or max(1, count // POINTS_PER_LIST)
@@ -161,6 +161,11 @@ def _load(engine: Engine, writer: Writer, bundle: Bundle, place: str, name: str,
     card = choose_search(engine, name, empty, items, users, rungs(kind, lists), recall, place)
     writer.write_card(name, card)
     return Loaded(place, name, card, len(users), round(time.monotonic() - started, 2))
+
+
+def block_rows(dim: int) -> int:
+    """Items sent at a time."""
+    return max(1, min(BLOCK_ROWS, BLOCK_NUMBERS // dim))
 
 
 def rungs(kind: str, lists: int) -> list[dict[str, int]]:

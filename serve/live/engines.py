@@ -87,7 +87,7 @@ class Engines:
             items,
             timeout=self._timeout,
             breaker=opened.breaker,
-            count=lambda reason: self._metrics.index_error(place, reason),
+            count=lambda reason: self._metrics.engines.count(place, reason),
             is_loading=True,
         )
         said: dict[str, Any] = {"ann_recall": card.recall, "k": card.recall_k, "said_by": "its card"}
@@ -101,7 +101,7 @@ class Engines:
 
     def _open(self, address: EngineAddress, connections: int) -> _Opened:
         opened = _Opened(address, open_engine(address, connections), Breaker())
-        self._metrics.watch_breaker(address.place, lambda: float(opened.breaker.is_open))
+        self._metrics.engines.watch(address.place, lambda: float(opened.breaker.is_open))
         return opened
 
 

@@ -41,6 +41,7 @@ class Metrics:
 
     Attributes:
         shadow: How live and shadow models agree.
+        engines: How those past this process that hold items are.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -73,18 +74,9 @@ class Metrics:
         self._answers = counter("answers", "Lists sent, by how they came about.", "model", "source")
         elsewhere = "Questions for users whose rows another server has: callers or a proxy send them to the wrong one."
         self._wrong_shard = counter("wrong_shard", elsewhere, "model")
-        unanswered = (
-            "Searches that an engine past this process did not answer, or that were not sent because it did not."
-        )
-        self._index_errors = counter("index_errors", unanswered, "index", "reason")
-        self._index_breaker = Gauge(
-            "lowpass_index_breaker_open",
-            "1 while an engine is left alone because it kept failing.",
-            ["index"],
-            registry=registry,
-        )
         self._models = ModelSeries(registry)
         self.shadow = ShadowSeries(registry, BUCKETS)
+        self.engines = EngineSeries(registry)
         self._children: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
 
     def watch_in_flight(self, read: Callable[[], float]) -> None:
@@ -116,14 +108,6 @@ class Metrics:
     def wrong_shard(self, model: str) -> None:
         """Count one question for a user of another shard."""
         self._count(self._wrong_shard, model)
-
-    def index_error(self, index: str, reason: str) -> None:
-        """Count one search that an engine did not answer."""
-        self._count(self._index_errors, index, reason)
-
-    def watch_breaker(self, index: str, is_open: Callable[[], float]) -> None:
-        """Read from `is_open` when scraped whether an engine is left alone."""
-        self._index_breaker.labels(index).set_function(is_open)
 
     def _count(self, counter: Counter, *labels: str) -> None:
         # Kept, because labels() alone costs as much as counting.
@@ -222,6 +206,32 @@ class ModelSeries:
 
 def _described(summary: ModelSummary) -> tuple[str, ...]:
     return summary.bundle_id, summary.backbone, summary.method, summary.teacher, summary.index.factory
+
+
+class EngineSeries:
+    """How the engines are that hold items past this process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._errors = Counter(
+            "lowpass_index_errors_total",
+            "Searches that an engine did not answer, or that were not sent because it did not.",
+            ["index", "reason"],
+            registry=registry,
+        )
+        self._breaker = Gauge(
+            "lowpass_index_breaker_open",
+            "1 while an engine is left alone because it kept failing.",
+            ["index"],
+            registry=registry,
+        )
+
+    def count(self, index: str, reason: str) -> None:
+        """Count one search that was not answered."""
+        self._errors.labels(index, reason).inc()
+
+    def watch(self, index: str, is_open: Callable[[], float]) -> None:
+        """Read from `is_open` when scraped whether an engine is left alone."""
+        self._breaker.labels(index).set_function(is_open)
 
 
 class ShadowSeries:

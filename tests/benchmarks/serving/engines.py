@@ -4,6 +4,7 @@ caller sees when it is slow, killed and started again.
     python -m tests.benchmarks.serving.engines --items 100000 --dim 32
 
 Times are by the clock, since engines work in processes of their own: compare rows of one run, on a quiet machine.
+Engines are asked by way of a relay of Python threads, which can slow them; it takes its share of every answer.
 Milvus Lite's core has no index but a scan that can be tuned (see `export.bundle.engines.milvus`); a real Milvus has.
 """
 
@@ -101,7 +102,7 @@ def ask_engine(server: Server, proxy: Proxy, kind: str, material: Material, seco
     started = time.perf_counter()
     with closing(engine_load._open_writer(address)) as writer:
         writer.create(name, items.shape[1], kind)
-        block = engine_load.BLOCK_NUMBERS // items.shape[1]
+        block = engine_load.block_rows(items.shape[1])
         for first in range(0, len(items), block):
             writer.insert(name, first, items[first : first + block])
         lists = count_lists(len(items))

@@ -243,3 +243,12 @@ def test_an_alias_that_milvus_refuses_is_an_error_in_a_line(milvus: MilvusServer
             writer.point("items", "items_v1_ab")
         writer._client = own  # type: ignore[attr-defined]
     proxy.close()
+
+
+@pytest.mark.parametrize("dim", [8, 512])
+def test_a_block_of_items_fits_into_a_message(engine_server: Server, proxy: Proxy, dim: int) -> None:
+    rows = engine_load.block_rows(dim)
+    with closing(engine_load._open_writer(EngineAddress.parse(proxy.url()))) as writer:
+        writer.create(f"block_{dim}", dim, "flat")
+        writer.insert(f"block_{dim}", 0, np.ones((rows, dim), np.float32))
+        writer.build(f"block_{dim}", "flat", 1)
