@@ -25,6 +25,7 @@ import scipy.sparse.linalg
 import torch
 
 from distill.baselines.base import Baseline, from_histories
+from distill.baselines.randomized_svd import largest_right_vectors
 from distill.errors import SettingError
 from distill.graph.adjacency import degree_normalization, degree_powers
 
@@ -38,6 +39,8 @@ MAX_EXACT = 6000
 GRAM_MAX_BYTES = 2**30
 BASIS_MAX_BYTES = 4 * 2**30
 """Of the vectors that Lanczos keeps."""
+BLOCK_FROM = 5 * 10**8
+"""Interactions × rank from which vectors are found as a block, in minutes, and no longer one by one."""
 CHUNK = 512
 """Histories that are filtered at once."""
 SPARSE_COST = 30
@@ -78,7 +81,8 @@ def singular_basis(train: sp.csr_matrix, rank: int, seed: int = 0) -> SingularBa
     """Compute the item singular vectors of R̃ with the largest singular values: its lowest frequencies.
 
     By Lanczos, some tens of products with R̃ᵀR̃ a vector and O(n rank²) to keep them orthogonal, n the smaller of |U| and
-    |I|; memory 24 n rank bytes. Where a quarter of all n are wanted, the dense n × n problem is quicker.
+    |I|; memory 24 n rank bytes. Where a quarter of all n are wanted, the dense n × n problem is quicker, and from
+    `BLOCK_FROM` on `largest_right_vectors`.
 
     Args:
         train: R, CSR of ones, shape (|U|, |I|).
@@ -100,6 +104,9 @@ def singular_basis(train: sp.csr_matrix, rank: int, seed: int = 0) -> SingularBa
         whole = _whole_basis(normalized)
         return SingularBasis(whole.values[:rank], whole.items[:, :rank])
     rng = np.random.default_rng(seed)
+    if train.nnz * rank > BLOCK_FROM:
+        largest, items = largest_right_vectors(normalized, rank, rng)
+        return SingularBasis(largest, items)
     start = rng.standard_normal(min(train.shape))
     _, values, rows = scipy.sparse.linalg.svds(normalized, k=rank, v0=start, return_singular_vectors="vh")
     order = np.argsort(-values)
