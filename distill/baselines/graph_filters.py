@@ -39,8 +39,8 @@ MAX_EXACT = 6000
 GRAM_MAX_BYTES = 2**30
 BASIS_MAX_BYTES = 4 * 2**30
 """Of the vectors that Lanczos keeps."""
-BLOCK_FROM = 5 * 10**8
-"""Interactions × rank from which vectors are found as a block, in minutes, and no longer one by one."""
+BLOCK_FROM = 50_000
+"""Users or items, whichever are fewer, from which vectors are found as a block, and no longer one by one."""
 CHUNK = 512
 """Histories that are filtered at once."""
 SPARSE_COST = 30
@@ -104,7 +104,7 @@ def singular_basis(train: sp.csr_matrix, rank: int, seed: int = 0) -> SingularBa
         whole = _whole_basis(normalized)
         return SingularBasis(whole.values[:rank], whole.items[:, :rank])
     rng = np.random.default_rng(seed)
-    if train.nnz * rank > BLOCK_FROM:
+    if min(train.shape) >= BLOCK_FROM:
         largest, items = largest_right_vectors(normalized, rank, rng)
         return SingularBasis(largest, items)
     start = rng.standard_normal(min(train.shape))
