@@ -118,7 +118,7 @@ def load_version(
     """
     given, kind = kind, check_kind(address, kind)
     manifest = bundle.manifest
-    name = collection_name(address.name, bundle.path.name, manifest.bundle_id)
+    name = collection_name(address.name, bundle.path.name, manifest.items_id)
     with closing(open_engine(address)) as engine, closing(_open_writer(address)) as writer:
         card = engine.read_card(name, CARD_SECONDS)
         if card is not None:
@@ -156,7 +156,7 @@ def _load(engine: Engine, writer: Writer, bundle: Bundle, place: str, name: str,
         writer.insert(name, first, items[first : first + block].astype(np.float32, copy=False))
     lists = count_lists(count) or max(1, count // POINTS_PER_LIST)
     size = writer.build(name, kind, lists)
-    empty = Card(bundle.manifest.bundle_id, count, dim, kind, 0.0, min(RECALL_K, count), round(size, 1))
+    empty = Card(bundle.manifest.items_id, count, dim, kind, 0.0, min(RECALL_K, count), round(size, 1))
     users = _draw_users(bundle)
     card = choose_search(engine, name, empty, items, users, rungs(kind, lists), recall, place)
     writer.write_card(name, card)

@@ -25,6 +25,8 @@ INDEX_FILE, RECOMMEND_FILE, FOLD_IN_FILE = "index.faiss", "recommend.onnx", "fol
 GRAPH_FILES = (INDEX_FILE, RECOMMEND_FILE, FOLD_IN_FILE)
 ANSWER_ROWS_FILE, ANSWER_SCORES_FILE = "answer_rows.npy", "answer_scores.npy"
 FOLD_IN_TABLE_FILE = "fold_in_embeddings.npy"
+OF_ITEMS = ("item_embeddings.", "item_ids.")
+"""Beginnings of the names of the files that say which items there are, and where."""
 MAXIMUM_MANIFEST_BYTES = 4 * 1024 * 1024
 MAXIMUM_ROWS = 2**31 - 1
 """Row numbers are int32."""
@@ -137,6 +139,11 @@ class Manifest:
             del values["user_shard"]
         text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         return (text + "\n").encode("utf-8")
+
+    @property
+    def items_id(self) -> str:
+        """What names the items as `bundle_id` does the bundle: of their vectors and ids, the same in all shards."""
+        return compute_bundle_id({name: entry for name, entry in self.files.items() if name.startswith(OF_ITEMS)})
 
     @property
     def total_bytes(self) -> int:

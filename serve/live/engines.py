@@ -70,13 +70,13 @@ class Engines:
         if opened is None:
             return None
         place, manifest = opened.address.place, bundle.manifest
-        name = collection_name(opened.address.name, bundle.path.name, manifest.bundle_id)
+        name = collection_name(opened.address.name, bundle.path.name, manifest.items_id)
         card = opened.engine.read_card(name, LOAD_SECONDS)
         which = f"--repository {bundle.path.parent.parent} --model {model}:{bundle.path.name}"
         remedy = f"load them: lowpass export {which} --to {place}"
         if card is None:
             raise EngineError("missing", f"{place}: holds no whole {name}, the items of {bundle.path}; {remedy}")
-        if (card.bundle_id, card.items, card.dim) != (manifest.bundle_id, manifest.counts["items"], manifest.model.dim):
+        if (card.items_id, card.items, card.dim) != (manifest.items_id, manifest.counts["items"], manifest.model.dim):
             raise EngineError("missing", f"{place}: {name} holds other items than {bundle.path}; {remedy}")
         items = np.asarray(bundle.item_embeddings)
         index = EngineIndex(

@@ -106,15 +106,15 @@ def masked(text: str) -> str:
     return f"{scheme}{separator}{place.rpartition('@')[2]}" if separator else "the URL of the engine"
 
 
-def collection_name(name: str, version: str, bundle_id: str) -> str:
+def collection_name(name: str, version: str, items_id: str) -> str:
     """The collection or table that holds the items of one version, and of no other.
 
     Args:
         name: Of the address.
         version: In the repository.
-        bundle_id: Of the manifest: a version of another repository, or one that was made again, has another.
+        items_id: Of the manifest: a version of another repository, or one that was made again, has another.
     """
-    return f"{name}_v{version}_{bundle_id[:8]}"
+    return f"{name}_v{version}_{items_id[:8]}"
 
 
 def _is_port(parts: SplitResult) -> bool:

@@ -26,7 +26,7 @@ class Card:
     """How a collection is asked, and what it was measured to find.
 
     Args:
-        bundle_id: Of the bundle whose items it holds.
+        items_id: Of the manifest whose items it holds.
         items: How many.
         dim: Length of a vector.
         kind: Of the index, one of `KINDS`.
@@ -37,7 +37,7 @@ class Card:
             approximate.
     """
 
-    bundle_id: str
+    items_id: str
     items: int
     dim: int
     kind: str
@@ -68,7 +68,7 @@ class Card:
             numbers = (card.items, card.dim, card.recall_k, card.recall, card.bytes_per_item)
             is_sound = (
                 all(isinstance(number, int | float) and number >= 0 for number in numbers)
-                and isinstance(card.bundle_id, str)
+                and isinstance(card.items_id, str)
                 and any(card.kind in kinds for kinds in KINDS.values())
                 and set(card.search) <= set(_WORDS)
                 and all(

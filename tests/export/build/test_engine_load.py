@@ -35,9 +35,9 @@ def load(repository: ModelRepository, url: str, version: str = "1", **settings: 
 
 def read(url: str, repository: ModelRepository, version: str) -> Any:
     address = EngineAddress.parse(url)
-    bundle_id = open_bundle(repository.resolve("student", version)).manifest.bundle_id
+    items_id = open_bundle(repository.resolve("student", version)).manifest.items_id
     with closing(open_engine(address)) as engine:
-        return engine.read_card(collection_name(address.name, version, bundle_id), 10.0)
+        return engine.read_card(collection_name(address.name, version, items_id), 10.0)
 
 
 def test_a_version_is_loaded_measured_and_found_there_again(

@@ -91,12 +91,12 @@ def test_a_card_comes_back() -> None:
         "somebody's own comment",
         "[]",
         '{"lowpass": 2}',
-        '{"lowpass": 1, "bundle_id": "x"}',
-        '{"lowpass": 1, "bundle_id": "x", "items": -1, "dim": 2, "kind": "flat", "recall": 1, "recall_k": 20}',
-        '{"lowpass": 1, "bundle_id": "x", "items": 1, "dim": 2, "kind": "magic", "recall": 1, "recall_k": 20}',
-        '{"lowpass": 1, "bundle_id": "x", "items": 1, "dim": 2, "kind": "flat", "recall": 1, "recall_k": 20,'
+        '{"lowpass": 1, "items_id": "x"}',
+        '{"lowpass": 1, "items_id": "x", "items": -1, "dim": 2, "kind": "flat", "recall": 1, "recall_k": 20}',
+        '{"lowpass": 1, "items_id": "x", "items": 1, "dim": 2, "kind": "magic", "recall": 1, "recall_k": 20}',
+        '{"lowpass": 1, "items_id": "x", "items": 1, "dim": 2, "kind": "flat", "recall": 1, "recall_k": 20,'
         ' "search": {"nprobe": 99999999}}',
-        '{"lowpass": 1, "bundle_id": "x", "items": 1, "dim": 2, "kind": "flat", "recall": 1, "recall_k": 20,'
+        '{"lowpass": 1, "items_id": "x", "items": 1, "dim": 2, "kind": "flat", "recall": 1, "recall_k": 20,'
         ' "search": {"sleep": 1}}',
     ],
 )

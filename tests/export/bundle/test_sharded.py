@@ -110,6 +110,7 @@ def test_the_shards_together_are_the_whole(repository: ShardedRepository, tmp_pa
     assert sum(bundle.manifest.counts["seen"] for bundle in bundles) == whole.manifest.counts["seen"]
     assert whole.manifest.user_shard is None
     assert len({bundle.manifest.bundle_id for bundle in bundles}) == SHARDS
+    assert len({bundle.manifest.items_id for bundle in bundles}) == 1, "one collection of an engine serves them all"
 
 
 def test_the_files_of_the_items_are_on_the_disk_once(repository: ShardedRepository) -> None:
