@@ -39,6 +39,8 @@ LISTS = 2
 """Times √|I|: more lists hold what is sought in a smaller share, and each costs a block of users some microseconds."""
 MAXIMA = 8
 """Scores of which the first pass keeps the highest: K maxima at or above a score are K items there."""
+RANKED_USERS = 256
+"""Whose finds are ranked together."""
 FOUND = 2**25
 """Scores of a block that are kept before they are thinned to the K best of each user: 12 bytes each."""
 
@@ -217,15 +219,23 @@ class _Found:
     def _rank(self) -> tuple[npt.NDArray[np.int32], Scores]:
         owners, places, scores = (np.concatenate(columns) for columns in zip(*self._parts, strict=True))
         order = np.argsort(owners, kind="stable")  # of 16 bits: a radix sort
+        places, scores = places[order], scores[order]
         counts = np.bincount(owners, minlength=len(self._bar))
         starts = np.cumsum(counts) - counts
-        width = int(counts.max(initial=0))
-        cells = np.arange(len(order)) + np.repeat(np.arange(len(counts)) * width - starts, counts)
-        table = np.full((len(counts), width), -np.inf, dtype=np.float32)
-        table.reshape(-1)[cells] = scores[order]
-        best, columns = torch.from_numpy(table).topk(min(self._length, width), dim=1)
-        chosen = np.minimum(starts[:, None] + columns.numpy(), max(0, len(order) - 1))
-        return places[order[chosen]], best.numpy()
+        width = min(self._length, int(counts.max(initial=0)))
+        chosen = np.zeros((len(counts), width), dtype=np.int32)
+        best = np.full((len(counts), width), -np.inf, dtype=np.float32)
+        # Those with as many finds together: one user of very many would make everybody's row as long as theirs.
+        for users in np.array_split(np.argsort(counts, kind="stable"), max(1, len(counts) // RANKED_USERS)):
+            columns = np.arange(int(counts[users].max(initial=0)))
+            if not len(columns):
+                continue
+            cells = np.minimum(starts[users, None] + columns, len(scores) - 1)
+            rows = np.where(columns < counts[users, None], scores[cells], np.float32(-np.inf))
+            values, found = torch.from_numpy(rows).topk(min(width, len(columns)), dim=1)
+            best[users, : values.shape[1]] = values.numpy()
+            chosen[users, : values.shape[1]] = places[np.take_along_axis(cells, found.numpy(), axis=1)]
+        return chosen, best
 
 
 def _first_left(order: Ids, hidden: npt.NDArray[np.int32], length: int) -> tuple[Lists, Scores]:
