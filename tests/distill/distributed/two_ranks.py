@@ -235,17 +235,24 @@ def leave_checkpoint(trial: Trial) -> dict[str, Any]:
     trainer.progress.best_epoch = 0
     trainer.save()
     whole = contents(trainer, trial.ranks)
-    report = trainer.evaluation.report("validation")
-    sampled = Evaluation(trial.share, trainer.table, trial.ranks, eval_users=20)
-    found: dict[str, Any] = {"report": report.as_dict(), "sampled": sampled.report("test").as_dict()}
     if trial.ranks.is_first:
         np.savez(trial.out / "contents.npz", **whole)
-        table = torch.from_numpy(whole["table"])
-        data = load_interactions(trial.data)
-        found["one process"] = evaluate(
-            table[: data.num_users], table[data.num_users :], data, Protocol(split="validation")
-        ).as_dict()
-    return found
+    sampled = Evaluation(trial.share, trainer.table, trial.ranks, eval_users=20)
+    found: dict[str, Any] = {"reports": compare_reports(trial, trainer), "sampled": sampled.report("test").as_dict()}
+    trainer.table.draw(5, 1.0)
+    trainer.table.local.round_()
+    return found | {"reports of ties": compare_reports(trial, trainer)}
+
+
+def compare_reports(trial: Trial, trainer: ShardedTrainer) -> list[dict[str, Any]]:
+    """What two ranks and one process find of a table's quality."""
+    report = trainer.evaluation.report("validation").as_dict()
+    table = torch.cat(list(trainer.table.blocks(50)))
+    if not trial.ranks.is_first:
+        return []
+    data = load_interactions(trial.data)
+    parts = table[: data.num_users], table[data.num_users :]
+    return [report, evaluate(*parts, data, Protocol(split="validation")).as_dict()]
 
 
 def read_checkpoint(trial: Trial) -> dict[str, Any]:
