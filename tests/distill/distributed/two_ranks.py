@@ -46,7 +46,7 @@ from distill.distributed.shares import read_share
 from distill.distributed.table import Lookup, ShardedTable, TableSettings
 from distill.distributed.teacher import RangeFiles, filter_rows, filtered_teacher, top_lists
 from distill.distributed.trainer import Destination, ShardedTrainer
-from distill.evaluation.protocol import Protocol, evaluate
+from distill.evaluation.protocol import Protocol, evaluate_scores
 from distill.methods.base import Step, Teacher
 from distill.methods.cross_entropy import CrossEntropy, CrossEntropySettings
 from distill.methods.freqd import FreqD, FreqDSettings, build_graph_filter, fill_published
@@ -251,8 +251,9 @@ def compare_reports(trial: Trial, trainer: ShardedTrainer) -> list[dict[str, Any
     if not trial.ranks.is_first:
         return []
     data = load_interactions(trial.data)
-    parts = table[: data.num_users], table[data.num_users :]
-    return [report, evaluate(*parts, data, Protocol(split="validation")).as_dict()]
+    users, items = table[: data.num_users], table[data.num_users :]
+    wanted = evaluate_scores(lambda rows: users[rows] @ items.T, data, Protocol(split="validation"))
+    return [report, wanted.as_dict()]
 
 
 def read_checkpoint(trial: Trial) -> dict[str, Any]:
