@@ -6,6 +6,7 @@ The library's own writer and reader hold a copy of everything, which of a millio
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,20 +34,29 @@ def write_embeddings(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> Non
     """
     kinds = {name: "F16" if matrix.dtype == np.float16 else "F32" for name, matrix in tensors.items()}
     names = sorted(tensors, key=lambda name: (-DTYPES[kinds[name]].itemsize, name))
-    header, end = {}, 0
-    for name in names:
-        start, end = end, end + tensors[name].size * DTYPES[kinds[name]].itemsize
-        header[name] = {"dtype": kinds[name], "shape": list(tensors[name].shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % ALIGNMENT)
 
     def content() -> Iterator[bytes]:
-        yield len(text).to_bytes(8, "little") + text
+        yield embeddings_header({name: (kinds[name], tensors[name].shape) for name in names})
         for name in names:
             for _, block in blocks_of_rows(tensors[name]):
                 yield np.ascontiguousarray(block, dtype=DTYPES[kinds[name]]).tobytes()
 
     write_file(path, content())
+
+
+def embeddings_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> bytes:
+    """The head of a file of tensors that follow in their order.
+
+    Args:
+        tensors: Name → a key of `DTYPES`, and the shape.
+    """
+    header, end = {}, 0
+    for name, (kind, shape) in tensors.items():
+        start, end = end, end + math.prod(shape) * DTYPES[kind].itemsize
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
 
 
 def map_embeddings(path: Path) -> dict[str, Vectors]:

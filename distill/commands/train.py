@@ -57,8 +57,6 @@ TRAINING = (
     click.option("--table-optimizer", type=click.Choice(["adagrad", "sgd"]),
                  help="Of a sharded table; --lr is the projector's.  [default: adagrad, row-wise]"),
     click.option("--table-lr", "table_learning_rate", type=float, help="Of a sharded table.  [default: 0.1]"),
-    click.option("--negatives", "num_negatives", type=click.IntRange(1),
-                 help="Items that the users of a sharded ce step share.  [default: 4096]"),
     click.option("--checkpoint-seconds", type=click.FloatRange(0),
                  help="From one checkpoint of a sharded training to the next.  [default: 60]"),
     click.option("--restarts", type=int, default=0, envvar="TORCHELASTIC_RESTART_COUNT", hidden=True,
@@ -66,7 +64,7 @@ TRAINING = (
     JSON,
 )  # fmt: skip
 
-SHARDING = {"table_optimizer", "table_learning_rate", "num_negatives", "checkpoint_seconds"}
+SHARDING = {"table_optimizer", "table_learning_rate", "checkpoint_seconds"}
 """Parameters that mean something with --sharded alone."""
 
 METHOD_SETTINGS = (

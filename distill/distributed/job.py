@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,14 @@ import scipy.sparse as sp
 import torch
 
 from distill.backbones import BACKBONES
-from distill.distributed.objectives import CandidateObjective, FreqDObjective, Objective, PairwiseObjective, World
+from distill.distributed.objectives import (
+    CandidateObjective,
+    FreqDObjective,
+    Objective,
+    PairwiseObjective,
+    World,
+    sampled_settings,
+)
 from distill.distributed.ranks import Ranks
 from distill.distributed.shares import Share, read_share
 from distill.distributed.table import Lookup, ShardedTable, TableOptimizer, TableSettings
@@ -21,7 +28,6 @@ from distill.distributed.teacher import (
     RangeFiles,
     filter_rows,
     filtered_teacher,
-    map_run,
     remove_range_files,
     top_lists,
 )
@@ -30,7 +36,7 @@ from distill.errors import RunError, SettingError
 from distill.methods.co_teachers import NONE
 from distill.methods.cross_entropy import CrossEntropySettings
 from distill.methods.freqd import FreqDSettings, fill_published
-from distill.run import METRICS_FILE, Run
+from distill.run import METRICS_FILE, Run, open_run
 from distill.training.checkpoint import STATE_FILE
 from distill.training.job import RANDOM, Job, describe
 from distill.training.teacher import score_temperature
@@ -46,20 +52,16 @@ class ShardedOptions:
     Attributes:
         table_optimizer: Of the table: "adagrad", row-wise, or "sgd".
         table_learning_rate: Its learning rate; the job's is that of a projector.
-        num_negatives: n, items that all users of a `ce` step share beside the teacher's first ones.
         checkpoint_seconds: From one checkpoint to the next, at the least.
     """
 
     table_optimizer: TableOptimizer = "adagrad"
     table_learning_rate: float = 0.1
-    num_negatives: int = 4096
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         if not self.table_learning_rate > 0:
             raise SettingError(f"table_learning_rate: {self.table_learning_rate} is not above 0")
-        if self.num_negatives < 1:
-            raise SettingError(f"num_negatives: {self.num_negatives} is below 1")
         if self.checkpoint_seconds < 0:
             raise SettingError(f"checkpoint_seconds: {self.checkpoint_seconds} is negative")
 
@@ -92,10 +94,10 @@ def run_sharded_job(
         RunError: `out` is taken, or the teacher belongs to other data.
         SettingError: A setting is none that a sharded training has, or there is nothing to validate on.
     """
-    require_supported(job)
+    job = supported_job(job)
     _require_free(out, ranks, resume=resume)
     share = read_share(data, ranks)
-    run = None if teacher is None else map_run(teacher)
+    run = None if teacher is None else open_run(teacher)
     if run is not None and run.config.get("data", {}).get("fingerprint") != share.fingerprint:
         raise RunError(f"{run.path}: was trained on other data than '{share.name}'; give the run of this data")
     lookup: Lookup = "bags" if job.method == "freqd" else "rows"
@@ -105,7 +107,7 @@ def run_sharded_job(
     config = ranks.from_first(_describe(job, options, share, run) if ranks.is_first else {})
     files = RangeFiles(out / FOLDER, share, {**config, "training": None}, ranks.is_first)
     torch.manual_seed(job.options.seed)
-    objective = _build_objective(job, options, world, run, files)
+    objective = _build_objective(job, world, run, files)
     destination = Destination(out, config, options.checkpoint_seconds)
     trainer = ShardedTrainer(objective, job.options, options.table_learning_rate, destination)
     if not trainer.evaluation.has("validation"):
@@ -117,8 +119,8 @@ def run_sharded_job(
     return metrics
 
 
-def require_supported(job: Job) -> None:
-    """Look at a job's settings before anything is read.
+def supported_job(job: Job) -> Job:
+    """Look at a job's settings before anything is read, and fill in those that sharding settles.
 
     Raises:
         SettingError: One is none that a sharded training has.
@@ -136,6 +138,7 @@ def require_supported(job: Job) -> None:
     (settings,) = job.settings or (None,)
     if isinstance(settings, CrossEntropySettings):
         _require(settings, {"base_weight": 0.0, "alpha": 0.0})
+        return replace(job, settings=(sampled_settings(settings),))
     if isinstance(settings, FreqDSettings):
         filled = fill_published(settings)
         _require(
@@ -145,6 +148,7 @@ def require_supported(job: Job) -> None:
         )  # fmt: skip
         if len(filled.coefficients or ()) > 2:
             raise SettingError("filter: a sharded filter reaches direct neighbours alone; give --filter linear")
+    return job
 
 
 def _require(settings: Any, only: Mapping[str, Any]) -> None:
@@ -169,9 +173,7 @@ def _require_free(out: Path, ranks: Ranks, *, resume: bool) -> None:
         raise RunError(f"{out}: {flaw}")
 
 
-def _build_objective(
-    job: Job, options: ShardedOptions, world: World, teacher: Run | None, files: RangeFiles
-) -> Objective:
+def _build_objective(job: Job, world: World, teacher: Run | None, files: RangeFiles) -> Objective:
     if job.method == "scratch":
         return PairwiseObjective(world)
     if teacher is None:
@@ -185,10 +187,7 @@ def _build_objective(
         return FreqDObjective(world, filled, filtered, filtered_teacher(files, filtered, teacher, scale))
     hidden = share.train if settings.hide_train else sp.csr_matrix(share.train.shape, dtype=np.float32)
     lists = top_lists(files, teacher, hidden, settings.num_top, scale)
-    return CandidateObjective(
-        world, lists, settings.temperature, settings.distillation_weight, options.num_negatives,
-        hide_train=settings.hide_train,
-    )  # fmt: skip
+    return CandidateObjective(world, settings, lists, hidden)
 
 
 def _describe(job: Job, options: ShardedOptions, share: Share, teacher: Run | None) -> dict[str, Any]:

@@ -8,21 +8,15 @@ what they then do is one process's step on that batch. The sum of the ranks' los
 - FreqD: an entity of the batch is compared by the rank in charge of it, which has its teacher row on disk. Users are
   the rank's own; of the items of all triples each rank is told (16 bytes a triple), and takes its own. Filtered student
   rows are bags.
-- Candidates: the softmax of `ce` over the teacher's first K items of each user and n shared uniform items, which stand
-  for the rest of the catalogue: the logarithm of the odds of being drawn, n / |I|, is taken from their logits (logQ).
-  With n = |I| it is the softmax over the whole catalogue.
-
-References:
-    Bengio and Senécal, "Adaptive importance sampling to accelerate training of a neural probabilistic language model",
-    IEEE TNN 2008, and Yi et al., "Sampling-bias-corrected neural modeling for large corpus item recommendations",
-    RecSys 2019, for logQ.
+- Candidates: `ce` over a sample (`distill.methods.sampled_softmax`), which all ranks draw alike. The loss is the same
+  function as in one process; what is its table there are the rows here that the step fetched.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,10 +30,13 @@ from distill.backbones.sampling import Batch, PairwiseSampler
 from distill.distributed.ranks import Ranks
 from distill.distributed.shares import Share
 from distill.distributed.table import ShardedTable
+from distill.errors import SettingError
+from distill.methods.cross_entropy import NUM_NEGATIVES, CrossEntropySettings, SampledCatalogue
 from distill.methods.features import batch_entities
 from distill.methods.freqd import FreqDSettings
 from distill.methods.projector import Projector, build_projector
-from distill.methods.responses import HIDDEN_SCORE
+from distill.methods.sampled_softmax import ExactItems, Sample, sampled_divergence
+from distill.methods.top_lists import TopLists
 
 
 @dataclass(frozen=True)
@@ -208,95 +205,68 @@ class Candidates:
 
     Attributes:
         users: Numbered from the rank's first one, each once, int64 of shape (B,).
-        negatives: Item rows, rising, int64 of shape (n,).
+        sample: Of the catalogue.
     """
 
     users: torch.Tensor
-    negatives: torch.Tensor
+    sample: Sample
+
+
+def sampled_settings(settings: CrossEntropySettings) -> CrossEntropySettings:
+    """Fill in what `ce` is on many ranks: always over a sample, and without the student's own first items.
+
+    Raises:
+        SettingError: One is given that it cannot be.
+    """
+    usual = CrossEntropySettings()
+    if settings.num_negatives == 0:
+        raise SettingError("num_negatives: 0 scores the whole catalogue, which is not sharded; give 1 or more")
+    if settings.num_hard not in (0, usual.num_hard) or settings.rank_every != usual.rank_every:
+        raise SettingError("num_hard, rank_every: no rank can rank by the student alone; leave them out")
+    return replace(settings, num_negatives=settings.num_negatives or NUM_NEGATIVES, num_hard=0)
 
 
 class CandidateObjective(Objective):
     """Cross-entropy to the teacher's first items, over those and a sample of the catalogue."""
 
-    def __init__(
-        self, world: World, lists: npt.NDArray[Any], temperature: float, weight: float, num_negatives: int,
-        *, hide_train: bool,
-    ) -> None:  # fmt: skip
+    def __init__(self, world: World, settings: CrossEntropySettings, lists: TopLists, hidden: sp.csr_matrix) -> None:
         """Take over the teacher's lists.
 
         Args:
             world: What it works with.
-            lists: Records of `items` and `scores` of the rank's users, as `top_lists` makes them.
-            temperature: τ of teacher and student.
-            weight: Factor of the loss.
-            num_negatives: n, at most |I|.
-            hide_train: Whether training items are left out of the sample, as they are of the lists.
+            settings: Filled by `sampled_settings`.
+            lists: Of the rank's users.
+            hidden: What is left out of them and of the sample, CSR of shape (own users, |I|).
         """
         self._users = np.flatnonzero(np.diff(world.share.train.indptr))
         super().__init__(world, np.array(world.ranks.gather(len(self._users))))
-        self._lists, self._temperature, self._weight = lists, temperature, weight
-        self._num_negatives = min(num_negatives, world.share.num_items)
-        self._hide_train = hide_train
+        self._settings = settings
+        self._catalogue = SampledCatalogue(
+            settings, lists, hidden, world.share.item_counts, settings.num_negatives or NUM_NEGATIVES
+        )
 
     def epoch(self, rng: np.random.Generator, shared: np.random.Generator) -> Iterator[Candidates]:
         """Yield each of the rank's users once, and beside them items that are the same on all ranks."""
+        self._catalogue.sampler.shuffle(shared)
+        generator = torch.Generator().manual_seed(int(shared.integers(2**62)))
         for users in np.array_split(rng.permutation(self._users), self.num_steps):
-            drawn = shared.choice(self.world.share.num_items, size=self._num_negatives, replace=False, shuffle=False)
-            yield Candidates(torch.from_numpy(users), torch.from_numpy(np.sort(drawn)))
+            yield Candidates(torch.from_numpy(users), self._catalogue.sampler.draw(generator))
 
     def loss(self, batch: Candidates) -> torch.Tensor:
         """Sum the weighted cross-entropies, less the teacher's entropy, of the rank's users."""
         share, device = self.world.share, self.world.ranks.device
-        users, negatives = batch.users.numpy(), batch.negatives.numpy()
-        records = self._lists[users]
-        listed = torch.from_numpy(records["items"].astype(np.int64))
-        items, places = torch.unique(torch.cat([listed.reshape(-1), batch.negatives]), return_inverse=True)
+        exact, owned = self._catalogue.parts(batch.users, batch.sample)
+        items, places = torch.unique(torch.cat([exact.items.reshape(-1), batch.sample.items]), return_inverse=True)
         ids = torch.cat([batch.users + share.users.start, items + share.num_users])
         rows = self.world.table.rows(ids.to(device))
-        own, others = rows[: len(users)] / self._temperature, rows[len(users) :]
-        places = places.to(device)
-        top = (others[places[: listed.numel()]].view(*listed.shape, -1) @ own[:, :, None]).squeeze(2)
-        sampled = own @ others[places[listed.numel() :]].T
-        targets = torch.from_numpy(records["scores"] / np.float32(self._temperature)).clamp_min(HIDDEN_SCORE).to(device)
-        hidden = [torch.from_numpy(part).to(device) for part in self._hidden(users, records["items"], negatives)]
-        log_odds = float(np.log(share.num_items / len(negatives)))
-        loss = candidate_divergence(top, sampled, targets, (hidden[0], hidden[1]), log_odds)
-        return self._weight * loss + self.penalty(rows)
-
-    def _hidden(
-        self, users: npt.NDArray[np.int64], listed: npt.NDArray[np.int32], negatives: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """(places in `users`, places in `negatives`) of what counts already, as listed, or not at all, as seen."""
-        histories = self.world.share.train[users if self._hide_train else users[:0]]
-        owners = [np.repeat(np.arange(len(users)), listed.shape[1])]
-        owners.append(np.repeat(np.arange(histories.shape[0]), np.diff(histories.indptr)))
-        items = np.concatenate([listed.reshape(-1), histories.indices])
-        found = np.minimum(np.searchsorted(negatives, items), len(negatives) - 1)
-        here = negatives[found] == items
-        return np.concatenate(owners)[here], found[here]
-
-
-def candidate_divergence(
-    top: torch.Tensor,
-    sampled: torch.Tensor,
-    targets: torch.Tensor,
-    hidden: tuple[torch.Tensor, torch.Tensor],
-    log_odds: float,
-) -> torch.Tensor:
-    """Compute Σ_u KL(q_u ‖ p_u), p_u the softmax over a user's first items and a sample that stands for the others.
-
-    Args:
-        top: The student's scores / τ of the teacher's first items, shape (B, K); differentiable.
-        sampled: Those of shared items, shape (B, n); differentiable.
-        targets: The teacher's scores / τ of its first items, `HIDDEN_SCORE` of what fills up, shape (B, K).
-        hidden: (user, item) places of sampled items that are a user's first ones, or left out.
-        log_odds: ln (|I| / n), which each sampled item stands for.
-
-    Returns:
-        A scalar.
-    """
-    top = top.masked_fill(targets <= HIDDEN_SCORE, HIDDEN_SCORE)
-    others = (sampled + log_odds).index_put(hidden, sampled.new_tensor(HIDDEN_SCORE))
-    logs = torch.log_softmax(targets, dim=1)
-    normalizer = torch.cat([top, others], dim=1).logsumexp(dim=1, keepdim=True)
-    return (logs.exp() * (logs - (top - normalizer))).sum()
+        of_exact, of_sample = places.to(device).tensor_split([exact.items.numel()])
+        loss = sampled_divergence(
+            rows,
+            torch.arange(len(batch.users), device=device),
+            len(batch.users),
+            ExactItems(of_exact.view_as(exact.items), exact.absent.to(device), exact.target.to(device)),
+            Sample(of_sample, batch.sample.log_weights.to(device)),
+            (owned[0].to(device), owned[1].to(device)),
+            self._settings.temperature,
+        )
+        return self._settings.distillation_weight * loss + self.penalty(rows)

@@ -8,63 +8,21 @@ time is a vector and W lists of k for each of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 
 from distill.distributed.ranks import Ranks
 from distill.distributed.shares import Share
 from distill.distributed.table import ShardedTable
-from distill.evaluation.metrics import METRICS, Rows, measure_ranking
-from distill.evaluation.protocol import Protocol, Split
+from distill.evaluation.metrics import Rows, measure_ranking
+from distill.evaluation.protocol import EvaluationReport, Protocol, Split
+from distill.evaluation.ranking import drawn_order
 from distill.evaluation.sample import Sample, draw_users
-
-BLOCK_USERS, BLOCK_ITEMS = 256, 2**16
-"""A block of scores takes 64 MiB."""
-
-
-def rank_range(
-    vectors: torch.Tensor, items: torch.Tensor | npt.NDArray[Any], first: int, hidden: sp.csr_matrix, k: int
-) -> tuple[Rows, npt.NDArray[np.float32]]:
-    """Rank a range of the items by inner products, a block of scores at a time.
-
-    Args:
-        vectors: Of users, shape (B, d).
-        items: Embeddings of the range, shape (n, d), which may be mapped from disk.
-        first: Number of the first of them.
-        hidden: Items never to be returned, CSR of shape (B, |I|).
-        k: Length of the lists.
-
-    Returns:
-        Item rows, best first, and scores, −∞ where fewer than k items are left: shape (B, k) each.
-    """
-    ranked = np.zeros((len(vectors), k), dtype=np.int64)
-    values = np.full((len(vectors), k), -np.inf, dtype=np.float32)
-    for start in range(0, len(vectors), BLOCK_USERS):
-        rows = slice(start, start + BLOCK_USERS)
-        part = hidden[rows]
-        owners = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
-        best = torch.full((part.shape[0], k), -torch.inf, device=vectors.device)
-        found = torch.zeros(part.shape[0], k, dtype=torch.int64, device=vectors.device)
-        for low in range(0, len(items), BLOCK_ITEMS):
-            part_items = items[low : low + BLOCK_ITEMS]
-            if not isinstance(part_items, torch.Tensor):
-                part_items = torch.from_numpy(np.array(part_items, dtype=np.float32))
-            block = part_items.to(vectors.device)
-            scores = vectors[rows] @ block.T
-            columns = part.indices - (first + low)
-            here = (columns >= 0) & (columns < len(block))
-            scores[torch.from_numpy(owners[here]), torch.from_numpy(columns[here]).long()] = -torch.inf
-            top = scores.topk(min(k, len(block)), dim=1)
-            merged = torch.cat([best, top.values], dim=1).topk(k, dim=1)
-            found = torch.cat([found, top.indices + (first + low)], dim=1).gather(1, merged.indices)
-            best = merged.values
-        ranked[rows], values[rows] = found.cpu().numpy(), best.cpu().numpy()
-    return ranked, values
+from distill.evaluation.tiles import rank_in_tiles
 
 
 @dataclass(frozen=True)
@@ -75,8 +33,8 @@ class Questions:
         protocol: What is measured.
         users: Of this rank, numbered from its first one, shape (B,).
         counts: How many each rank has.
-        hidden: Training items of the users of all ranks, as far as they are in this rank's part of the table, CSR of
-            shape (Σ counts, |I|).
+        hidden: Training items of the users of all ranks, as far as they are in this rank's part of the table, numbered
+            from its first one: CSR of shape (Σ counts, items of the part).
         sample: The users of all ranks, numbered in the whole data.
     """
 
@@ -85,11 +43,6 @@ class Questions:
     counts: Sequence[int]
     hidden: sp.csr_matrix
     sample: Sample
-
-    @property
-    def convention(self) -> str:
-        """Say the protocol in words, and the sample where it is one."""
-        return self.protocol.convention(self.sample)
 
 
 class Evaluation:
@@ -106,39 +59,32 @@ class Evaluation:
         """
         self._share, self._table, self._ranks, self._eval_users = share, table, ranks, eval_users
         self._questions: dict[Split, Questions] = {}
-        start = max(0, share.num_users - table.first)
+        self._items = table.local[max(0, share.num_users - table.first) :]
         self._first_item = max(0, table.first - share.num_users)
-        self._items = table.local[start:]
+        order = drawn_order(share.num_items)
+        self._place = np.argsort(order)  # of each item, where equal scores are ranked
+        mine = order - self._first_item
+        self._order = mine[(mine >= 0) & (mine < len(self._items))]
 
-    def report(self, split: Split) -> dict[str, Any]:
-        """Rank the catalogue for the users of a split: the metrics of `EvaluationReport`, and its words."""
+    def report(self, split: Split) -> EvaluationReport:
+        """Rank the catalogue for the users of a split; all ranks return the same."""
         questions = self._ask(split)
-        relevant = getattr(self._share, split)
         ranked = self._rank(questions)
-        per_user = measure_ranking(ranked, relevant, questions.users, questions.protocol.cutoffs)
-        sums = self._ranks.sum(np.array([values.sum() for values in per_user.values()]))
-        number = sum(questions.counts)
-        metrics = {name: float(total / number) for name, total in zip(per_user, sums, strict=True)}
-        return {**metrics, **self._catalogue(ranked, questions.protocol.cutoffs), "num_users": number,
-                "convention": questions.convention}  # fmt: skip
+        own = measure_ranking(ranked, getattr(self._share, split), questions.users, questions.protocol.cutoffs)
+        everybody = self._ranks.gather(own)
+        per_user = {name: np.concatenate([part[name] for part in everybody]) for name in own}
+        metrics = {name: float(values.mean()) for name, values in per_user.items()}
+        metrics.update(self._catalogue(ranked, questions.protocol.cutoffs))
+        return EvaluationReport(metrics, len(questions.sample.users), questions.protocol, questions.sample, per_user)
 
     def reports(self) -> dict[str, Any]:
         """Validation and test, as a run's `metrics.json` has them, under either average over users."""
         found: dict[str, Any] = {}
-        splits: tuple[Split, ...] = ("validation", "test")
-        for split in splits:
-            report = self.report(split) if self.has(split) else None
-            if report is None:
-                continue
-            found[split] = {name: _rounded(value) for name, value in report.items()}
-            questions = self._ask(split)
-            share = questions.sample.num_relevant / self._share.num_users
-            everybody = {
-                name: _rounded(value * share) if name.partition("@")[0] in METRICS else _rounded(value)
-                for name, value in report.items()
-            }
-            convention = replace(questions.protocol, average="all").convention(questions.sample)
-            found[f"{split}_all_users"] = {**everybody, "num_users": self._share.num_users, "convention": convention}
+        for split in get_args(Split):
+            if self.has(split):
+                report = self.report(split)
+                found[split] = report.as_dict()
+                found[f"{split}_all_users"] = report.over_all_users(self._share.num_users).as_dict()
         return found
 
     def has(self, split: Split) -> bool:
@@ -163,8 +109,8 @@ class Evaluation:
         lengths, items = (np.concatenate(part) for part in zip(*told, strict=True))
         owners = np.repeat(np.arange(len(lengths)), lengths)
         here = (items >= self._first_item) & (items < self._first_item + len(self._items))
-        entries = (np.ones(int(here.sum()), dtype=np.float32), (owners[here], items[here]))
-        hidden = sp.csr_matrix(entries, shape=(len(lengths), share.num_items))
+        entries = (np.ones(int(here.sum()), dtype=np.float32), (owners[here], items[here] - self._first_item))
+        hidden = sp.csr_matrix(entries, shape=(len(lengths), len(self._items)))
         return Questions(protocol, users, [len(part) for part, _ in told], hidden, sample)
 
     def _rank(self, questions: Questions) -> Rows:
@@ -175,15 +121,16 @@ class Evaluation:
         with torch.no_grad():
             vectors = ranks.gather_rows(self._table.rows(own).detach(), most)
         everybody = torch.cat([part[:count] for part, count in zip(vectors, questions.counts, strict=True)])
-        ranked, values = rank_range(everybody, self._items, self._first_item, questions.hidden, k)
-        lists = ranks.gather_rows(torch.from_numpy(ranked).to(ranks.device), len(everybody))
-        scores = ranks.gather_rows(torch.from_numpy(values).to(ranks.device), len(everybody))
+        length = min(k, len(self._items))
+        rows = np.arange(len(everybody), dtype=np.int64)
+        ranked, values = rank_in_tiles(everybody, self._items, questions.hidden, rows, length, self._order)
+        told = self._ranks.gather((ranked + self._first_item, values))
         start = sum(questions.counts[: ranks.rank])
         mine = slice(start, start + len(own))
-        flat = scores[:, mine].transpose(0, 1).reshape(len(own), -1)
-        best = flat.topk(k, dim=1).indices
-        found = lists[:, mine].transpose(0, 1).reshape(len(own), -1).gather(1, best)
-        return np.asarray(found.cpu().numpy(), dtype=np.int64)
+        lists, scores = (np.concatenate([part[mine] for part in parts], axis=1) for parts in zip(*told, strict=True))
+        best = np.lexsort((self._place[lists], -scores))[:, :k]
+        found: Rows = np.take_along_axis(lists, best, axis=1)
+        return found
 
     def _catalogue(self, ranked: Rows, cutoffs: Sequence[int]) -> dict[str, float]:
         found = {}
@@ -193,7 +140,3 @@ class Evaluation:
             found[f"Coverage@{k}"] = len(np.unique(np.concatenate(listed))) / self._share.num_items
             found[f"Popularity@{k}"] = float(taken[0] / max(1, taken[1]))
         return found
-
-
-def _rounded(value: Any) -> Any:
-    return round(value, 6) if isinstance(value, float) else value

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,44 +22,20 @@ import scipy.sparse as sp
 import torch
 from tqdm import tqdm
 
-from distill.distributed.ranking import BLOCK_USERS, rank_range
 from distill.distributed.ranks import Ranks
 from distill.distributed.shares import Share
 from distill.errors import RunError
+from distill.evaluation.ranking import drawn_order, top_items
 from distill.graph.adjacency import degree_powers
-from distill.run import CONFIG_FILE, EMBEDDINGS_FILE, METRICS_FILE, Run
+from distill.methods.candidates import is_whole
+from distill.methods.item_index import BLOCK_USERS
+from distill.methods.stored_lists import Factors, open_lists, store_lists
+from distill.methods.top_lists import TopLists
+from distill.run import Run
 
 BLOCK_BYTES = 64 * 2**20
 FOLDER = "ranks"
-DTYPES = {"F32": np.float32, "F16": np.float16}
 Matrix = npt.NDArray[Any]
-
-
-def map_run(path: Path) -> Run:
-    """Open a finished run whose embeddings stay on disk until they are read.
-
-    Raises:
-        RunError: It is no finished run, or unreadable.
-    """
-    if not (path / METRICS_FILE).is_file():
-        raise RunError(f"{path}: no finished run there ({METRICS_FILE} is missing); train it, or resume it")
-    try:
-        config, metrics = (
-            json.loads((path / name).read_text(encoding="utf-8")) for name in (CONFIG_FILE, METRICS_FILE)
-        )
-        users, items = (_map_tensor(path / EMBEDDINGS_FILE, f"{side}_embeddings") for side in ("user", "item"))
-    except (OSError, ValueError, KeyError, struct.error) as error:
-        raise RunError(f"{path}: unreadable run ({error}); train it again") from error
-    return Run(path, config, users, items, metrics)
-
-
-def _map_tensor(path: Path, name: str) -> Matrix:
-    """A tensor of a safetensors file: 8 bytes of a header's length, the header in JSON, the numbers."""
-    with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        entry = json.loads(stream.read(length))[name]
-    shape, start = tuple(entry["shape"]), 8 + length + entry["data_offsets"][0]
-    return np.memmap(path, DTYPES[entry["dtype"]], "r", start, shape)
 
 
 def filter_rows(share: Share, coefficients: tuple[float, ...]) -> sp.csr_matrix:
@@ -99,6 +75,13 @@ class RangeFiles:
     settings: Mapping[str, Any]
     shown: bool
 
+    def path(self, name: str, suffix: str = "") -> Path:
+        """Where something is, named by what it is made of, too."""
+        words = json.dumps([self.settings, self.share.fingerprint], sort_keys=True)
+        digest = hashlib.sha256(words.encode()).hexdigest()[:12]
+        users, items = self.share.users, self.share.items
+        return self.folder / f"{name}-{users.start}-{users.stop}-{items.start}-{items.stop}-{digest}{suffix}"
+
     def open(
         self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike, blocks: Callable[[], Iterator[Matrix]]
     ) -> Matrix:
@@ -110,10 +93,7 @@ class RangeFiles:
             dtype: Of the file.
             blocks: Yields it in order, some rows at a time.
         """
-        words = json.dumps([self.settings, self.share.fingerprint], sort_keys=True)
-        digest = hashlib.sha256(words.encode()).hexdigest()[:12]
-        users, items = self.share.users, self.share.items
-        path = self.folder / f"{name}-{users.start}-{users.stop}-{items.start}-{items.stop}-{digest}.npy"
+        path = self.path(name, ".npy")
         if not path.is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
             draft = path.with_suffix(".draft")
@@ -151,39 +131,44 @@ def filtered_teacher(files: RangeFiles, filtered: sp.csr_matrix, teacher: Run, s
     return files.open("filtered", (files.share.num_own, teacher.dim), np.float16, blocks)
 
 
-def top_lists(files: RangeFiles, teacher: Run, hidden: sp.csr_matrix, length: int, scale: float) -> Matrix:
-    """Rank the catalogue by the teacher for each of the rank's users, hidden items left out.
+def top_lists(files: RangeFiles, teacher: Run, hidden: sp.csr_matrix, length: int, scale: float) -> TopLists:
+    """Rank the catalogue by the teacher for each of the rank's users; by inverted lists where one process does.
 
     Args:
         files: Where the lists are kept.
         teacher: Whose inner products.
-        hidden: CSR of shape (own users, |I|).
+        hidden: What is left out, CSR of shape (own users, |I|).
         length: K, cut to the catalogue.
         scale: Factor of the features.
-
-    Returns:
-        Records of `items`, int32 of shape (K,), and `scores`, float32, −∞ of what fills up: shape (own users,), mapped.
     """
-    users, factor = files.share.users, np.float32(scale**2)  # of the user's and the item's features
-    length = min(length, files.share.num_items)
+    share, factor = files.share, scale**2  # of the user's and the item's features
+    users, items = teacher.user_embeddings[share.users], teacher.item_embeddings
+    if not is_whole(share.num_users, share.num_items):
+        folder = files.path("lists")
+        found = open_lists(folder, share.num_items)
+        if found is None:
+            factors = Factors(torch.from_numpy(users), torch.from_numpy(items))
+            store_lists(folder, factors, hidden, drawn_order(share.num_items), {})
+            found = open_lists(folder, share.num_items)
+        if found is None:
+            raise RunError(f"{folder}: cannot be read back as it was written; is the disk full?")
+        return found[0].scaled(factor).listed(length)
+    length = min(length, share.num_items)
     dtype = np.dtype([("items", np.int32, (length,)), ("scores", np.float32, (length,))])
 
     def blocks() -> Iterator[Matrix]:
-        for start in range(users.start, users.stop, BLOCK_USERS):
-            stop = min(start + BLOCK_USERS, users.stop)
-            own = torch.from_numpy(np.asarray(teacher.user_embeddings[start:stop], dtype=np.float32) * factor)
-            part = hidden[start - users.start : stop - users.start]
-            records = np.empty(stop - start, dtype)
-            records["items"], records["scores"] = rank_range(own, teacher.item_embeddings, 0, part, length)
+        for start in range(0, len(users), BLOCK_USERS):
+            rows = np.arange(start, min(start + BLOCK_USERS, len(users)))
+            records = np.empty(len(rows), dtype)
+            records["items"], records["scores"] = top_items(users, items, hidden, rows, length)
             yield records
 
-    return files.open("lists", (files.share.num_own_users,), dtype, blocks)
+    records = files.open("lists", (share.num_own_users,), dtype, blocks)
+    return TopLists(records["items"], records["scores"], share.num_items, factor)
 
 
 def remove_range_files(out: Path, ranks: Ranks) -> None:
     """Remove this rank's files of a finished run: all of the folder, once everybody is done with it."""
     ranks.gather(None)
     if ranks.is_first and (out / FOLDER).is_dir():
-        for path in (out / FOLDER).iterdir():
-            path.unlink()
-        (out / FOLDER).rmdir()
+        shutil.rmtree(out / FOLDER)

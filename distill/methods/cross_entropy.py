@@ -177,8 +177,8 @@ class SampledCatalogue(nn.Module):
         self._settings = settings
         self._hidden = hidden
         self._left = torch.from_numpy(hidden.shape[1] - np.diff(hidden.indptr))
-        self._listed = preferences.listed(min(settings.num_top, hidden.shape[1]))
-        self._sampler = ItemSampler(popularity, num_negatives)
+        self.listed = preferences.listed(min(settings.num_top, hidden.shape[1]))
+        self.sampler = ItemSampler(popularity, num_negatives)
         num_hard = min(settings.num_hard, hidden.shape[1])
         # What the student puts first is not known before its first turn; what the teacher does is as good.
         first = preferences.top(num_hard) if num_hard else None
@@ -195,21 +195,24 @@ class SampledCatalogue(nn.Module):
 
     def begin_epoch(self, student: Backbone, rng: np.random.Generator) -> None:
         """Order the catalogue anew, and let the student rank."""
-        self._sampler.shuffle(rng)
+        self.sampler.shuffle(rng)
         if self.ranking is not None:
             self.ranking.begin_epoch(*student.final_embeddings())
 
     def loss(self, step: Step, users: torch.Tensor) -> torch.Tensor:
         """Sum the divergence over users (B,): a scalar."""
-        temperature = self._settings.temperature
-        exact = self._exact_items(users, temperature)
-        sample = self._sampler.draw(step.generator)
-        owned = self._owned(users, exact, sample)
+        sample = self.sampler.draw(step.generator)
+        exact, owned = self.parts(users, sample)
         num_users = self._hidden.shape[0]
-        return sampled_divergence(step.embeddings, users, num_users, exact, sample, owned, temperature)
+        return sampled_divergence(step.embeddings, users, num_users, exact, sample, owned, self._settings.temperature)
+
+    def parts(self, users: torch.Tensor, sample: Sample) -> tuple[ExactItems, tuple[torch.Tensor, torch.Tensor]]:
+        """What `sampled_divergence` sums exactly for users (B,), and what of a sample is theirs or hidden."""
+        exact = self._exact_items(users, self._settings.temperature)
+        return exact, self._owned(users, exact, sample)
 
     def _exact_items(self, users: torch.Tensor, temperature: float) -> ExactItems:
-        top = self._listed.of(users.cpu().numpy())
+        top = self.listed.of(users.cpu().numpy())
         left = self._left[users.cpu()][:, None]
         absent = torch.arange(top.items.shape[1]) >= left
         logits = (torch.from_numpy(top.scores) / temperature).masked_fill(absent, HIDDEN_SCORE)
@@ -236,7 +239,7 @@ class SampledCatalogue(nn.Module):
         items[of_exact] = exact.items.cpu()
         items[is_hidden] = torch.from_numpy(hidden.indices).long()
         owners = torch.repeat_interleave(torch.arange(len(users)), counts)
-        places = self._sampler.find(sample, items.to(sample.items.device))
+        places = self.sampler.find(sample, items.to(sample.items.device))
         present = places >= 0
         return owners.to(places.device)[present], places[present].long()
 

@@ -9,12 +9,13 @@ import math
 import platform
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -157,7 +158,131 @@ def open_device(name: str) -> torch.device:
     return device
 
 
-class Trainer:
+class EpochLoop(ABC):
+    """What every training does epoch by epoch: when it evaluates, keeps what is best, saves and stops."""
+
+    def __init__(self, options: TrainingOptions, out: Path, checkpoint_seconds: float) -> None:
+        """Start at epoch 0.
+
+        Args:
+            options: Of the training.
+            out: The run directory.
+            checkpoint_seconds: From one checkpoint to the next, at the least.
+        """
+        self.options = options
+        self.out = out
+        self.progress = Progress()
+        self._checkpoint_seconds = checkpoint_seconds
+
+    def fit(self) -> Mapping[str, Any]:
+        """Train until the epochs or the patience run out, evaluate, write the run.
+
+        Returns:
+            What `metrics.json` holds.
+
+        Raises:
+            NotFiniteError: The training diverged. It leaves no run, and no checkpoint later than its last finite epoch.
+        """
+        torch.set_num_threads(self.options.threads)
+        keep_freed_memory()
+        self.out.mkdir(parents=True, exist_ok=True)
+        saved_at = time.monotonic()
+        with self._tracker() as tracker:
+            while not self._agree(self._is_done()):
+                loss = self.train_epoch()
+                self._require_finite(loss)
+                tracker.advance(loss)
+                if self.progress.epoch % self.options.eval_every == 0 or self.progress.epoch == self.options.epochs:
+                    tracker.evaluated(self._evaluate(loss))
+                if self._agree(time.monotonic() - saved_at >= self._checkpoint_seconds):
+                    self.save()
+                    saved_at = time.monotonic()
+        if not self.progress.best_epoch:
+            raise SettingError("eval_every: training ended before the first evaluation; give more epochs")
+        return self._finish()
+
+    @abstractmethod
+    def train_epoch(self) -> float:
+        """Run one epoch and return the mean loss per interaction, or user."""
+
+    @abstractmethod
+    def save(self) -> None:
+        """Write a checkpoint into the run directory."""
+
+    @abstractmethod
+    def _require_finite(self, loss: float) -> None:
+        """Look at the loss and the parameters after an epoch."""
+
+    @abstractmethod
+    def _validate(self) -> tuple[Mapping[str, float], Callable[[], None]]:
+        """Measure under `VALIDATION`; return the metrics, and what keeps the embeddings that have them."""
+
+    @abstractmethod
+    def _finish(self) -> Mapping[str, Any]:
+        """Report on what was best, and write the run."""
+
+    def _agree(self, said: bool) -> bool:
+        """What all who train together do where each has a clock of its own."""
+        return said
+
+    def _tracker(self) -> Tracker:
+        return Tracker(self.options.epochs, self.progress.epoch, self.options.tensorboard)
+
+    def _is_done(self) -> bool:
+        waited = self.progress.epoch - self.progress.best_epoch
+        limit = self.options.max_seconds
+        out_of_time = limit is not None and self.progress.seconds >= limit and self.progress.best_epoch > 0
+        return self.progress.epoch >= self.options.epochs or waited >= self.options.patience or out_of_time
+
+    @contextmanager
+    def _timed_epoch(self) -> Iterator[float]:
+        """Count an epoch, and the time that it takes; yield the factor of its learning rates."""
+        epoch, started, on_processor = self.progress.epoch, time.perf_counter(), time.process_time()
+        with flush_denormals():
+            is_falling = self.options.schedule == "cosine"
+            yield 0.5 * (1.0 + math.cos(math.pi * epoch / self.options.epochs)) if is_falling else 1.0
+        self.progress.epoch = epoch + 1
+        self.progress.seconds += time.perf_counter() - started
+        self.progress.processor_seconds += time.process_time() - on_processor
+
+    def _diverged(self, flaw: str, rate: str) -> NotFiniteError:
+        return NotFiniteError(
+            f"{self.out}: training diverged in epoch {self.progress.epoch}: {flaw}; no run is written: start again "
+            f"with a smaller {rate} or weaker settings of the method"
+        )
+
+    def _evaluate(self, loss: float) -> dict[str, float]:
+        metrics, keep = self._validate()
+        row = {
+            "epoch": float(self.progress.epoch),
+            "loss": loss,
+            "seconds": round(self.progress.seconds, 3),
+            "processor_seconds": round(self.progress.processor_seconds, 3),
+            **metrics,
+        }
+        self.progress.history.append(row)
+        if metrics[STOP_METRIC] > self.progress.best_value:
+            keep()
+            self.progress.best_value, self.progress.best_epoch = metrics[STOP_METRIC], self.progress.epoch
+        return row
+
+    def _describe(self) -> dict[str, Any]:
+        """What `metrics.json` says of every training."""
+        options = self.options
+        rule = f"no better validation {STOP_METRIC} for {options.patience} epochs, evaluated every {options.eval_every}"
+        if options.max_seconds is not None:
+            rule += f"; at most {options.max_seconds:g} s of training"
+        return {
+            "epochs": self.progress.epoch,
+            "best_epoch": self.progress.best_epoch,
+            "seconds": round(self.progress.seconds, 2),
+            "processor_seconds": round(self.progress.processor_seconds, 2),
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "stopping_rule": rule,
+        }
+
+
+class Trainer(EpochLoop):
     """Trains a student (or a teacher) and writes its run directory."""
 
     def __init__(
@@ -182,12 +307,11 @@ class Trainer:
             config: Settings recorded in the run and compared on resume.
             report: Further entries of `metrics.json`.
         """
+        super().__init__(options, out, CHECKPOINT_SECONDS)
         self.device = open_device(options.device)
         self.data = data
         self.student = student.to(self.device)
         self.method = method.to(self.device)
-        self.options = options
-        self.out = out
         self.config = config
         self.report = report or {}
         make_sampler = UserSampler if method.batches == "users" else student.sampler
@@ -196,7 +320,6 @@ class Trainer:
             mark_row_sparse(self.student.features)
         parameters = [*self.student.parameters(), *self.method.parameters()]
         self.optimizer = RowAdam(parameters, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
-        self.progress = Progress()
         self.best: Embeddings | None = None
         self.trajectory: dict[int, Embeddings] = {}
 
@@ -210,66 +333,24 @@ class Trainer:
         self.progress, best, self.trajectory = load_checkpoint(self.out, self.config, modules, self.optimizer)
         self.best = None if best is None else (best[0].to(self.device), best[1].to(self.device))
 
-    def fit(self) -> Mapping[str, Any]:
-        """Train until the epochs or the patience run out, evaluate, write the run.
-
-        Returns:
-            What `metrics.json` holds.
-
-        Raises:
-            NotFiniteError: The training diverged. It leaves no run, and no checkpoint later than its last finite epoch.
-        """
-        torch.set_num_threads(self.options.threads)
-        keep_freed_memory()
-        self.out.mkdir(parents=True, exist_ok=True)
-        saved_at = time.monotonic()
-        with Tracker(self.options.epochs, self.progress.epoch, self.options.tensorboard) as tracker:
-            while not self._is_done():
-                loss = self.train_epoch()
-                self._require_finite(loss)
-                tracker.advance(loss)
-                if self.progress.epoch % self.options.eval_every == 0 or self.progress.epoch == self.options.epochs:
-                    tracker.evaluated(self._evaluate(loss))
-                if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-                    self.save()
-                    saved_at = time.monotonic()
-        return self._finish()
-
-    def _is_done(self) -> bool:
-        waited = self.progress.epoch - self.progress.best_epoch
-        limit = self.options.max_seconds
-        out_of_time = limit is not None and self.progress.seconds >= limit and self.best is not None
-        return self.progress.epoch >= self.options.epochs or waited >= self.options.patience or out_of_time
-
-    @flush_denormals()
     def train_epoch(self) -> float:
         """Run one epoch and return the mean loss per interaction."""
-        epoch = self.progress.epoch
-        rng = np.random.default_rng([self.options.seed, epoch])
+        rng = np.random.default_rng([self.options.seed, self.progress.epoch])
         generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
-        started, on_processor = time.perf_counter(), time.process_time()
-        self._set_learning_rate(epoch)
-        self.method.begin_epoch(self.student, rng)
-        solved = None if self.method.needs_teacher else self.student.solve_epoch()
-        total = self._take_steps(rng, generator) if solved is None else solved
-        self.progress.epoch = epoch + 1
-        mean = total / int(self.data.train.nnz)
-        self.progress.seconds += time.perf_counter() - started
-        self.progress.processor_seconds += time.process_time() - on_processor
-        return mean
+        with self._timed_epoch() as factor:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.options.learning_rate * factor
+            self.method.begin_epoch(self.student, rng)
+            solved = None if self.method.needs_teacher else self.student.solve_epoch()
+            total = self._take_steps(rng, generator) if solved is None else solved
+        return total / int(self.data.train.nnz)
 
     def _require_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
-            raise self._diverged(f"the loss is {loss}")
+            raise self._diverged(f"the loss is {loss}", self._rate)
         for name, value in [*self.student.named_parameters(), *self.method.named_parameters()]:
             if not bool(value.isfinite().all()):
-                raise self._diverged(f"'{name}' holds numbers that are not finite")
-
-    def _diverged(self, flaw: str) -> NotFiniteError:
-        return NotFiniteError(
-            f"{self.out}: training diverged in epoch {self.progress.epoch}: {flaw}; no run is written: start again "
-            f"with a smaller --lr (it was {self.options.learning_rate:g}) or weaker settings of the method"
-        )
+                raise self._diverged(f"'{name}' holds numbers that are not finite", self._rate)
 
     def _take_steps(self, rng: np.random.Generator, generator: torch.Generator) -> float:
         """Go through the batches; return the sum of their losses."""
@@ -282,12 +363,6 @@ class Trainer:
             total += loss.detach()
         return float(total)
 
-    def _set_learning_rate(self, epoch: int) -> None:
-        if self.options.schedule == "cosine":
-            factor = 0.5 * (1.0 + math.cos(math.pi * epoch / self.options.epochs))
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.options.learning_rate * factor
-
     def _loss(self, batch: Batch, generator: torch.Generator) -> torch.Tensor:
         embeddings = self.student.embeddings()
         step = Step(batch, self.student.features, embeddings, generator)
@@ -297,26 +372,18 @@ class Trainer:
         loss = self.method.base_weight * self.student.base_loss(batch, embeddings)
         return loss if added is None else loss + added
 
-    def _evaluate(self, loss: float) -> dict[str, float]:
+    @property
+    def _rate(self) -> str:
+        return f"--lr (it was {self.options.learning_rate:g})"
+
+    def _validate(self) -> tuple[Mapping[str, float], Callable[[], None]]:
         embeddings = self.student.final_embeddings()
         for side, values in zip(("user", "item"), embeddings, strict=True):
             if flaw := find_flaw(values):
-                raise self._diverged(f"{side} embeddings: {flaw}")
+                raise self._diverged(f"{side} embeddings: {flaw}", self._rate)
         protocol = replace(VALIDATION, eval_users=self.options.eval_users)
         report = evaluate(*embeddings, self.data, protocol, progress=True)
-        row = {
-            "epoch": float(self.progress.epoch),
-            "loss": loss,
-            "seconds": round(self.progress.seconds, 3),
-            "processor_seconds": round(self.progress.processor_seconds, 3),
-            **report.metrics,
-        }
-        self.progress.history.append(row)
-        if report.metrics[STOP_METRIC] > self.progress.best_value:
-            self._keep_best(embeddings)
-            self.progress.best_value = report.metrics[STOP_METRIC]
-            self.progress.best_epoch = self.progress.epoch
-        return row
+        return report.metrics, partial(self._keep_best, embeddings)
 
     def _keep_best(self, embeddings: Embeddings) -> None:
         """Move what was best so far to the trajectory, thin that, and write what is best now over it."""
@@ -334,26 +401,20 @@ class Trainer:
         save_checkpoint(self.out, self.config, self.progress, modules, self.optimizer, self.best, self.trajectory)
 
     def _finish(self) -> Mapping[str, Any]:
-        if self.best is None:
-            raise SettingError("eval_every: training ended before the first evaluation; give more epochs")
+        best = cast("Embeddings", self.best)
         thin_trajectory(self.trajectory, self.progress.best_epoch, self.options.keep_checkpoints)
         metrics = {
-            **final_reports(*self.best, self.data, self.options.eval_users),
+            **final_reports(*best, self.data, self.options.eval_users),
             **self.report,
             "training": {
-                "epochs": self.progress.epoch,
-                "best_epoch": self.progress.best_epoch,
-                "seconds": round(self.progress.seconds, 2),
-                "processor_seconds": round(self.progress.processor_seconds, 2),
-                "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-                "stopping_rule": self._stopping_rule(),
+                **self._describe(),
                 "optimizer": self._optimizer_kind(),
                 "checkpoints": list(self.trajectory),
             },
         }
         write_file(self.out / HISTORY_FILE, as_csv(self.progress.history))
         write_trajectory(self.out, {epoch: (u.numpy(), i.numpy()) for epoch, (u, i) in self.trajectory.items()})
-        user, item = (part.cpu().numpy() for part in self.best)
+        user, item = (part.cpu().numpy() for part in best)
         write_run(self.out, self.config, user, item, metrics)
         remove_checkpoints(self.out)
         return metrics
@@ -362,11 +423,6 @@ class Trainer:
         if not self.method.needs_teacher and type(self.student).solve_epoch is not Backbone.solve_epoch:
             return "closed form"
         return "row-adam" if is_row_sparse(self.student.features) else "adam"
-
-    def _stopping_rule(self) -> str:
-        options = self.options
-        rule = f"no better validation {STOP_METRIC} for {options.patience} epochs, evaluated every {options.eval_every}"
-        return rule if options.max_seconds is None else f"{rule}; at most {options.max_seconds:g} s of training"
 
 
 def moves_rows(student: Backbone, kind: OptimizerKind) -> bool:

@@ -3,12 +3,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import lowpass
@@ -46,17 +49,28 @@ def start_ranks(number: int, *words: str, restarts: int = 0) -> subprocess.Popen
     )  # fmt: skip
 
 
-def finish(ranks: subprocess.Popen[str]) -> str:
-    output, _ = ranks.communicate(timeout=900)
-    assert ranks.returncode == 0, output
-    return output
+def wait_for_epoch(ranks: subprocess.Popen[str], out: Path, epoch: int) -> None:
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline and ranks.poll() is None:
+        path = out / "checkpoint.json"
+        if path.is_file() and json.loads(path.read_text())["progress"]["epoch"] >= epoch:
+            return
+        time.sleep(0.005)
+    ranks.kill()
+    raise AssertionError(f"no checkpoint came: {ranks.communicate()[0]}")
 
 
 @pytest.fixture(scope="session")
 def two_ranks(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where two ranks left what they found: `found.json` and a checkpoint."""
+    """Where two ranks left what they found, one of which was killed during the last training."""
     out = tmp_path_factory.mktemp("two-ranks")
-    finish(start_ranks(2, "tests.distill.distributed.two_ranks", str(small / "data"), str(small / "teacher"), str(out)))
+    words = ["tests.distill.distributed.two_ranks", str(small / "data"), str(small / "teacher"), str(out)]
+    ranks = start_ranks(2, *words, restarts=1)
+    wait_for_epoch(ranks, out / "disturbed" / "run", 4)
+    os.kill(psutil.Process(ranks.pid).children()[1].pid, signal.SIGKILL)
+    output, _ = ranks.communicate(timeout=900)
+    assert ranks.returncode == 0, output
+    assert "exitcode: -9" in output
     return out
 
 

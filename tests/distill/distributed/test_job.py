@@ -1,45 +1,26 @@
 from __future__ import annotations
 
-import json
-import os
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from click.testing import CliRunner
 
 import lowpass
+from distill.distributed.job import supported_job
+from distill.errors import SettingError
+from distill.methods.cross_entropy import NUM_NEGATIVES
 from distill.run import open_run
-from tests.distill.distributed.conftest import finish, start_ranks
+from distill.training.job import build_job
 from tests.distill.distributed.two_ranks import GIVEN
 
 pytestmark = pytest.mark.timeout(900)  # ranks that import torch twice, on a machine that others use
 
 
-def wait_for_epoch(out: Path, epoch: int) -> None:
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        path = out / "checkpoint.json"
-        if path.is_file() and json.loads(path.read_text())["progress"]["epoch"] >= epoch:
-            return
-        time.sleep(0.005)
-    raise AssertionError("no checkpoint came")
-
-
-@pytest.fixture(scope="module")
-def disturbed(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def disturbed(two_ranks: Path) -> Path:
     """A run of two ranks, one of which was killed on the way."""
-    out = tmp_path_factory.mktemp("disturbed") / "run"
-    words = ["lowpass", "distill", str(small / "data"), "--teacher", str(small / "teacher"), "--out", str(out)]
-    settings = [word for name, value in GIVEN.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    ranks = start_ranks(2, *words, "--method", "freqd", "--sharded", "--checkpoint-seconds", "0", *settings, restarts=1)
-    wait_for_epoch(out, 4)
-    os.kill(psutil.Process(ranks.pid).children()[1].pid, signal.SIGKILL)
-    assert "exitcode: -9" in finish(ranks)
-    return out
+    return two_ranks / "disturbed" / "run"
 
 
 def test_a_killed_rank_is_started_again_and_the_result_is_the_same(disturbed: Path, two_ranks: Path) -> None:
@@ -72,24 +53,35 @@ REFUSED = {
     ("--variant", "cooccurrence"): "variant: 'cooccurrence' is not sharded",
     ("--keep-prob", "0.5"): "keep_prob: 0.5 is not sharded",
     ("--keep-checkpoints", "2"): "keep_checkpoints: a sharded training keeps no earlier states",
+    ("ce", "num_negatives=0"): "num_negatives: 0 scores the whole catalogue",
+    ("ce", "num_hard=50"): "num_hard, rank_every: no rank can rank by the student alone; leave them out",
+    ("ce", "rank_every=5"): "num_hard, rank_every: no rank can rank by the student alone; leave them out",
+    ("ce", "alpha=0.5"): "alpha: 0.5 is not sharded",
 }
 
 
 @pytest.mark.parametrize("words", REFUSED, ids=" ".join)
 def test_what_is_not_sharded_is_refused_by_name(words: tuple[str, str]) -> None:
-    from distill.distributed.job import require_supported
-    from distill.errors import SettingError
-    from distill.training.job import build_job
-
-    names = {"--method": "method", "--backbone": "backbone"}
-    given = {word.removeprefix("--").replace("-", "_"): value for word, value in [words] if word not in names}
-    job = build_job(
-        words[1] if words[0] == "--method" else "freqd",
-        {"co_teachers": "none", **given},
-        backbone=words[1] if words[0] == "--backbone" else "bprmf",
-    )
+    word, value = words
+    method, backbone, given = "freqd", "bprmf", {"co_teachers": "none"}
+    match word:
+        case "--method":
+            method = value
+        case "--backbone":
+            backbone = value
+        case "ce":
+            method, given = "ce", {**given, **dict([value.split("=")])}
+        case _:
+            given[word.removeprefix("--").replace("-", "_")] = value
     with pytest.raises(SettingError, match=f"^{REFUSED[words]}"):
-        require_supported(job)
+        supported_job(build_job(method, given, backbone=backbone))
+
+
+@pytest.mark.parametrize(("given", "negatives"), [({}, NUM_NEGATIVES), ({"num_negatives": 7, "num_hard": 0}, 7)])
+def test_ce_is_sampled_and_the_run_says_how(given: dict[str, int], negatives: int) -> None:
+    job = supported_job(build_job("ce", {"co_teachers": "none", **given}))
+    (settings,) = job.settings or ()
+    assert (settings.num_negatives, settings.num_hard) == (negatives, 0)
 
 
 def test_without_torchrun_the_remedy_is_named(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

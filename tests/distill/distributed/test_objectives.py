@@ -2,9 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 from tests.distill.distributed.traffic import formula
 
@@ -42,14 +40,3 @@ def test_no_rank_holds_more_than_its_half(found: Any) -> None:
     ranks, whole = found["memory"]["ranks"], found["memory"]["whole"]
     assert sum(ranks) == whole
     assert max(ranks) <= whole / 2 + 4 * 9
-
-
-def test_candidates_leave_out_what_is_listed_or_seen() -> None:
-    from distill.distributed.objectives import candidate_divergence
-    from distill.methods.responses import HIDDEN_SCORE
-
-    top, sampled = torch.tensor([[1.0, 0.5]]), torch.tensor([[1.0, 3.0, -1.0]])
-    targets = torch.tensor([[0.3, HIDDEN_SCORE]])
-    hidden = torch.tensor([0, 0]), torch.tensor([0, 1])
-    loss = candidate_divergence(top, sampled, targets, hidden, float(np.log(7.0)))
-    assert loss.item() == pytest.approx(np.log(np.exp(1.0) + 7.0 * np.exp(-1.0)) - 1.0, rel=1e-5)

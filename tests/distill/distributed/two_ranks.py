@@ -4,22 +4,29 @@
 
 Each objective takes one step of SGD on both ranks; the first rank takes the step of one process on the ranks' batches
 together, with the classes that a training in one process uses, and compares tables. Bytes are counted where
-collectives are called. A checkpoint is left in OUT, and beside it the table that it holds; started once more, with
-whatever number of ranks, the script reads it and compares.
+collectives are called. That is all where DIM and BATCH are given.
+
+Else a checkpoint is left in OUT, and beside it the table that it holds, which the first rank reads alone and compares;
+then follow two trainings, in OUT/run and, by the program, in OUT/disturbed/run, during which a rank may be killed: what
+torchrun starts again does only the latter. All is one start of the ranks, which costs more than all that they do.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import nn
 
+import lowpass
 from distill.backbones.bprmf import BPRMF
 from distill.backbones.sampling import Batch
 from distill.data.interactions import Interactions, load_interactions
@@ -37,9 +44,9 @@ from distill.distributed.ranking import Evaluation
 from distill.distributed.ranks import Ranks, open_ranks
 from distill.distributed.shares import read_share
 from distill.distributed.table import Lookup, ShardedTable, TableSettings
-from distill.distributed.teacher import RangeFiles, filter_rows, filtered_teacher, map_run, top_lists
+from distill.distributed.teacher import RangeFiles, filter_rows, filtered_teacher, top_lists
 from distill.distributed.trainer import Destination, ShardedTrainer
-from distill.evaluation.protocol import Protocol, evaluate
+from distill.evaluation.protocol import Protocol, evaluate_scores
 from distill.methods.base import Step, Teacher
 from distill.methods.cross_entropy import CrossEntropy, CrossEntropySettings
 from distill.methods.freqd import FreqD, FreqDSettings, build_graph_filter, fill_published
@@ -84,7 +91,7 @@ class Trial:
     def __init__(self, folders: tuple[Path, Path, Path], size: tuple[int, int], ranks: Ranks) -> None:
         self.data, self.teacher, self.out = folders
         (self.dim, self.batch), self.ranks = size, ranks
-        self.share, self.run = read_share(self.data, ranks), map_run(self.teacher)
+        self.share, self.run = read_share(self.data, ranks), open_run(self.teacher)
         self.files = RangeFiles(self.out / "ranks", self.share, {}, shown=False)
 
     def world(self, lookup: Lookup) -> World:
@@ -102,8 +109,8 @@ class Trial:
 
     def candidates(self, num_negatives: int) -> Objective:
         lists = top_lists(self.files, self.run, self.share.train, RESPONSES.num_top, 1.0)
-        world = self.world("rows")
-        return CandidateObjective(world, lists, 1.0, 1.0, num_negatives, hide_train=True)
+        settings = replace(RESPONSES, num_negatives=num_negatives, num_hard=0)
+        return CandidateObjective(self.world("rows"), settings, lists, self.share.train)
 
     def compare(self, objective: Objective, one_process: OneStep, *, scaled: bool = True) -> dict[str, Any]:
         """Take the step on both sides; the largest difference of the tables and projectors, and what was sent."""
@@ -183,11 +190,12 @@ class OneProcess:
         users = torch.cat([batch.users + start for start, batch in zip(self.starts, batches, strict=True)])
         seen = self.data.train.toarray() > 0
         loss = table.new_zeros(())
+        items, log_weights = batches[0].sample.items, batches[0].sample.log_weights
         for user in users.tolist():
             listed, wanted = method._items[user], method._probabilities[user]
-            others = [i for i in batches[0].negatives.tolist() if i not in listed.tolist() and not seen[user, i]]
+            counts = torch.tensor([i not in listed.tolist() and not seen[user, i] for i in items.tolist()])
             scores = table[self.data.num_users :] @ table[user]
-            rest = torch.exp(scores[others]).sum() * self.data.num_items / len(batches[0].negatives)
+            rest = torch.exp(scores[items[counts]] + log_weights[counts]).sum()
             logs = scores[listed] - torch.log(torch.exp(scores[listed]).sum() + rest)
             loss = loss + (wanted * (torch.log(wanted) - logs)).sum()
         return loss
@@ -227,17 +235,25 @@ def leave_checkpoint(trial: Trial) -> dict[str, Any]:
     trainer.progress.best_epoch = 0
     trainer.save()
     whole = contents(trainer, trial.ranks)
-    report = trainer.evaluation.report("validation")
-    sampled = Evaluation(trial.share, trainer.table, trial.ranks, eval_users=20)
-    found = {"report": report, "sampled": sampled.report("test")}
     if trial.ranks.is_first:
         np.savez(trial.out / "contents.npz", **whole)
-        table = torch.from_numpy(whole["table"])
-        data = load_interactions(trial.data)
-        found["one process"] = evaluate(
-            table[: data.num_users], table[data.num_users :], data, Protocol(split="validation")
-        ).as_dict()
-    return found
+    sampled = Evaluation(trial.share, trainer.table, trial.ranks, eval_users=20)
+    found: dict[str, Any] = {"reports": compare_reports(trial, trainer), "sampled": sampled.report("test").as_dict()}
+    trainer.table.draw(5, 1.0)
+    trainer.table.local.round_()
+    return found | {"reports of ties": compare_reports(trial, trainer)}
+
+
+def compare_reports(trial: Trial, trainer: ShardedTrainer) -> list[dict[str, Any]]:
+    """What two ranks and one process find of a table's quality."""
+    report = trainer.evaluation.report("validation").as_dict()
+    table = torch.cat(list(trainer.table.blocks(50)))
+    if not trial.ranks.is_first:
+        return []
+    data = load_interactions(trial.data)
+    users, items = table[: data.num_users], table[data.num_users :]
+    wanted = evaluate_scores(lambda rows: users[rows] @ items.T, data, Protocol(split="validation"))
+    return [report, wanted.as_dict()]
 
 
 def read_checkpoint(trial: Trial) -> dict[str, Any]:
@@ -253,31 +269,64 @@ def read_checkpoint(trial: Trial) -> dict[str, Any]:
     return {"names": sorted(saved.files), "differ": differ, "epoch": trainer.progress.epoch}
 
 
-def main(data: Path, teacher: Path, out: Path, dim: int = 8, batch: int = 64) -> None:
-    torch.set_num_threads(1)
+def take_steps(trial: Trial) -> dict[str, Any]:
+    """Compare a step of each objective, and what the ranks hold."""
+    one = OneProcess(load_interactions(trial.data), trial.teacher, trial.ranks.gather(trial.share.users.start))
+    table = ShardedTable(trial.share.num_entities, trial.dim, trial.ranks, TableSettings())
+    return {
+        "bpr": trial.compare(trial.pairwise(), one.pairwise),
+        "bpr, loss not scaled": trial.compare(trial.pairwise(), one.pairwise, scaled=False),
+        "freqd": trial.compare(trial.freqd(), one.freqd),
+        "ce, all items": trial.compare(trial.candidates(trial.share.num_items), one.candidates),
+        "ce, few items": trial.compare(trial.candidates(FEW), one.few_candidates),
+        "memory": {
+            "ranks": trial.ranks.gather(table.bytes),
+            "whole": 4 * (trial.dim + 1) * trial.share.num_entities,
+        },
+    }
+
+
+def train_undisturbed(data: Path, teacher: Path, out: Path) -> None:
+    """Do all that is done once."""
     with open_ranks("cpu") as ranks:
-        trial = Trial((data, teacher, out), (dim, batch), ranks)
-        if ranks.from_first((out / "contents.npz").exists()):
-            found = read_checkpoint(trial)
-            if ranks.is_first:
-                (out / f"read-{ranks.size}.json").write_text(json.dumps(found))
-            return
-        starts = ranks.gather(trial.share.users.start)
-        one = OneProcess(load_interactions(data), teacher, starts)
-        found = {
-            "bpr": trial.compare(trial.pairwise(), one.pairwise),
-            "bpr, loss not scaled": trial.compare(trial.pairwise(), one.pairwise, scaled=False),
-            "freqd": trial.compare(trial.freqd(), one.freqd),
-            "ce, all items": trial.compare(trial.candidates(trial.share.num_items), one.candidates),
-            "ce, few items": trial.compare(trial.candidates(FEW), one.few_candidates),
-        }
-        table = ShardedTable(trial.share.num_entities, dim, ranks, TableSettings())
-        found["memory"] = {"ranks": ranks.gather(table.bytes), "whole": 4 * (dim + 1) * trial.share.num_entities}
+        trial = Trial((data, teacher, out), (8, 64), ranks)
+        found = take_steps(trial)
         found["checkpoint"] = leave_checkpoint(trial)
-        job = build_job("freqd", GIVEN)
-        run_sharded_job(job, ShardedOptions(checkpoint_seconds=1e9), data, out / "run", ranks, teacher=teacher)
+        options = ShardedOptions(checkpoint_seconds=1e9)
+        run_sharded_job(build_job("freqd", GIVEN), options, data, out / "run", ranks, teacher=teacher)
+        ranks.gather(None)
         if ranks.is_first:
             (out / "found.json").write_text(json.dumps(found))
+
+
+def read_alone(data: Path, teacher: Path, out: Path) -> None:
+    """Let the first rank be the only one, and read what two have saved."""
+    with mock.patch.dict(os.environ, {"WORLD_SIZE": "1"}), open_ranks("cpu") as alone:
+        read = read_checkpoint(Trial((data, teacher, out), (8, 64), alone))
+    (out / "read.json").write_text(json.dumps({**read, "ranks": alone.size}))
+
+
+def train_by_program(data: Path, teacher: Path, out: Path) -> None:
+    """Train what `train_undisturbed` did, with a checkpoint after each epoch."""
+    words = ["distill", str(data), "--teacher", str(teacher), "--out", str(out / "disturbed" / "run")]
+    settings = [word for name, value in GIVEN.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    words += ["--method", "freqd", "--sharded", "--checkpoint-seconds", "0", *settings]
+    raise SystemExit(lowpass.main(words))
+
+
+def main(data: Path, teacher: Path, out: Path, *size: int) -> None:
+    torch.set_num_threads(1)
+    if size:
+        with open_ranks("cpu") as ranks:
+            found = take_steps(Trial((data, teacher, out), (size[0], size[1]), ranks))
+            if ranks.is_first:
+                (out / "found.json").write_text(json.dumps(found))
+        return
+    if not int(os.environ["TORCHELASTIC_RESTART_COUNT"]):
+        train_undisturbed(data, teacher, out)
+        if os.environ["RANK"] == "0":
+            read_alone(data, teacher, out)
+    train_by_program(data, teacher, out)
 
 
 if __name__ == "__main__":
