@@ -21,7 +21,7 @@ from distill.methods.projector import ProjectorKind
 from distill.methods.stored_lists import say_lists
 from distill.report.figures import plot_curves
 from distill.run import Run, open_run
-from distill.training.job import NO_TEACHER, RECOMMENDED_METHOD, Job, build_job, run_job
+from distill.training.job import NO_TEACHER, RECOMMENDED_METHOD, Job, build_job, large_defaults, run_job
 from distill.training.teacher_import import import_embeddings
 from distill.training.trainer import OptimizerKind
 
@@ -29,7 +29,8 @@ TRAINING = (
     click.option("--backbone", type=click.Choice(list(BACKBONES)), default="bprmf", show_default=True),
     click.option("--backbone-set", "backbone_settings", multiple=True, metavar=SETTING, callback=parse_pairs,
                  help="A setting of the backbone; may be repeated."),
-    click.option("--epochs", type=click.IntRange(1), help="Most epochs.  [default: 1000]"),
+    click.option("--epochs", type=click.IntRange(1),
+                 help="At most so many.  [default: 1000; of ce and rcekd where users × items exceed 5·10⁹, 20]"),
     click.option("--batch-size", type=click.IntRange(1),
                  help="Interactions a step, or users for a response method.  [default: 2048 / 256]"),
     click.option("--lr", "learning_rate", type=float, help="Adam's.  [default: 1e-3; response methods 5e-3]"),
@@ -40,8 +41,8 @@ TRAINING = (
                  help="row-adam moves the rows of a batch alone: an epoch takes time by its interactions, not also by "
                       "users and items. auto: from 200,000 of these on.  [default: auto]"),
     click.option("--patience", type=click.IntRange(1),
-                 help="Epochs without a better validation NDCG@10 before stopping.  [default: 100]"),
-    click.option("--eval-every", type=click.IntRange(1), help="In epochs.  [default: 5]"),
+                 help="Epochs without a better validation NDCG@10 before stopping.  [default: 100 / 3]"),
+    click.option("--eval-every", type=click.IntRange(1), help="In epochs.  [default: 5 / 1]"),
     EVAL_USERS,
     click.option("--max-seconds", type=float, help="Stop after this much training time.  [default: no limit]"),
     click.option("--seed", type=int, default=0, show_default=True),
@@ -173,7 +174,11 @@ def _load(data: Path, eval_users: int | None, as_json: bool) -> Interactions:
     "none, names (turbocf,ease: weights chosen on validation), or names with weights "
     "(turbocf=0.5,ease=0.25).  [default: auto for ce and rcekd, else none]",
 )
-@click.option("--start", help="random, svd (of the teacher's scores), or a run to go on from.  [default: random]")
+@click.option(
+    "--start",
+    help="random, svd (of the teacher's scores), or a run to go on from.  [default: random; svd "
+    "where users × items exceed 5·10⁹, for ce and rcekd]",
+)
 @with_options(METHOD_SETTINGS)
 @with_options(TRAINING)
 @click.pass_context
@@ -201,6 +206,11 @@ def distill(
         return
     run = None if teacher == NO_TEACHER else open_run(teacher)
     interactions = _load(data, job.options.eval_users, as_json)
+    usual = large_defaults(method, interactions, has_teacher=run is not None)
+    if chosen := {name: value for name, value in usual.items() if given[name] is None}:
+        job = build_job(method, {**given, **chosen, **more}, backbone=backbone, backbone_settings=backbone_settings)
+        if not as_json:
+            click.echo(f"many users and items: {', '.join(f'{name} {value}' for name, value in chosen.items())}")
     metrics = run_job(job, interactions, out, teacher=run, resume=resume)
     if not as_json:
         _say_who_taught(metrics, run)

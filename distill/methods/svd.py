@@ -6,12 +6,23 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from distill.errors import SettingError
+
+Embeddings = npt.NDArray[Any]
+Core = npt.NDArray[np.float64]
+Project = Callable[[Core], npt.NDArray[np.float32]]
+GRAM_ROWS = 200_000
+"""Users and items together, from which their embeddings are not copied: in float64, with their basis, a million rows of
+256 numbers take 4 GB."""
+BLOCK_ROWS = 2**16
+NEGLIGIBLE = 1e-4
+"""Share of the longest direction below which float32 sums say nothing of another."""
 
 
 def truncated_svd(
@@ -32,12 +43,36 @@ def truncated_svd(
     Raises:
         SettingError: `dim` is not from 1 to the rank that the factors can have.
     """
-    user_basis, user_core = np.linalg.qr(user_embeddings.astype(np.float64))
-    item_basis, item_core = np.linalg.qr(item_embeddings.astype(np.float64))
+    sides = (user_embeddings, item_embeddings)
+    factor = _orthogonalise if len(user_embeddings) + len(item_embeddings) < GRAM_ROWS else _orthogonalise_by_gram
+    (user_core, project_users), (item_core, project_items) = map(factor, sides)
     left, singular, right = np.linalg.svd(user_core @ item_core.T)
     if not 1 <= dim <= len(singular):
         raise SettingError(f"dim {dim}: must be from 1 to {len(singular)}, the rank of the teacher's scores")
     scale = np.sqrt(singular[:dim])
-    users = user_basis @ (left[:, :dim] * scale)
-    items = item_basis @ (right[:dim].T * scale)
-    return users.astype(np.float32), items.astype(np.float32)
+    return project_users(left[:, :dim] * scale), project_items(right[:dim].T * scale)
+
+
+def _orthogonalise(embeddings: Embeddings) -> tuple[Core, Project]:
+    """Return R of E = Q R, and how a core's directions become rows: Q times them."""
+    basis, core = np.linalg.qr(embeddings.astype(np.float64))
+    return core, lambda directions: (basis @ directions).astype(np.float32)
+
+
+def _orthogonalise_by_gram(embeddings: Embeddings) -> tuple[Core, Project]:
+    """The same without a copy of E, from EᵀE = W Λ Wᵀ: R = Λ^½ Wᵀ and Q = E W Λ^-½. It errs where Λ is tiny."""
+    blocks = range(0, len(embeddings), BLOCK_ROWS)
+    gram = np.zeros((embeddings.shape[1],) * 2)
+    for start in blocks:
+        rows = embeddings[start : start + BLOCK_ROWS].astype(np.float32)
+        gram += rows.T @ rows
+    squares, turn = np.linalg.eigh(gram)
+    lengths = np.sqrt(squares.clip(min=0))
+    inverse = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > lengths[-1] * NEGLIGIBLE)
+
+    def project(directions: Core) -> npt.NDArray[np.float32]:
+        matrix = ((turn * inverse) @ directions).astype(np.float32)
+        rows = [embeddings[start : start + BLOCK_ROWS].astype(np.float32) @ matrix for start in blocks]
+        return np.concatenate(rows)
+
+    return lengths[:, None] * turn.T, project

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import distill.methods.candidates
 import lowpass
 from distill.data.interactions import load_interactions, save_interactions
 from distill.evaluation.protocol import Protocol, evaluate
@@ -40,6 +41,17 @@ def test_options_reach_the_method(road: Path, tmp_path: Path, capsys: pytest.Cap
         "num_neighbors": 3, "keep_prob": 0.8, "reference": True,
     }  # fmt: skip
     assert {name: recorded[name] for name in wanted} == wanted
+
+
+def test_large_data_choose_where_to_start_and_how_long_to_train(
+    road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distill.methods.candidates, "WHOLE_PAIRS", 100)
+    words = ["distill", str(road / "data"), "--teacher", str(road / "teacher"), "--dim", "4", "--epochs", "2"]
+    assert lowpass.main([*words, "--out", str(tmp_path / "run")]) == 0
+    assert "many users and items: start svd, patience 3, eval_every 1\n" in capsys.readouterr().out
+    config = open_run(tmp_path / "run").config
+    assert (config["start"], config["training"]["epochs"], config["training"]["patience"]) == ("svd", 2, 3)
 
 
 def test_train_reports_quality_in_words(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

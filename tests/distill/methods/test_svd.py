@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.errors import SettingError
+from distill.methods import svd
 from distill.methods.svd import truncated_svd
 
 
@@ -41,3 +42,13 @@ def test_the_full_rank_cut_keeps_every_score() -> None:
 def test_a_rank_that_is_not_there(dim: int) -> None:
     with pytest.raises(SettingError, match="dim"):
         truncated_svd(*factors(30, 40, 6), dim)
+
+
+def test_large_embeddings_are_cut_alike_without_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    users, items = factors(300, 200, 8)
+    items[:, 7] = items[:, 6]  # a direction that is not there
+    exact = truncated_svd(users, items, 5)
+    monkeypatch.setattr(svd, "GRAM_ROWS", 0)
+    monkeypatch.setattr(svd, "BLOCK_ROWS", 64)
+    by_gram = truncated_svd(users.astype(np.float16), items, 5)
+    np.testing.assert_allclose(by_gram[0] @ by_gram[1].T, exact[0] @ exact[1].T, atol=2e-2)
