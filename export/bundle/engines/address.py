@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from export.bundle.errors import ExportError
 
@@ -17,6 +17,7 @@ _SCHEMES: dict[str, EngineKind] = {"milvus": "milvus", "postgresql": "pgvector",
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,31}")
 """Room is left in the 63 bytes of a PostgreSQL name for the version, the bundle's id and what a card adds."""
 MILVUS_TLS = ("secure", "server_pem_path", "ca_pem_path", "client_pem_path", "client_key_path", "server_name")
+_ESCAPED = "write '/', '?', '#', '[' and '@' of a password or an option as %2F, %3F, %23, %5B and %40"
 TOKEN, TOKEN_FILE = "MILVUS_TOKEN", "MILVUS_TOKEN_FILE"
 
 
@@ -29,8 +30,8 @@ class EngineAddress:
         host: Host and port as the URL has them; empty for a socket that `options` name.
         database: In it; empty for Milvus's default one.
         name: What the collections of the versions begin with, and the alias or view of the stable one.
-        user: Of the URL, or empty.
-        password: Of the URL, or empty; not shown.
+        user: Of the URL, escaped as there, or empty.
+        password: Of the URL, escaped as there, or empty; not shown.
         options: What the URL says behind `?`, as the driver names it (TLS: `sslmode`, `secure`, …).
     """
 
@@ -49,11 +50,16 @@ class EngineAddress:
         Raises:
             ExportError: It is none of an engine's.
         """
-        parts = urlsplit(text)
-        kind = _SCHEMES.get(parts.scheme)
         shown = masked(text)
+        try:
+            parts = urlsplit(text)
+        except ValueError:  # it repeats the password, so that nothing may be chained to it
+            raise ExportError(f"{shown}: is no URL: {_ESCAPED}") from None
+        kind = _SCHEMES.get(parts.scheme)
         if kind is None:
             raise ExportError(f"{shown}: give milvus://HOST:PORT/NAME or postgresql://HOST:PORT/DATABASE/NAME")
+        if "@" in parts.path + parts.query + parts.fragment:  # a password ended too early: its rest would be shown
+            raise ExportError(f"{shown}: '@' stands behind the host: {_ESCAPED}")
         *databases, name = parts.path.strip("/").split("/")
         if len(databases) > 1 or (kind == "pgvector" and not databases) or not _is_port(parts):
             form = "milvus://HOST:PORT/[DATABASE/]NAME" if kind == "milvus" else "postgresql://HOST:PORT/DATABASE/NAME"
@@ -90,7 +96,7 @@ class EngineAddress:
             ExportError: The file cannot be read.
         """
         if self.user:
-            return f"{self.user}:{self.password}"
+            return f"{unquote(self.user)}:{unquote(self.password)}"
         if path := os.environ.get(TOKEN_FILE, ""):
             try:
                 return Path(path).read_text(encoding="utf-8").strip()
@@ -102,8 +108,9 @@ class EngineAddress:
 def masked(text: str) -> str:
     """A URL as messages show it: who asks, and how, is left out."""
     scheme, separator, rest = text.partition("://")
-    place = rest.partition("?")[0]
-    return f"{scheme}{separator}{place.rpartition('@')[2]}" if separator else "the URL of the engine"
+    place, _, options = rest.partition("?")
+    place = "…" if "@" in options else place.rpartition("@")[2]  # the '?' may be a password's
+    return f"{scheme}{separator}{place}" if separator else "the URL of the engine"
 
 
 def collection_name(name: str, version: str, items_id: str) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,31 @@ def test_a_url_that_is_none_is_refused_without_its_password(url: str, wrong: str
     with pytest.raises(ExportError, match=wrong) as refused:
         EngineAddress.parse(url)
     assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://ann:{SECRET}?x@h/d/items",
+        f"postgresql://ann:x?{SECRET}@h/d/items",
+        f"postgresql://ann:12/{SECRET}@h/items",
+        f"milvus://ann:12/{SECRET}@h",
+        f"milvus://ann:12/{SECRET}?x@h/items",
+        f"milvus://ann:12/{SECRET}#x@h/items",
+        f"milvus://ann:{SECRET}[x@h/items",
+        f"milvus://ann:{SECRET}\u2100@h/items",
+        f"http://ann:{SECRET}?x@h/items",
+    ],
+)
+def test_a_password_that_is_not_escaped_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(ExportError) as refused:
+        EngineAddress.parse(url)
+    assert SECRET not in "".join(traceback.format_exception(refused.value))
+
+
+def test_what_is_escaped_in_a_password_reaches_each_engine_as_it_reads_it() -> None:
+    assert EngineAddress.parse("milvus://an%40n:p%2Fw@h:1/items").token == "an@n:p/w"
+    assert EngineAddress.parse("postgresql://ann:p%2Fw@h/shop/items").conninfo == "postgresql://ann:p%2Fw@h/shop"
 
 
 def test_a_token_comes_from_the_url_the_environment_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
