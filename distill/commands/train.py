@@ -30,7 +30,7 @@ TRAINING = (
     click.option("--backbone-set", "backbone_settings", multiple=True, metavar=SETTING, callback=parse_pairs,
                  help="A setting of the backbone; may be repeated."),
     click.option("--epochs", type=click.IntRange(1),
-                 help="At most so many.  [default: 1000; of ce and rcekd where users × items exceed 5·10⁹, 20]"),
+                 help="At most so many.  [default: 1000; 10 of ce and rcekd where users × items exceed 5·10⁹]"),
     click.option("--batch-size", type=click.IntRange(1),
                  help="Interactions a step, or users for a response method.  [default: 2048 / 256]"),
     click.option("--lr", "learning_rate", type=float, help="Adam's.  [default: 1e-3; response methods 5e-3]"),
@@ -41,7 +41,7 @@ TRAINING = (
                  help="row-adam moves the rows of a batch alone: an epoch takes time by its interactions, not also by "
                       "users and items. auto: from 200,000 of these on.  [default: auto]"),
     click.option("--patience", type=click.IntRange(1),
-                 help="Epochs without a better validation NDCG@10 before stopping.  [default: 100 / 3]"),
+                 help="Epochs without a better validation NDCG@10 before stopping.  [default: 100]"),
     click.option("--eval-every", type=click.IntRange(1), help="In epochs.  [default: 5 / 1]"),
     EVAL_USERS,
     click.option("--max-seconds", type=float, help="Stop after this much training time.  [default: no limit]"),

@@ -153,10 +153,17 @@ def build_job(
     )
 
 
-LARGE_DEFAULTS: Mapping[str, Any] = {"start": SVD, "epochs": 20, "patience": 3, "eval_every": 1}
+LARGE_DEFAULTS: Mapping[str, Any] = {
+    "start": SVD,
+    "epochs": 10,
+    "eval_every": 1,
+    "schedule": "cosine",
+    "learning_rate": 0.02,
+}
 """Of students of lists where catalogues are not ranked whole. An epoch is a thousand steps and more there, but a user
 moves once in it: on 200,000 users a student from nothing had come less far after five epochs than one from the
-teacher's SVD after two, and that one stood nearly still from there on."""
+teacher's SVD after two. Validation Recall@20 after five: 0.150 from nothing; 0.171 from there at a constant rate of
+0.005, and 0.183 at 0.02 along a cosine."""
 
 
 def large_defaults(method: str, data: Interactions, *, has_teacher: bool) -> dict[str, Any]:

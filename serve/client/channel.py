@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,6 +12,11 @@ import grpc
 from serve.client.errors import RecommenderError, TimeUp, error_from_call
 
 Metadata = Sequence[tuple[str, str]]
+
+
+def broke_off(error: Any) -> bool:
+    """Whether a connection ended within an answer: gRPC tries nothing again once an answer has begun."""
+    return error.code() is grpc.StatusCode.INTERNAL and "RST_STREAM" in (error.details() or "")
 
 
 class GrpcClient:
@@ -22,7 +28,12 @@ class GrpcClient:
         credentials: For TLS; None for plain text.
         api_key: Sent with each call; empty for none.
         options: gRPC channel options.
+
+    Attributes:
+        reads_only: Whether asking twice changes nothing, so that what broke off is asked once more.
     """
+
+    reads_only = False
 
     def __init__(
         self,
@@ -54,37 +65,67 @@ class GrpcClient:
 
     def _call(self, method: Any, request: Any, metadata: Metadata = ()) -> Any:
         try:
-            return method(request, timeout=self.timeout, metadata=(*self._metadata, *metadata))
+            try:
+                return method(request, timeout=self.timeout, metadata=(*self._metadata, *metadata))
+            except grpc.RpcError as error:
+                if not (self.reads_only and broke_off(error)):
+                    raise
+                return method(request, timeout=self.timeout, metadata=(*self._metadata, *metadata))
         except grpc.RpcError as error:
             raise self._in_words(error, self.timeout) from error
 
     def _call_all(self, method: Any, questions: Sequence[tuple[Any, Metadata]]) -> list[Any]:
         """Send several requests at once; return for each its answer, or its error."""
-        calls = [
-            method.future(request, timeout=self.timeout, metadata=(*self._metadata, *metadata))
-            for request, metadata in questions
-        ]
+        calls = [self._send(method, *question) for question in questions]
         try:
-            return [self._outcome(call) for call in calls]
+            return [self._outcome(call, method, question) for call, question in zip(calls, questions, strict=True)]
         finally:
             for call in calls:
                 call.cancel()
 
-    def _outcome(self, call: Any) -> Any:
+    def _send(self, method: Any, request: Any, metadata: Metadata) -> Any:
+        return method.future(request, timeout=self.timeout, metadata=(*self._metadata, *metadata))
+
+    def _outcome(self, call: Any, method: Any, question: tuple[Any, Metadata]) -> Any:
         try:
-            return call.result()
+            try:
+                return call.result()
+            except grpc.RpcError as error:
+                if not (self.reads_only and broke_off(error)):
+                    raise
+                return self._send(method, *question).result()
         except grpc.RpcError as error:
             return self._in_words(error, self.timeout)
 
-    def _begin(self, method: Any, request: Any, timeout: float, metadata: Metadata) -> Any:
-        """Start a call that answers in parts; whoever starts it cancels it in the end."""
-        return method(request, timeout=timeout, metadata=(*self._metadata, *metadata))
+    def _stream(
+        self, method: Any, pack: Callable[[int], Any], metadata: Metadata, timeout: float
+    ) -> Generator[Any, None, None]:
+        """Yield the entries of a call that answers in parts; one that breaks off goes on where it was.
 
-    def _parts(self, call: Any, timeout: float) -> Iterator[Any]:
-        try:
-            yield from call
-        except grpc.RpcError as error:
-            raise self._in_words(error, timeout) from error
+        Args:
+            method: Of the stub.
+            pack: Makes the request without the first n questions, which are answered.
+            metadata: Of the call.
+            timeout: Of the whole, seconds.
+        """
+        ends, answered = time.monotonic() + timeout, 0
+        while True:
+            before = answered
+            call = method(pack(answered), timeout=ends - time.monotonic(), metadata=(*self._metadata, *metadata))
+            if not answered:
+                yield None  # the call is on its way
+            try:
+                for part in call:
+                    for entry in part.entries:
+                        answered += 1
+                        yield entry
+                return
+            except grpc.RpcError as error:
+                is_gone = broke_off(error) or call.code() is grpc.StatusCode.UNAVAILABLE
+                if answered == before or not (self.reads_only and is_gone):
+                    raise self._in_words(error, timeout) from error
+            finally:
+                call.cancel()
 
     def _in_words(self, error: grpc.RpcError, timeout: float) -> RecommenderError:
         found = error_from_call(error)

@@ -11,7 +11,8 @@ A client holds one connection. Threads may share it, and it is meant to live as 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, TypedDict, Unpack
 
@@ -111,6 +112,8 @@ class RecommenderClient(GrpcClient):
         ValueError: `user_shards` is below 1.
     """
 
+    reads_only = True
+
     def __init__(
         self,
         target: str,
@@ -203,28 +206,21 @@ class RecommenderClient(GrpcClient):
             RecommenderError: The call as a whole failed, or broke off.
         """
         asked = list(subjects)
-        calls = {
-            shard: self._begin(
-                self._stub.StreamRecommend,
-                pb.StreamRecommendRequest(requests=_requests([asked[at] for at in places], options)),
-                timeout,
-                to_metadata(shard),
-            )
-            for shard, places in self._by_shard(asked).items()
-        }
-        answers = {shard: self._answers(call, timeout) for shard, call in calls.items()}
+        answers = {}
+        for shard, places in self._by_shard(asked).items():
+            requests = _requests([asked[at] for at in places], options)
+            pack = partial(_stream_request, requests)
+            answers[shard] = self._stream(self._stub.StreamRecommend, pack, to_metadata(shard), timeout)
         try:
+            for stream in answers.values():
+                next(stream)  # all calls are on their way before one is read
             for shard in shards_of(asked, self.user_shards):
-                yield from islice(answers[shard], 1)
+                yield from map(_outcome, islice(answers[shard], 1))
             for rest in answers.values():  # to the end of the call, which may be an error
-                yield from rest
+                yield from map(_outcome, rest)
         finally:
-            for call in calls.values():
-                call.cancel()
-
-    def _answers(self, call: Any, timeout: float) -> Iterator[RecommendationList | RecommenderError]:
-        for part in self._parts(call, timeout):
-            yield from map(_outcome, part.entries)
+            for stream in answers.values():
+                stream.close()
 
     def _by_shard(self, subjects: Sequence[str | Sequence[str]]) -> dict[int | None, list[int]]:
         """Shard → positions of its subjects; None → those of histories, which any shard answers, or of all."""
@@ -279,6 +275,10 @@ def _requests(subjects: Iterable[str | Sequence[str]], options: QueryOptions) ->
     return [
         _request(one, None, **options) if isinstance(one, str) else _request(None, one, **options) for one in subjects
     ]
+
+
+def _stream_request(requests: Sequence[pb.RecommendRequest], answered: int) -> pb.StreamRecommendRequest:
+    return pb.StreamRecommendRequest(requests=requests[answered:])
 
 
 def _outcome(entry: pb.BatchRecommendEntry) -> RecommendationList | RecommenderError:

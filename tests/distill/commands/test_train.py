@@ -49,9 +49,12 @@ def test_large_data_choose_where_to_start_and_how_long_to_train(
     monkeypatch.setattr(distill.methods.candidates, "WHOLE_PAIRS", 100)
     words = ["distill", str(road / "data"), "--teacher", str(road / "teacher"), "--dim", "4", "--epochs", "2"]
     assert lowpass.main([*words, "--out", str(tmp_path / "run")]) == 0
-    assert "many users and items: start svd, patience 3, eval_every 1\n" in capsys.readouterr().out
+    assert (
+        "many users and items: start svd, eval_every 1, schedule cosine, learning_rate 0.02\n"
+        in capsys.readouterr().out
+    )
     config = open_run(tmp_path / "run").config
-    assert (config["start"], config["training"]["epochs"], config["training"]["patience"]) == ("svd", 2, 3)
+    assert (config["start"], config["training"]["epochs"], config["training"]["schedule"]) == ("svd", 2, "cosine")
 
 
 def test_train_reports_quality_in_words(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
