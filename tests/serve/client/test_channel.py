@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -28,7 +28,7 @@ class Failed(grpc.RpcError):
     def details(self) -> str:
         return self._said[1]
 
-    def trailing_metadata(self) -> Sequence[Any]:
+    def trailing_metadata(self) -> tuple[Any, ...]:
         return ()
 
 
