@@ -6,7 +6,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from distill.graph.adjacency import laplacian
 from distill.rows import is_row_sparse, spread_into_rows
 
 MAX_NONZEROS = 400_000_000
+BLOCK_NUMBERS = 2**24
+"""Of rows that are filtered at a time, 64 MB: 65,536 rows of 256 numbers."""
 
 
 def linear_coefficients(alpha: float) -> tuple[float, ...]:
@@ -75,12 +77,18 @@ class GraphFilter(nn.Module):
         self._indices: torch.Tensor
         self._weights: torch.Tensor
         for name, values in (("_indptr", self.matrix.indptr), ("_indices", self.matrix.indices)):
-            self.register_buffer(name, torch.from_numpy(values.astype(np.int64)), persistent=False)
+            self.register_buffer(name, torch.from_numpy(values), persistent=False)
         self.register_buffer("_weights", torch.from_numpy(self.matrix.data), persistent=False)
 
     def filter_all(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Filter a whole feature matrix, shape (N, d): the same shape, float32."""
         return np.asarray(self.matrix @ features, dtype=np.float32)
+
+    def filter_blocks(self, features: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield the same by blocks of rows, for whoever keeps less than all of it."""
+        rows = max(1, BLOCK_NUMBERS // max(1, features.shape[1]))
+        for start in range(0, len(features), rows):
+            yield np.asarray(self.matrix[start : start + rows] @ features, dtype=np.float32)
 
     def rows(
         self, batch: torch.Tensor, *, keep_prob: float = 1.0, generator: torch.Generator | None = None
@@ -108,11 +116,12 @@ class GraphFilter(nn.Module):
             # SciPy copies row slices seven times faster than index arithmetic finds their places.
             part = self.matrix[batch.numpy()]
             return torch.from_numpy(part.indices), torch.from_numpy(part.data), torch.from_numpy(part.indptr[:-1])
-        starts, lengths = self._indptr[batch], self._indptr[batch + 1] - self._indptr[batch]
+        starts = self._indptr[batch].long()
+        lengths = self._indptr[batch + 1] - starts
         offsets = torch.cumsum(lengths, 0) - lengths
         places = torch.arange(int(lengths.sum()), device=batch.device)
         places += torch.repeat_interleave(starts - offsets, lengths)
-        return self._indices[places], self._weights[places], offsets
+        return self._indices[places].long(), self._weights[places], offsets
 
 
 class FilterRows:

@@ -15,7 +15,7 @@ Floor of a call of it with B rows: 4 B d_t bytes read and written once by the ga
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
@@ -73,27 +73,28 @@ def feature_loss(
     return 1.0 - inner * torch.rsqrt((squared_norm * target_squared_norm).clamp_min(EPSILON**2))
 
 
-def reduce_rank(rows: torch.Tensor, rank: int, kind: FeatureLoss) -> torch.Tensor:
-    """Give rows by their coordinates along the `rank` directions that hold the most of their energy.
+def strongest_directions(blocks: Iterable[torch.Tensor], rank: int, kind: FeatureLoss) -> torch.Tensor:
+    """Find the `rank` directions that hold the most of the energy of rows.
 
-    For a projected row in the span of those directions ⟨p, b⟩ is the inner product of the coordinates. It takes N d_t²
-    operations, once.
+    For a projected row in their span ⟨p, b⟩ is the inner product of the coordinates. It takes N d_t² operations.
 
     Args:
-        rows: Teacher rows b, shape (N, d_t).
+        blocks: Teacher rows b, shape (N, d_t) together.
         rank: r < d_t.
         kind: "l2" counts energy ‖b‖², "cosine" counts every row alike.
 
     Returns:
-        Shape (N, r), the direction with the most energy last.
+        Shape (d_t, r), orthonormal, the direction with the most energy last.
 
     References:
         Eckart and Young, "The approximation of one matrix by another of lower rank", Psychometrika 1936.
     """
-    counted = F.normalize(rows) if kind == "cosine" else rows
-    directions = torch.linalg.eigh((counted.T @ counted).double()).eigenvectors[:, -rank:]
-    coordinates: torch.Tensor = rows @ directions.to(rows.dtype)
-    return coordinates
+    gram = torch.zeros(())
+    for rows in blocks:
+        counted = F.normalize(rows) if kind == "cosine" else rows
+        gram = gram + (counted.T @ counted).double()
+    directions: torch.Tensor = torch.linalg.eigh(gram).eigenvectors[:, -rank:].float()
+    return directions
 
 
 def linear_feature_loss(

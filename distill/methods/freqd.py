@@ -17,6 +17,7 @@ the loss's own terms: with the 64 directions that hold most of 400, the gather a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -28,10 +29,10 @@ from distill.backbones.base import Backbone
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.graph.adjacency import Graph, build_graph
-from distill.graph.filters import FilterRows, GraphFilter, linear_coefficients, quadratic_coefficients
+from distill.graph.filters import BLOCK_NUMBERS, FilterRows, GraphFilter, linear_coefficients, quadratic_coefficients
 from distill.methods.base import Method, Step, Teacher, require_teacher
 from distill.methods.cpd import PreferenceConsistency, PreferenceSettings
-from distill.methods.features import FeatureLoss, Sides, batch_entities, feature_loss, reduce_rank
+from distill.methods.features import FeatureLoss, Sides, batch_entities, feature_loss, strongest_directions
 from distill.methods.projector import ProjectorKind, build_projector, project_pair, published_hidden_dim, row_moments
 from distill.rows import gather_rows
 
@@ -213,17 +214,37 @@ class FreqD(Method):
         self._drops_edges = (settings.keep_prob or 1.0) < 1.0
         commutes = self.user_projector.is_linear and settings.variant == "cooccurrence"
         self._filters_student_rows = settings.order == "filter-first" or commutes
-        targets = teacher.features
-        if not self._drops_edges:
-            targets = torch.from_numpy(graph_filter.filter_all(np.asarray(targets)))
-        self.register_buffer("_target_norms", targets.square().sum(dim=1), persistent=False)
-        if width < teacher.dim:
-            targets = reduce_rank(targets, width, settings.loss)
-        if settings.teacher_precision == "bfloat16" and not self._drops_edges:
-            targets = targets.bfloat16()
+        targets, norms = self._teacher_rows(teacher.features, width)
+        self.register_buffer("_target_norms", norms, persistent=False)
         self.register_buffer("_targets", targets, persistent=False)
         self._targets: torch.Tensor
         self._target_norms: torch.Tensor
+
+    def _teacher_rows(self, features: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The teacher's side as it is kept, shape (N, width), and the squared norms of its rows at full width.
+
+        It goes by blocks of rows: beside the teacher and what is kept, nothing is as long.
+        """
+
+        def blocks() -> Iterator[torch.Tensor]:
+            if self._drops_edges:
+                return iter(features.split(max(1, BLOCK_NUMBERS // features.shape[1])))
+            return map(torch.from_numpy, self._filter.filter_blocks(np.asarray(features)))
+
+        is_whole = width == features.shape[1]
+        directions = None if is_whole else strongest_directions(blocks(), width, self.settings.loss)
+        halved = self.settings.teacher_precision == "bfloat16" and not self._drops_edges
+        shared = is_whole and self._drops_edges
+        norms = torch.empty(len(features))
+        targets = features if shared else torch.empty(len(features), width, dtype=torch.bfloat16 if halved else None)
+        start = 0
+        for rows in blocks():
+            here = slice(start, start + len(rows))
+            norms[here] = rows.square().sum(dim=1)
+            if not shared:
+                targets[here] = rows if directions is None else rows @ directions
+            start += len(rows)
+        return targets, norms
 
     @classmethod
     def build(cls, settings: FreqDSettings, data: Interactions, student: Backbone, teacher: Teacher | None) -> FreqD:

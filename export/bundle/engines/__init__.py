@@ -2,8 +2,9 @@
 
 This is the contract between `lowpass export --to`, which loads a version's items, and `lowpass serve --index`, which
 asks for them. A version has a collection (Milvus) or a table (PostgreSQL) of its own: a column `id`, the item's row
-number, and a column `embedding`. Its name holds the bundle's id, so that a server and an engine never disagree on what
-is asked. A `Card` says how it is asked; it is written last, so that what is half loaded has none and is never seen.
+number, and a column `embedding`. Its name holds a digest of the items, which all shards of users share, so that server
+and engine never disagree on what is asked. A `Card` says how it is asked; it is written last, so that what is half
+loaded has none and is never seen.
 
     milvus://HOST:PORT/[DATABASE/]NAME       pip install 'lowpass[milvus]'
     postgresql://HOST:PORT/DATABASE/NAME     pip install 'lowpass[pgvector]'

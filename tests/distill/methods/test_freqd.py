@@ -14,6 +14,7 @@ from distill.backbones.lightgcn import LightGCN, LightGCNSettings
 from distill.backbones.sampling import Batch, PairwiseSampler
 from distill.data.interactions import Interactions
 from distill.errors import SettingError
+from distill.graph import filters
 from distill.graph.adjacency import (
     Graph,
     bipartite_adjacency,
@@ -24,7 +25,7 @@ from distill.graph.adjacency import (
 )
 from distill.graph.filters import response
 from distill.graph.spectrum import exact_spectrum, knowledge_losses
-from distill.methods import Teacher
+from distill.methods import Teacher, freqd
 from distill.methods.fd import FeatureDistillation
 from distill.methods.features import FeatureLoss
 from distill.methods.freqd import FeatureSettings, FilterKind, FreqD, FreqDSettings, Order, fill_published
@@ -297,6 +298,23 @@ def test_a_reduced_rank_is_the_loss_of_a_projector_that_ends_in_the_leading_dire
     batch = next(PairwiseSampler(data.train, 20).epoch(rng))
     one, two = (method.distillation_loss(build_step(batch, student)) for method in (reduced, whole))
     torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [FreqDSettings(), FreqDSettings(teacher_rank=3), FreqDSettings(keep_prob=0.5)])
+def test_the_teacher_is_filtered_by_blocks_as_at_once(
+    rng: np.random.Generator, settings: FreqDSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = build_random(rng)
+    whole, *_ = build(settings, data)
+    for module in (filters, freqd):
+        monkeypatch.setattr(module, "BLOCK_NUMBERS", 7 * TEACHER_DIM)
+    parts, _, teacher = build(settings, data)
+    assert torch.equal(parts._target_norms, whole._target_norms)
+    if settings.teacher_rank is None:
+        assert torch.equal(parts._targets, whole._targets)
+        assert (parts._targets is teacher.features) == parts._drops_edges
+    signs = torch.sign(parts._targets[0] * whole._targets[0])
+    torch.testing.assert_close(parts._targets, whole._targets * signs)
 
 
 def test_a_rank_that_the_teacher_does_not_exceed_changes_nothing(rng: np.random.Generator) -> None:

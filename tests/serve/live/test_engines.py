@@ -11,15 +11,15 @@ from prometheus_client import CollectorRegistry
 
 from export.build import engine_load
 from export.build.engine_load import load_version
-from export.bundle import EngineError, ExportError, ModelRepository, open_bundle
+from export.bundle import EngineError, ExportError, ModelRepository, ShardedRepository, open_bundle, shard_of
 from export.bundle.engines import EngineAddress
 from serve.answers.errors import UnusableBundle, WrongOptions
 from serve.answers.types import Query
 from serve.live.engines import Engines
 from serve.live.loader import load_model
 from serve.telemetry.metrics import Metrics
-from tests.kits.engines import Proxy, Server
-from tests.serve.repositories import two_versions
+from tests.kits.engines import PostgresServer, Proxy, Server
+from tests.serve.repositories import USERS, publish, two_versions
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,31 @@ def test_a_model_in_an_engine_answers_as_from_its_own_index(
                 assert there.item_ids == here.item_ids
                 np.testing.assert_allclose(there.scores, here.scores, rtol=1e-4, atol=1e-5)
                 assert (there.source, there.shortfall) == (here.source, here.shortfall)
+
+
+def test_servers_of_all_shards_of_users_ask_one_collection(tmp_path: Path, postgres: PostgresServer) -> None:
+    proxy, sharded = Proxy(postgres), ShardedRepository(tmp_path, 3)
+    publish(tmp_path, factory="Flat", repository=sharded)
+    url = proxy.url("shared")
+    bundles = [open_bundle(repository.resolve("student", "1")) for repository in sharded.shards]
+    first, *others = (
+        load_version(repository, bundle, EngineAddress.parse(url), kind="flat")
+        for repository, bundle in zip(sharded.shards, bundles, strict=True)
+    )
+    assert first.seconds > 0
+    assert {loaded.collection for loaded in others} == {first.collection}
+    assert [loaded.seconds for loaded in others] == [0, 0], "the first one's items are there already"
+    for number, bundle in enumerate(bundles):
+        queries = [Query(f"u{row}", k=10) for row in range(USERS) if shard_of(f"u{row}", 3) == number]
+        assert queries
+        own = load_model("student", bundle.path)
+        with closing(engines(f"student={url}")) as found:
+            model = load_model("student", bundle.path, engines=found)
+            assert model.summary.index.factory == "flat"
+            there, here = (each.recommender.recommend(queries).outcomes for each in (model, own))
+            assert not any(isinstance(outcome, Exception) for outcome in (*there, *here))
+            assert [outcome.item_ids for outcome in there] == [outcome.item_ids for outcome in here]  # type: ignore[union-attr]
+    proxy.close()
 
 
 def test_a_version_that_is_not_there_is_named_with_what_to_do(
