@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -64,38 +65,44 @@ class GrpcClient:
         self._channel.close()
 
     def _call(self, method: Any, request: Any, metadata: Metadata = ()) -> Any:
-        try:
-            try:
-                return method(request, timeout=self.timeout, metadata=(*self._metadata, *metadata))
-            except grpc.RpcError as error:
-                if not (self.reads_only and broke_off(error)):
-                    raise
-                return method(request, timeout=self.timeout, metadata=(*self._metadata, *metadata))
-        except grpc.RpcError as error:
-            raise self._in_words(error, self.timeout) from error
+        ask = partial(method, request, metadata=(*self._metadata, *metadata))
+        return self._take(partial(ask, timeout=self.timeout), ask, time.monotonic() + self.timeout)
 
     def _call_all(self, method: Any, questions: Sequence[tuple[Any, Metadata]]) -> list[Any]:
         """Send several requests at once; return for each its answer, or its error."""
-        calls = [self._send(method, *question) for question in questions]
+        ends, calls = time.monotonic() + self.timeout, []
+        for request, metadata in questions:
+            sent = {"request": request, "metadata": (*self._metadata, *metadata)}
+            calls.append((method.future(**sent, timeout=self.timeout), partial(method, **sent)))
         try:
-            return [self._outcome(call, method, question) for call, question in zip(calls, questions, strict=True)]
+            return [self._outcome(call, ask, ends) for call, ask in calls]
         finally:
-            for call in calls:
+            for call, _ in calls:
                 call.cancel()
 
-    def _send(self, method: Any, request: Any, metadata: Metadata) -> Any:
-        return method.future(request, timeout=self.timeout, metadata=(*self._metadata, *metadata))
+    def _outcome(self, call: Any, ask: Callable[..., Any], ends: float) -> Any:
+        try:
+            return self._take(call.result, ask, ends)
+        except RecommenderError as error:
+            return error
 
-    def _outcome(self, call: Any, method: Any, question: tuple[Any, Metadata]) -> Any:
+    def _take(self, first: Callable[[], Any], ask: Callable[..., Any], ends: float) -> Any:
+        """Take an answer; one that broke off is asked for once more, in the time that is left.
+
+        Args:
+            first: Waits for the answer.
+            ask: Asks again, within its `timeout`.
+            ends: When there is no more time, on the monotonic clock.
+        """
         try:
             try:
-                return call.result()
+                return first()
             except grpc.RpcError as error:
                 if not (self.reads_only and broke_off(error)):
                     raise
-                return self._send(method, *question).result()
+                return ask(timeout=ends - time.monotonic())
         except grpc.RpcError as error:
-            return self._in_words(error, self.timeout)
+            raise self._in_words(error, self.timeout) from error
 
     def _stream(
         self, method: Any, pack: Callable[[int], Any], metadata: Metadata, timeout: float

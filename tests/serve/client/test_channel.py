@@ -39,6 +39,7 @@ class Server:
         self._lives = list(lives)
         self._end = end
         self.calls = 0
+        self.timeouts: list[float] = []
 
     def __call__(self, request: Any, timeout: float, metadata: Any) -> Any:
         self.calls += 1
@@ -47,6 +48,7 @@ class Server:
 
     def unary(self, request: Any, timeout: float, metadata: Any) -> Any:
         self.calls += 1
+        self.timeouts.append(timeout)
         if self._lives.pop(0):
             return request
         raise Failed(*self._end)
@@ -111,5 +113,6 @@ def test_an_answer_that_broke_off_is_asked_for_once_more() -> None:
     server = Server(0, 1)
     with Reader("nobody:1", 1.0, None, "") as client:
         assert client._call(server.unary, "q") == "q"
+        assert server.timeouts[1] < server.timeouts[0] == 1.0, "one deadline for both"
     with GrpcClient("nobody:1", 1.0, None, "") as client, pytest.raises(RecommenderError):
         client._call(Server(0, 1).unary, "q")
