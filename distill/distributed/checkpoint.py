@@ -28,7 +28,7 @@ from distill.distributed.ranks import Ranks
 from distill.distributed.table import NAME, ShardedTable
 from distill.errors import RunError
 from distill.storage import write_file
-from distill.training.checkpoint import STATE_FILE, Progress, require_same_settings
+from distill.training.checkpoint import STATE_FILE, Progress, read_state
 
 LAST, BEST = "checkpoint", "best"
 UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, AssertionError, SafetensorError, CheckpointException)
@@ -101,16 +101,8 @@ def load(out: Path, config: Mapping[str, Any], training: Training) -> Progress:
     Raises:
         RunError: No checkpoint there, unreadable, or of a run with other settings.
     """
-    path = out / STATE_FILE
-    if not path.is_file():
-        raise RunError(f"{path}: no checkpoint to resume from; start without --resume")
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        folder, saved, progress = out / state["folder"], state["config"], Progress(**state["progress"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: unreadable checkpoint ({error}); start again without --resume") from error
-    require_same_settings(path, saved, config, "resume with the run's own settings or start a new run")
-    _read(folder, training.state())
+    folder, progress = read_state(out, config, "folder")
+    _read(out / folder, training.state())
     return progress
 
 

@@ -109,7 +109,7 @@ class ItemIndex:
 
     def _search_whole(self, own: torch.Tensor, hidden: npt.NDArray[np.int32], length: int) -> tuple[Lists, Scores]:
         """Of a user whose lists hold too little: score everything."""
-        scores = torch.cat([part.float() @ own for part in cut_rows(self.vectors, 2**16)])
+        scores = torch.cat([part.float() @ own for part in torch.split(self.vectors, 2**16)])
         scores[torch.from_numpy(self.places[hidden])] = -torch.inf
         values, places = scores.topk(length)
         return self.order[places.numpy()].astype(np.int32), values.numpy()
@@ -162,12 +162,6 @@ class ItemIndex:
         places = self.places[hidden.indices]
         order = np.argsort(places)
         return _Masked(owners[order], places[order])
-
-
-def cut_rows(table: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
-    """Go through a table some rows at a time."""
-    for start in range(0, len(table), size):
-        yield table[start : start + size]
 
 
 @dataclass(frozen=True)
@@ -278,7 +272,7 @@ def build_index(items: torch.Tensor, users: torch.Tensor, length: int, *, seed: 
     kmeans = faiss.Kmeans(items.shape[1], num_lists, niter=ITERATIONS, seed=seed, min_points_per_centroid=1)
     kmeans.train(items[torch.from_numpy(sample)].float().numpy())
     owners = np.concatenate(
-        [kmeans.index.search(part.float().numpy(), 1)[1][:, 0] for part in cut_rows(items, BLOCK_USERS)]
+        [kmeans.index.search(part.float().numpy(), 1)[1][:, 0] for part in torch.split(items, BLOCK_USERS)]
     )
     order = np.argsort(owners, kind="stable")
     bounds = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=num_lists))])

@@ -29,7 +29,7 @@ import torch
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
-from distill.methods.item_index import BLOCK_USERS, MEASURED_USERS, Ids, ItemIndex, Scores, build_index, cut_rows
+from distill.methods.item_index import BLOCK_USERS, MEASURED_USERS, Ids, ItemIndex, Scores, build_index
 from distill.methods.top_lists import TopLists
 from distill.storage import write_file
 
@@ -89,7 +89,7 @@ def _covariance(items: torch.Tensor) -> torch.Tensor:
     """Σ of rows, in float64 until the end."""
     total = torch.zeros(items.shape[1], dtype=torch.float64)
     squares = torch.zeros(items.shape[1], items.shape[1], dtype=torch.float64)
-    for part in cut_rows(items, 2**16):
+    for part in torch.split(items, 2**16):
         rows = part.double()
         total += rows.sum(dim=0)
         squares += rows.T @ rows

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distill.errors import SettingError
+from distill.finite import blocks_of_rows
 
 Embeddings = npt.NDArray[Any]
 Core = npt.NDArray[np.float64]
@@ -20,7 +21,6 @@ Project = Callable[[Core], npt.NDArray[np.float32]]
 GRAM_ROWS = 200_000
 """Users and items together, from which their embeddings are not copied: in float64, with their basis, a million rows of
 256 numbers take 4 GB."""
-BLOCK_ROWS = 2**16
 NEGLIGIBLE = 1e-4
 """Share of the longest direction below which float32 sums say nothing of another."""
 
@@ -61,10 +61,9 @@ def _orthogonalise(embeddings: Embeddings) -> tuple[Core, Project]:
 
 def _orthogonalise_by_gram(embeddings: Embeddings) -> tuple[Core, Project]:
     """The same without a copy of E, from EᵀE = W Λ Wᵀ: R = Λ^½ Wᵀ and Q = E W Λ^-½. It errs where Λ is tiny."""
-    blocks = range(0, len(embeddings), BLOCK_ROWS)
     gram = np.zeros((embeddings.shape[1],) * 2)
-    for start in blocks:
-        rows = embeddings[start : start + BLOCK_ROWS].astype(np.float32)
+    for _, block in blocks_of_rows(embeddings):
+        rows = block.astype(np.float32, copy=False)
         gram += rows.T @ rows
     squares, turn = np.linalg.eigh(gram)
     lengths = np.sqrt(squares.clip(min=0))
@@ -72,7 +71,8 @@ def _orthogonalise_by_gram(embeddings: Embeddings) -> tuple[Core, Project]:
 
     def project(directions: Core) -> npt.NDArray[np.float32]:
         matrix = ((turn * inverse) @ directions).astype(np.float32)
-        rows = [embeddings[start : start + BLOCK_ROWS].astype(np.float32) @ matrix for start in blocks]
-        return np.concatenate(rows)
+        return np.concatenate(
+            [block.astype(np.float32, copy=False) @ matrix for _, block in blocks_of_rows(embeddings)]
+        )
 
     return lengths[:, None] * turn.T, project

@@ -107,23 +107,44 @@ def load_checkpoint(
         RunError: No checkpoint there, unreadable, or of a run with other settings.
     """
     path = directory / STATE_FILE
-    if not path.is_file():
-        raise RunError(f"{path}: no checkpoint to resume from; start without --resume")
+    tensors_file, progress = read_state(directory, config, "tensors_file")
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        tensors = load_file(directory / state["tensors_file"])
-        remedy = "resume with the run's own settings or start a new run"
-        require_same_settings(path, state["config"], config, remedy)
+        tensors = load_file(directory / tensors_file)
         for name, module in modules.items():
             module.load_state_dict(_with_prefix(tensors, f"{name}."))
         _restore_optimizer(optimizer, _with_prefix(tensors, "optimizer."))
-        progress = Progress(**state["progress"])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise RunError(f"{path}: unreadable checkpoint ({error}); start again without --resume") from error
     best = _embeddings(tensors, "best") if "best.user_embeddings" in tensors else None
     names = [key.removesuffix(".user_embeddings") for key in tensors if key.startswith("past-") and "user" in key]
     epochs = {int(name.removeprefix("past-")): _embeddings(tensors, name) for name in names}
     return progress, best, dict(sorted(epochs.items()))
+
+
+def read_state(directory: Path, config: Mapping[str, Any], where: str) -> tuple[str, Progress]:
+    """Read what a checkpoint says beside its tensors.
+
+    Args:
+        directory: The run directory.
+        config: The run's settings.
+        where: Key of the name under which the tensors lie.
+
+    Returns:
+        That name, and the progress.
+
+    Raises:
+        RunError: No checkpoint there, unreadable, or of a run with other settings.
+    """
+    path = directory / STATE_FILE
+    if not path.is_file():
+        raise RunError(f"{path}: no checkpoint to resume from; start without --resume")
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        name, saved, progress = str(state[where]), state["config"], Progress(**state["progress"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: unreadable checkpoint ({error}); start again without --resume") from error
+    require_same_settings(path, saved, config, "resume with the run's own settings or start a new run")
+    return name, progress
 
 
 def require_same_settings(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any], remedy: str) -> None:

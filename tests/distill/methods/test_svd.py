@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distill import finite
 from distill.errors import SettingError
 from distill.methods import svd
 from distill.methods.svd import truncated_svd
@@ -49,6 +50,6 @@ def test_large_embeddings_are_cut_alike_without_a_copy(monkeypatch: pytest.Monke
     items[:, 7] = items[:, 6]  # a direction that is not there
     exact = truncated_svd(users, items, 5)
     monkeypatch.setattr(svd, "GRAM_ROWS", 0)
-    monkeypatch.setattr(svd, "BLOCK_ROWS", 64)
+    monkeypatch.setattr(finite, "BLOCK_NUMBERS", 512)
     by_gram = truncated_svd(users.astype(np.float16), items, 5)
     np.testing.assert_allclose(by_gram[0] @ by_gram[1].T, exact[0] @ exact[1].T, atol=2e-2)
