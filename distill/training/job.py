@@ -290,16 +290,16 @@ def run_job(
     student = BACKBONES[job.backbone].build(job.backbone_settings, data, job.dim)
     own = None if teacher is None else open_teacher(teacher, data, student)
     _start(student, job, data, own)
+    config = describe(job, data, teacher)
+    fingerprint = config["teacher_fingerprint"]
     teaching = own
     if job.co_teachers != NONE:
-        fingerprint = None if teacher is None else features_fingerprint(teacher)
         tau = student.score_temperature
         folder, eval_users = lists or out, job.options.eval_users
         teaching = blend_teachers(job.co_teachers, data, own, folder, fingerprint, tau, eval_users=eval_users)
     elif own is not None and learns_lists(job.method) and not is_whole(*data.train.shape):
-        teaching = list_teacher(data, own, lists or out, features_fingerprint(teacher) if teacher else None)
+        teaching = list_teacher(data, own, lists or out, fingerprint)
     method = build_method(job.method, job.settings or (), data, student, teaching)
-    config = describe(job, data, teacher)
     report: dict[str, Any] = {}
     if isinstance(teaching, BlendedTeacher):
         report["blend"] = teaching.report
