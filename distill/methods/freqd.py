@@ -228,7 +228,7 @@ class FreqD(Method):
 
         def blocks() -> Iterator[torch.Tensor]:
             if self._drops_edges:
-                return iter(features.split(max(1, BLOCK_NUMBERS // features.shape[1])))
+                return iter(torch.split(features, max(1, BLOCK_NUMBERS // features.shape[1])))
             return map(torch.from_numpy, self._filter.filter_blocks(np.asarray(features)))
 
         is_whole = width == features.shape[1]

@@ -35,7 +35,7 @@ def test_reduced_rows_are_those_of_the_truncated_svd() -> None:
     torch.manual_seed(0)
     rows = torch.randn(40, 9).double() @ torch.diag(torch.linspace(0.1, 3, 9).double())
     left, values, _ = torch.linalg.svd(rows, full_matrices=False)
-    found = rows @ strongest_directions(rows.split(17), 4, "l2").double()
+    found = rows @ strongest_directions(torch.split(rows, 17), 4, "l2").double()
     expected = (left[:, :4] * values[:4]).flip(1)
     torch.testing.assert_close(found * torch.sign(found[:1]), expected * torch.sign(expected[:1]), rtol=1e-5, atol=1e-5)
 
