@@ -1,5 +1,7 @@
 """The block of random vectors against the dense decomposition."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import scipy.sparse as sp

@@ -8,7 +8,7 @@ import pytest
 
 from distill.data.interactions import Interactions
 from distill.run import Run, open_run
-from export.build.index_choice import choices_by_bytes, choose_index
+from export.build.index_choice import BUDGET_SECONDS, choices_by_bytes, choose_index
 from export.build.questions import Latency
 from export.bundle import IndexCard
 from export.frontier import measuring
@@ -63,7 +63,7 @@ def test_where_scans_are_slow_the_best_stand_under_the_indexes_that_export_would
     asked: list[IndexCard] = []
 
     def spy(*arguments: Any, budget: float) -> tuple[Any, IndexCard]:
-        assert budget == measuring.BUDGET_SECONDS, "small data"
+        assert budget == BUDGET_SECONDS, "small data"
         found = choose_index(*arguments, budget=budget)
         asked.append(found[1])
         return found
