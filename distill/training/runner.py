@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
-from contextlib import redirect_stderr
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -242,7 +242,7 @@ class Children(Generic[K]):
     def start(self, key: K, work: Work) -> None:
         """Start a child; `key` names its outcome."""
         receiver, sender = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_run, args=(sender, work), daemon=True)
+        process = self._context.Process(target=_run, args=(sender, work, self.count > 1), daemon=True)
         process.start()
         sender.close()
         self._running[receiver] = (key, process)
@@ -263,11 +263,13 @@ class Children(Generic[K]):
         return ended
 
 
-def _run(sender: Connection, work: Work) -> None:
-    """The body of a child: sends its status, and what went wrong."""
+def _run(sender: Connection, work: Work, is_quiet: bool) -> None:
+    """The body of a child: sends its status, and what went wrong; one at a time shows how far it is."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends its children itself
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with redirect_stderr(io.StringIO()):  # bars of several trainings would write over each other
+    with (
+        redirect_stderr(io.StringIO()) if is_quiet else nullcontext()
+    ):  # bars of several trainings would write over each other
         try:
             work()
             sender.send(("done", ""))

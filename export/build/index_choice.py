@@ -55,6 +55,8 @@ BUDGET_SECONDS = 600.0
 """Of processor time: all but the graphs takes half of it for a million items of 20 numbers."""
 CLUSTERING_ROUNDS = 10
 """Of k-means over the lists, by FAISS's default."""
+OUT_OF_TIME = ("given up after", "were over", "are left")
+"""What only reasons of the clock have in them."""
 LEAST_GAIN = 0.001
 """Of recall: less, twice in a row, and a ladder ends."""
 
@@ -328,6 +330,11 @@ def mark_pareto(rows: Sequence[Row]) -> list[Row]:
     unbeaten = find_pareto([(-row["ann_recall"], row["median_us"], row["bytes_per_item"]) for row in measured])
     marks = iter(unbeaten.tolist())
     return [row if "skipped" in row else {**row, "pareto": next(marks)} for row in rows]
+
+
+def is_late(row: Row) -> bool:
+    """Whether an index was left out, or asked no further, for want of time."""
+    return any(word in row.get("skipped", "") for word in OUT_OF_TIME)
 
 
 def _is_enough(row: Row, ann_recall: float) -> bool:

@@ -64,9 +64,10 @@ def build_rivals(
     if not 1 <= dim < bundle.manifest.model.dim:
         raise ExportError(f"dim {dim}: must be from 1 to below the teacher's {bundle.manifest.model.dim}")
     rng = np.random.default_rng(seed)
+    # The quick one first: choosing an index for the other may take minutes, and what is published stays.
     makers: tuple[Callable[[], _Rival], ...] = (
-        lambda: _cut(bundle, dim, ann_recall, rng),
         lambda: _quantized(bundle, BYTES_PER_NUMBER * dim, rng),
+        lambda: _cut(bundle, dim, ann_recall, rng),
     )
     bar = tqdm(makers, desc="rivals", unit="rival", disable=None, leave=False)
     return [_publish(repository, bundle, make()) for make in bar]

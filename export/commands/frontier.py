@@ -74,7 +74,8 @@ def frontier(data: Path, teacher: Path, out: Path, *, as_json: bool, **options: 
     command trains only what is missing. Where nothing fits, it says which limit to relax, and still exits with 0.
 
     Beyond 5·10⁹ pairs of user and item, methods that score every pair are left out and students train 600 seconds,
-    unless --methods, --epochs or --max-seconds say otherwise; quality is measured on a sample of users.
+    unless --methods, --epochs or --max-seconds say otherwise; quality is measured on a sample of users, and the indexes
+    of all models together are looked for in 600 seconds of processor time, not those of each.
 
     Example: lowpass frontier data/citeulike --teacher runs/teacher --out runs/frontier --max-bytes-per-item 64
     """

@@ -51,7 +51,7 @@ from typing import Any
 from distill.report.tables import Table, render_markdown
 from export.frontier.candidates import KEPT_STEP, TIME_STEP
 from export.frontier.choice import Limits, Recommendation, Row
-from export.frontier.measuring import CONVENTION, TIMED
+from export.frontier.measuring import TIMED
 
 FORMAT = 1
 FIGURE_FILE = "frontier.png"
@@ -68,6 +68,7 @@ def build_document(
     limits: Limits,
     found: Recommendation,
     *,
+    quality: str,
     reasons: Sequence[str],
     notes: Sequence[str],
     commands: Sequence[str],
@@ -79,6 +80,7 @@ def build_document(
         rows: All candidates, the teacher in float32 first.
         limits: The budget.
         found: The recommendation.
+        quality: How quality was measured, and on whom.
         reasons: Why, in sentences.
         notes: What else a reader must know.
         commands: What to run next.
@@ -87,7 +89,7 @@ def build_document(
         "format": FORMAT,
         **about,
         "limits": asdict(limits),
-        "conventions": {"quality": CONVENTION, "latency": TIMED, "pareto": DOMINANCE},
+        "conventions": {"quality": quality, "latency": TIMED, "pareto": DOMINANCE},
         "candidates": [{**_describe(row, limits), "total_bytes": _total(row, about["data"])} for row in rows],
         "pareto": [row.name for row in rows if row.pareto],
         "recommended": _name(found.chosen),

@@ -23,7 +23,7 @@ from distill.training.runner import train_all
 from export.frontier.choice import Limits, compare_candidates, explain, next_commands, recommend
 from export.frontier.document import FIGURE_FILE, build_document, render_page
 from export.frontier.large_data import suit
-from export.frontier.measuring import measure_candidates
+from export.frontier.measuring import Judge, measure_candidates
 from export.frontier.plan import RESERVED, Plan
 from export.frontier.reading import FILE, build_frontier
 
@@ -77,6 +77,7 @@ def run_frontier(request: Request) -> dict[str, Any]:
     for note in left_out:
         tqdm.write(note, file=sys.stderr)
     request.plan.require_below(teacher.dim)
+    judge = Judge(data, request.seed)
     jobs = request.plan.jobs()
     others = _open_others(request.runs, data, teacher, set(jobs))
     diverged: dict[str, str] = {}
@@ -85,11 +86,10 @@ def run_frontier(request: Request) -> dict[str, Any]:
     dims = sorted({*request.plan.dims, *(run.dim for run in others)})
     candidates, notes = measure_candidates(
         replace(request.plan, dims=tuple(dims)),
-        data,
+        judge,
         teacher,
         [*students, *others],
         ann_recall=request.ann_recall,
-        seed=request.seed,
     )
     rows = compare_candidates(candidates)
     found = recommend(rows, request.limits)
@@ -98,6 +98,7 @@ def run_frontier(request: Request) -> dict[str, Any]:
         rows,
         request.limits,
         found,
+        quality=judge.convention,
         reasons=explain(found, rows, request.limits),
         notes=left_out + notes + [f"{name} is left out: {reason}" for name, reason in diverged.items()],
         commands=next_commands(found, request.out),

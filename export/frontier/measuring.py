@@ -30,7 +30,7 @@ from distill.evaluation.sample import draw_users
 from distill.report.blends import blends_of
 from distill.run import Run
 from export.build.ann import Vectors, file_bytes_per_item
-from export.build.index_choice import choices_by_bytes, choose_index
+from export.build.index_choice import BUDGET_SECONDS, choices_by_bytes, choose_index, is_late
 from export.build.pareto import find_pareto
 from export.build.precision import PRODUCT, StoredVectors
 from export.build.publish import had_items
@@ -38,13 +38,14 @@ from export.build.quality import CUTOFF
 from export.build.questions import MOST_USERS, ROUNDS, Latency, Questions, draw_questions, measure_recall
 from export.bundle import K_FACTOR
 from export.frontier.candidates import NDCG, RECALL, SCORES, TEACHER, Candidate, Quality, Source, build_sources
+from export.frontier.large_data import LARGE_PAIRS
 from export.frontier.plan import Plan
 
 SLOW_US = 50.0
 """Microseconds of a scan from which on another index is looked for."""
 SIMD_NUMBERS = 8
 """FAISS decodes scalar-quantised vectors of other lengths number by number."""
-CONVENTION = "full ranking, train items masked, mean over users with relevant items"
+PROTOCOL = "full ranking, train items masked, mean over"
 TIMED = (
     f"one query at a time on one thread, in process, in that thread's processor time: index search for {CUTOFF} items "
     f"and as many more as the user already has, up to {MOST_USERS} users, the quickest of {ROUNDS} rounds each; "
@@ -80,6 +81,11 @@ class Judge:
         self.had = had_items(data, "train+validation")
         self._seed = seed
         self._by_shape: dict[tuple[str, int], Latency] = {}
+
+    @property
+    def convention(self) -> str:
+        """How quality is measured, in words, and on whom."""
+        return f"{PROTOCOL} {self.sample.words}"
 
     def rng(self) -> np.random.Generator:
         """A generator that draws the same each time, so that all are asked by the same users."""
@@ -119,37 +125,35 @@ class Judge:
 
 
 def measure_candidates(
-    plan: Plan, data: Interactions, teacher: Run, students: Sequence[Run], *, ann_recall: float = 0.99, seed: int = 0
+    plan: Plan, judge: Judge, teacher: Run, students: Sequence[Run], *, ann_recall: float = 0.99
 ) -> tuple[list[Candidate], list[str]]:
     """Build and measure all.
 
     Args:
         plan: Precisions, dimensions and baselines.
-        data: What the runs were trained on.
+        judge: Of the data that the runs were trained on.
         teacher: The teacher's run.
         students: Finished runs.
         ann_recall: What an index must find of the exact top 20.
-        seed: Of the draw of users who ask.
 
     Returns:
         The candidates, the teacher in float32 first, and notes on what was left out.
 
     Raises:
-        SettingError: The data cannot be judged on.
         ExportError: Embeddings do not fit a precision.
     """
-    judge = Judge(data, seed)
     scans: list[_Scan] = []
     number = 1 + len(plan.dims) + len(students)
     sources = build_sources(teacher, students, plan.dims)
     for source in tqdm(sources, desc="measuring", unit="source", total=number, disable=None):
         scans.extend(_scan(source, plan, judge))
     candidates = [scan.candidate for scan in scans]
-    candidates += _choose_indexes(scans, judge, ann_recall)
+    indexed, cut_short = _choose_indexes(scans, judge, ann_recall)
+    candidates += indexed
     baselines, notes = _fit_baselines(plan, judge, judge.questions(teacher.user_embeddings))
-    if judge.sample.is_drawn:
-        notes.insert(0, f"Quality is measured on {judge.sample.words}.")
-    return candidates + baselines, _note_blends(students, candidates[0].quality) + _note_odd_dims(candidates) + notes
+    return candidates + baselines, _note_blends(students, candidates[0].quality) + _note_odd_dims(
+        candidates
+    ) + cut_short + notes
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,8 @@ def _measure_scan(source: Source, precision: str, stored: StoredVectors, seconds
     )
 
 
-def _choose_indexes(scans: Sequence[_Scan], judge: Judge, ann_recall: float) -> list[Candidate]:
+def _choose_indexes(scans: Sequence[_Scan], judge: Judge, ann_recall: float) -> tuple[list[Candidate], list[str]]:
+    """Look for other indexes where they can matter; of large data all models together have the time that one has."""
     teacher = scans[0].candidate.quality
     best = find_pareto([scan.candidate.compared_with(teacher).costs for scan in scans])
     worth = [
@@ -205,14 +210,32 @@ def _choose_indexes(scans: Sequence[_Scan], judge: Judge, ann_recall: float) -> 
         and scan.candidate.latency.p50 >= SLOW_US
     ]
     bar = tqdm(worth, desc="indexes", unit="model", disable=None)
-    return [candidate for scan in bar for candidate in _search_otherwise(scan, judge, ann_recall)]
+    is_large = judge.data.num_users * judge.data.num_items > LARGE_PAIRS
+    budget = BUDGET_SECONDS / len(worth) if is_large and worth else BUDGET_SECONDS
+    found, notes = [], []
+    for scan in bar:
+        candidates, skipped = _search_otherwise(scan, judge, ann_recall, budget)
+        found += candidates
+        notes += [
+            f"{scan.candidate.name}: {index} is left out: {reason}; 'lowpass export' gives it {BUDGET_SECONDS:g} s."
+            for index, reason in skipped.items()
+            if is_large
+        ]
+    return found, notes
 
 
-def _search_otherwise(scan: _Scan, judge: Judge, ann_recall: float) -> list[Candidate]:
-    """The same vectors under each index that `export` would choose for them, but the scan and what it beats."""
+def _search_otherwise(
+    scan: _Scan, judge: Judge, ann_recall: float, budget: float
+) -> tuple[list[Candidate], dict[str, str]]:
+    """The same vectors under each index that `export` would choose for them, but the scan and what it beats.
+
+    Returns:
+        The candidates, and index → why there was no time for it.
+    """
     scanned = scan.candidate
     users, items = scan.source.store(scanned.precision).as_stored
-    _, card = choose_index(items, users, judge.had, ann_recall, judge.rng())
+    _, card = choose_index(items, users, judge.had, ann_recall, judge.rng(), budget=budget)
+    late = {row["factory"]: row["skipped"] for row in card.candidates if is_late(row)}
     row_bytes = items.itemsize * items.shape[1]
     found = [
         replace(
@@ -230,7 +253,7 @@ def _search_otherwise(scan: _Scan, judge: Judge, ann_recall: float) -> list[Cand
         if row["factory"] != scanned.index
     ]
     unbeaten = find_pareto([(each.bytes_per_item, each.latency.p50) for each in (scanned, *found)])[1:]
-    return [candidate for candidate, is_unbeaten in zip(found, unbeaten, strict=True) if is_unbeaten]
+    return [candidate for candidate, is_unbeaten in zip(found, unbeaten, strict=True) if is_unbeaten], late
 
 
 def _note_blends(students: Sequence[Run], teacher: Quality) -> list[str]:

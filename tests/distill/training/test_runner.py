@@ -137,6 +137,10 @@ def refuse() -> None:
     raise SettingError("alpha: 2 is outside [0, 1]")
 
 
+def name_stderr(path: Path) -> None:
+    path.write_text(type(sys.stderr).__name__)
+
+
 def crash() -> None:
     raise ZeroDivisionError("by nothing")
 
@@ -156,6 +160,12 @@ def test_what_fails_takes_nothing_with_it_and_is_told(tmp_path: Path, fate: Any,
         run_all(work, 2, title="toy", unit="piece")
     pids = [int(path.read_text()) for path in paths]
     assert len({*pids, os.getpid()}) == 3, "each in a process of its own"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_only_one_child_at_a_time_shows_how_far_it_is(tmp_path: Path, processes: int) -> None:
+    run_all({"only": partial(name_stderr, tmp_path / "stderr")}, processes, title="toy", unit="piece")
+    assert ((tmp_path / "stderr").read_text() == "StringIO") == (processes > 1)
 
 
 def test_a_child_starts_in_a_fraction_of_what_importing_torch_takes(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from distill.data.interactions import Interactions
 from distill.run import Run, open_run
-from export.build.index_choice import choices_by_bytes, choose_index
+from export.build.index_choice import BUDGET_SECONDS, choices_by_bytes, choose_index
 from export.build.questions import Latency
 from export.bundle import IndexCard
 from export.frontier import measuring
@@ -25,7 +25,7 @@ def runs(workplace: Path, tmp_path_factory: pytest.TempPathFactory, data: Intera
 
 
 def measure(runs: tuple[Run, Run], data: Interactions, plan: Plan, ann_recall: float = 0.9) -> dict[str, Candidate]:
-    found, notes = measure_candidates(plan, data, runs[0], [runs[1]], ann_recall=ann_recall)
+    found, notes = measure_candidates(plan, Judge(data, 0), runs[0], [runs[1]], ann_recall=ann_recall)
     odd = [str(dim) for dim in sorted({*plan.dims, 4}) if dim % 8 and plan.precisions != ("float32",)]
     assert [note.split(":")[0] for note in notes] == ([f"d = {', '.join(odd)}"] if odd else [])
     assert len({candidate.name for candidate in found}) == len(found)
@@ -62,8 +62,9 @@ def test_where_scans_are_slow_the_best_stand_under_the_indexes_that_export_would
     monkeypatch.setattr(measuring, "SLOW_US", 0.0)
     asked: list[IndexCard] = []
 
-    def spy(*arguments: Any) -> tuple[Any, IndexCard]:
-        found = choose_index(*arguments)
+    def spy(*arguments: Any, budget: float) -> tuple[Any, IndexCard]:
+        assert budget == BUDGET_SECONDS, "small data"
+        found = choose_index(*arguments, budget=budget)
         asked.append(found[1])
         return found
 
@@ -91,6 +92,18 @@ def test_where_scans_are_slow_the_best_stand_under_the_indexes_that_export_would
         assert (card.factory, card.search) in [(row["factory"], row["search"]) for row in rows]
 
 
+def test_models_of_large_data_share_the_time_for_indexes_and_what_it_leaves_out_is_told(
+    runs: tuple[Run, Run], data: Interactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "SLOW_US", 0.0)
+    monkeypatch.setattr(measuring, "LARGE_PAIRS", 0)
+    monkeypatch.setattr(measuring, "BUDGET_SECONDS", 0.0)
+    plan = Plan(dims=(4,), precisions=("float32",), baselines=())
+    _, notes = measure_candidates(plan, Judge(data, 0), runs[0], [])
+    told = [note for note in notes if "is left out: the 0 s for the choice were over" in note]
+    assert any(note.startswith("teacher-float32: SQ8 ") for note in told)
+
+
 def test_no_index_reaches_a_recall_above_all(
     runs: tuple[Run, Run], data: Interactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,7 +118,7 @@ def test_a_baseline_that_needs_too_much_memory_is_left_out_with_a_note(
 ) -> None:
     monkeypatch.setattr(measuring, "EASE_MAX_BYTES", 1)
     plan = Plan(dims=(4,), precisions=("int8",), baselines=("ease", "itemknn"))
-    found, notes = measure_candidates(plan, data, runs[0], [])
+    found, notes = measure_candidates(plan, Judge(data, 0), runs[0], [])
     assert [candidate.name for candidate in found][-1] == "itemknn"
     assert found[-1].bytes_per_user > 0
     assert notes[-1].startswith("ease is left out: ")

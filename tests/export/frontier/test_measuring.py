@@ -53,6 +53,9 @@ def test_a_sample_of_users_judges_where_there_are_many(
     monkeypatch.setattr(sample, "LEAST_USERS", 9)
     judge = Judge(data, 0)
     assert judge.sample.is_drawn
+    assert judge.convention.endswith(
+        f"mean over 9 of {judge.sample.num_relevant} users with relevant items, drawn with seed 0"
+    )
     assert judge.rank(*vectors).shape == (9, CUTOFF)
     assert 1 <= len(judge.judge(judge.rank(*vectors)).recalls) <= 9
 

@@ -20,7 +20,9 @@ def document_of(rows: list[Row], limits: Limits | None = None) -> dict[str, Any]
     found = recommend(rows, limits)
     reasons = explain(found, rows, limits)
     commands = ["lowpass export out"] if found.chosen else []
-    return build_document(ABOUT, rows, limits, found, reasons=reasons, notes=["A note."], commands=commands)
+    return build_document(
+        ABOUT, rows, limits, found, quality="Toy.", reasons=reasons, notes=["A note."], commands=commands
+    )
 
 
 @pytest.fixture
