@@ -72,19 +72,27 @@ def header_frames(stream: int, block: bytes, *, end_stream: bool = False) -> byt
 class RawConnection:
     """A connection that speaks HTTP/2, whose answers are counted and thrown away.
 
+    Args:
+        address: `host:port`.
+        acknowledge: Whether it says that it read the server's settings, and waits until it has.
+
     Attributes:
         answered: Frames that came, by kind.
         is_closed: Whether the server closed it.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, acknowledge: bool = True) -> None:
+        self._acknowledge = acknowledge
         host, port = address.rsplit(":", 1)
         self.socket = socket.create_connection((host, int(port)), timeout=10)
         self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0))
         self.answered: dict[int, int] = {}
         self.is_closed = False
+        self._acknowledged = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
+        # Until its settings are acknowledged, a server has to take what HTTP/2 allows by default.
+        assert not acknowledge or self._acknowledged.wait(10)
 
     def send(self, frames: Iterable[bytes]) -> bool:
         """Send, as far as the server takes it; whether it took all."""
@@ -109,8 +117,9 @@ class RawConnection:
                 body = stream.read(int.from_bytes(header[:3], "big"))
                 kind, flags = header[3], header[4]
                 self.answered[kind] = self.answered.get(kind, 0) + 1
-                if kind == SETTINGS and not flags & ACK:
+                if kind == SETTINGS and not flags & ACK and self._acknowledge:
                     self.socket.sendall(frame(SETTINGS, ACK, 0))
+                    self._acknowledged.set()
                 if kind == PING and not flags & ACK:
                     self.socket.sendall(frame(PING, ACK, 0, body))
         except (OSError, ValueError):

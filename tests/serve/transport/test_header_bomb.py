@@ -28,13 +28,18 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         assert running.terminate() == 0
 
 
+@pytest.mark.parametrize("acknowledge", [True, False])
 @pytest.mark.parametrize(("value", "names"), [(b"v", 230), (b"v", 2000), (b"v" * 3900, 2000)])
-def test_a_connection_makes_a_server_hold_less_than_64_mib(server: ServerProcess, value: bytes, names: int) -> None:
+def test_a_connection_makes_a_server_hold_less_than_64_mib(
+    server: ServerProcess, value: bytes, names: int, acknowledge: bool
+) -> None:
+    if not acknowledge and "grpcio" in server.process.args:
+        pytest.skip("grpcio's bound of headers begins with the client's word that it read the settings")
     process = Process(server.process.pid)
     with RecommenderClient(server.address, timeout=10.0) as client:
         client.recommend("user-1", k=3)
         before = process.memory_info().rss
-        bomb = RawConnection(server.address)
+        bomb = RawConnection(server.address, acknowledge=acknowledge)
         try:
             bomb.send(header_bomb(RECOMMEND, STREAMS, names, value))
             # Nearly all are refused; what is left is what the bound of streams lets in.
