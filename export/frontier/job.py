@@ -78,7 +78,7 @@ def run_frontier(request: Request) -> dict[str, Any]:
         tqdm.write(note, file=sys.stderr)
     request.plan.require_below(teacher.dim)
     judge = Judge(data, request.seed)
-    jobs = request.plan.jobs()
+    jobs = request.plan.jobs(data)
     others = _open_others(request.runs, data, teacher, set(jobs))
     diverged: dict[str, str] = {}
     runs = request.out / RUNS_FOLDER

@@ -8,10 +8,11 @@ from typing import Any
 
 from distill.backbones import BACKBONES
 from distill.baselines import BASELINES
+from distill.data.interactions import Interactions
 from distill.errors import SettingError
 from distill.methods.co_teachers import AUTO, parse_co_teachers
 from distill.methods.composition import learns_lists, parse_method
-from distill.training.job import Job, build_job
+from distill.training.job import Job, build_job, large_defaults
 from export.build.precision import PRECISIONS
 
 DEFAULT_METHODS = ("scratch", "fd", "freqd", "ce", "freqd+ce", "ce+rcekd")
@@ -66,17 +67,16 @@ class Plan:
             if not 1 <= dim < teacher_dim:
                 raise SettingError(f"dims: {dim} must be from 1 to below the teacher's {teacher_dim}")
 
-    def jobs(self) -> dict[str, Job]:
-        """Run name → what to train."""
-        return {
-            f"{method}-d{dim}": build_job(
-                method,
-                {**self.training, "dim": dim, "co_teachers": self.co_teachers if learns_lists(method) else None},
-                backbone=self.backbone,
-            )
-            for dim in self.dims
-            for method in self.methods
-        }
+    def jobs(self, data: Interactions) -> dict[str, Job]:
+        """Run name → what to train; what `training` leaves open suits the size of the data, as in `lowpass distill`."""
+        training = {name: value for name, value in self.training.items() if value is not None}
+        jobs = {}
+        for dim in self.dims:
+            for method in self.methods:
+                given = {**large_defaults(method, data, has_teacher=True), **training, "dim": dim}
+                given["co_teachers"] = self.co_teachers if learns_lists(method) else None
+                jobs[f"{method}-d{dim}"] = build_job(method, given, backbone=self.backbone)
+        return jobs
 
     def code_bytes(self, teacher_dim: int) -> list[int]:
         """Bytes an item of the students, at which the teacher is product-quantised.
