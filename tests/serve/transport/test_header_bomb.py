@@ -33,7 +33,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_a_connection_makes_a_server_hold_less_than_64_mib(
     server: ServerProcess, value: bytes, names: int, acknowledge: bool
 ) -> None:
-    if not acknowledge and "grpcio" in server.process.args:
+    if not acknowledge and "'grpcio'" in str(server.process.args):
         pytest.skip("grpcio's bound of headers begins with the client's word that it read the settings")
     process = Process(server.process.pid)
     with RecommenderClient(server.address, timeout=10.0) as client:
