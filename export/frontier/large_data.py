@@ -1,7 +1,7 @@
 """What a frontier leaves out of large data by itself, so that it ends; whatever is asked for by name is done.
 
-An epoch of a loss over the catalogue costs as many scores as there are pairs of user and item, and 1,000 epochs of
-anything take days there.
+Students of lists, which start from the teacher's SVD there, train a few epochs (`LARGE_DEFAULTS`). 1,000 epochs of
+anything else take days, so what learns no lists gets a bound in seconds.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from collections.abc import Set
 from dataclasses import replace
 
 from distill.data.interactions import Interactions
+from distill.methods.candidates import is_whole
 from distill.methods.composition import learns_lists
+from distill.training.job import LARGE_DEFAULTS
 from export.frontier.plan import Plan
 
-LARGE_PAIRS = 5 * 10**9
-"""Pairs of user and item: a minute an epoch of a loss over the catalogue."""
+LARGE_METHODS = ("scratch", "freqd", "ce+rcekd")
+"""The student alone, the frequency view and the recipe; the other methods are near to one of them."""
 LARGE_MAX_SECONDS = 600.0
 
 
@@ -27,21 +29,23 @@ def suit(plan: Plan, given: Set[str], data: Interactions) -> tuple[Plan, list[st
         data: To do it on.
 
     Returns:
-        The plan, and a sentence for each thing left out, with the option that brings it; none up to `LARGE_PAIRS`.
+        The plan, and a sentence for each thing left out, with the option that brings it; none where catalogues are
+        ranked whole.
     """
-    pairs = data.num_users * data.num_items
-    if pairs <= LARGE_PAIRS:
+    if is_whole(*data.train.shape):
         return plan, []
     notes = []
-    about = f"{pairs:.1e} pairs of user and item"
-    costly = [method for method in plan.methods if learns_lists(method)]
-    if costly and "methods" not in given:
-        plan = replace(plan, methods=tuple(method for method in plan.methods if method not in costly))
-        notes.append(f"{', '.join(costly)}: left out, since an epoch scores {about}; --methods brings them.")
+    about = f"{data.num_users * data.num_items:.1e} pairs of user and item"
+    if "methods" not in given:
+        left_out = [method for method in plan.methods if method not in LARGE_METHODS]
+        plan = replace(plan, methods=tuple(method for method in plan.methods if method in LARGE_METHODS))
+        notes.append(f"{', '.join(left_out)}: left out, because of {about}; --methods brings them.")
     if plan.methods and not given & {"epochs", "max_seconds"}:
-        plan = replace(plan, training={**plan.training, "max_seconds": LARGE_MAX_SECONDS})
+        plan = replace(plan, max_seconds_alone=LARGE_MAX_SECONDS)
+        listed = [method for method in plan.methods if learns_lists(method)]
         notes.append(
-            f"Students are trained for {LARGE_MAX_SECONDS:.0f} s each, because of {about}; --max-seconds or --epochs "
-            "gives them more."
+            f"Students are trained for {LARGE_MAX_SECONDS:.0f} s each"
+            + (f", those of {', '.join(listed)} for {LARGE_DEFAULTS['epochs']} epochs" if listed else "")
+            + f", because of {about}; --max-seconds or --epochs gives them more."
         )
     return plan, notes

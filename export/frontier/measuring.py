@@ -27,6 +27,7 @@ from distill.errors import SettingError
 from distill.evaluation.metrics import Rows, Values, measure_ranking
 from distill.evaluation.ranking import ScoreRows, rank_items, rank_scores
 from distill.evaluation.sample import draw_users
+from distill.methods.candidates import is_whole
 from distill.report.blends import blends_of
 from distill.run import Run
 from export.build.ann import Vectors, file_bytes_per_item
@@ -38,7 +39,6 @@ from export.build.quality import CUTOFF
 from export.build.questions import MOST_USERS, ROUNDS, Latency, Questions, draw_questions, measure_recall
 from export.bundle import K_FACTOR
 from export.frontier.candidates import NDCG, RECALL, SCORES, TEACHER, Candidate, Quality, Source, build_sources
-from export.frontier.large_data import LARGE_PAIRS
 from export.frontier.plan import Plan
 
 SLOW_US = 50.0
@@ -210,7 +210,7 @@ def _choose_indexes(scans: Sequence[_Scan], judge: Judge, ann_recall: float) -> 
         and scan.candidate.latency.p50 >= SLOW_US
     ]
     bar = tqdm(worth, desc="indexes", unit="model", disable=None)
-    is_large = judge.data.num_users * judge.data.num_items > LARGE_PAIRS
+    is_large = not is_whole(*judge.data.train.shape)
     budget = BUDGET_SECONDS / len(worth) if is_large and worth else BUDGET_SECONDS
     found, notes = [], []
     for scan in bar:

@@ -33,6 +33,7 @@ class Plan:
         backbone: Of the students, in `BACKBONES`.
         training: Fields of `TrainingOptions` that hold for every student; None counts as not given.
         co_teachers: Of the students whose methods learn lists, as `distill --co-teachers` reads it.
+        max_seconds_alone: Bound on the training of a student whose method learns no lists; None for none.
     """
 
     methods: tuple[str, ...] = DEFAULT_METHODS
@@ -42,6 +43,7 @@ class Plan:
     backbone: str = "bprmf"
     training: Mapping[str, Any] = field(default_factory=dict)
     co_teachers: str = AUTO
+    max_seconds_alone: float | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("precisions", PRECISIONS), ("baselines", tuple(BASELINES))):
@@ -74,7 +76,10 @@ class Plan:
         for dim in self.dims:
             for method in self.methods:
                 given = {**large_defaults(method, data, has_teacher=True), **training, "dim": dim}
-                given["co_teachers"] = self.co_teachers if learns_lists(method) else None
+                if learns_lists(method):
+                    given["co_teachers"] = self.co_teachers
+                else:
+                    given.setdefault("max_seconds", self.max_seconds_alone)
                 jobs[f"{method}-d{dim}"] = build_job(method, given, backbone=self.backbone)
         return jobs
 

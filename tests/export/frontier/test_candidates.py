@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import distill.methods.candidates
 from distill.data.interactions import Interactions
 from distill.run import Run, open_run
 from export.build.index_choice import BUDGET_SECONDS, choices_by_bytes, choose_index
@@ -96,7 +97,7 @@ def test_models_of_large_data_share_the_time_for_indexes_and_what_it_leaves_out_
     runs: tuple[Run, Run], data: Interactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measuring, "SLOW_US", 0.0)
-    monkeypatch.setattr(measuring, "LARGE_PAIRS", 0)
+    monkeypatch.setattr(distill.methods.candidates, "WHOLE_PAIRS", 0)
     monkeypatch.setattr(measuring, "BUDGET_SECONDS", 0.0)
     plan = Plan(dims=(4,), precisions=("float32",), baselines=())
     _, notes = measure_candidates(plan, Judge(data, 0), runs[0], [])

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+import distill.methods.candidates
 from distill.data.interactions import Interactions
-from export.frontier import large_data
 from export.frontier.large_data import LARGE_MAX_SECONDS, suit
 from export.frontier.plan import Plan
 
@@ -12,7 +12,7 @@ NOTHING: frozenset[str] = frozenset()
 
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large_data, "LARGE_PAIRS", 100)
+    monkeypatch.setattr(distill.methods.candidates, "WHOLE_PAIRS", 100)
 
 
 def test_small_data_is_left_alone(data: Interactions) -> None:
@@ -20,13 +20,15 @@ def test_small_data_is_left_alone(data: Interactions) -> None:
 
 
 @pytest.mark.usefixtures("large")
-def test_what_scores_every_pair_is_left_out_of_large_data_and_said(data: Interactions) -> None:
+def test_large_data_get_the_recipe_and_what_it_is_compared_with_and_the_rest_is_said(data: Interactions) -> None:
     plan, notes = suit(Plan(), NOTHING, data)
-    assert plan.methods == ("scratch", "fd", "freqd")
-    assert plan.training == {"max_seconds": LARGE_MAX_SECONDS}
-    assert len(notes) == 2
-    assert notes[0].startswith("ce, freqd+ce, ce+rcekd: left out, since an epoch scores 1.1e+04 pairs")
+    assert plan.methods == ("scratch", "freqd", "ce+rcekd")
+    assert notes[0].startswith("fd, ce, freqd+ce: left out, because of 1.1e+04 pairs")
+    assert "for 600 s each, those of ce+rcekd for 10 epochs" in notes[1]
     assert "--max-seconds or --epochs" in notes[1]
+    bounds = {name: (job.options.epochs, job.options.max_seconds) for name, job in plan.jobs(data).items()}
+    assert bounds["ce+rcekd-d8"] == (10, None)
+    assert bounds["scratch-d8"] == bounds["freqd-d8"] == (1000, LARGE_MAX_SECONDS)
 
 
 @pytest.mark.usefixtures("large")
