@@ -33,10 +33,13 @@ def chosen() -> tuple[Any, IndexCard]:
     return choose(vectors(5000, 0), vectors(40, 1), 0.9)
 
 
-def test_the_choice_is_the_quickest_that_reaches_the_recall(chosen: tuple[Any, IndexCard]) -> None:
+def test_the_choice_is_the_smallest_of_the_quick_that_reach_the_recall(chosen: tuple[Any, IndexCard]) -> None:
     index, card = chosen
     good = [row for row in card.candidates if row["ann_recall"] >= 0.9]
-    best = min(good, key=lambda row: float(row["median_us"]))
+    quickest = min(float(row["median_us"]) for row in good)
+    best = min(
+        (row for row in good if row["median_us"] <= 1.1 * quickest), key=lambda row: float(row["bytes_per_item"])
+    )
     assert (best["factory"], best["search"], best["ann_recall"]) == (card.factory, card.search, card.ann_recall)
     assert (index.ntotal, index.d, card.ann_recall_k) == (5000, 8, 20)
 
