@@ -213,8 +213,8 @@ class _Contest:
             return
         self.quickest_us = min(self.quickest_us, row["median_us"])
         bound = ABOUT_AS_QUICK * self.quickest_us
-        is_late = self.best is None or self.best[1]["median_us"] > bound
-        if is_late or (row["median_us"] <= bound and row["bytes_per_item"] < self.best[1]["bytes_per_item"]):
+        best = self.best[1] if self.best is not None and self.best[1]["median_us"] <= bound else None
+        if best is None or (row["median_us"] <= bound and row["bytes_per_item"] < best["bytes_per_item"]):
             self.best = (index, row)
 
     def _reason_against(self, candidate: IndexCandidate) -> str | None:

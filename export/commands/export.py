@@ -95,8 +95,9 @@ def export(
 
     The index of a run is chosen by measurement: exhaustive search, scalar and product codes, inverted lists and graphs
     are built and asked by users' own vectors on this machine; the quickest that finds --ann-recall is taken, or a
-    smaller one that is about as quick. A candidate keeps the index with which it was measured. With --rivals there is no SOURCE: a teacher that is a bundle
-    already is made small without training, by SVD and by product quantisation, at a student's bytes per item.
+    smaller one that is about as quick. A candidate keeps the index with which it was measured. With --rivals there is
+    no SOURCE: a teacher that is a bundle already is made small without training, by SVD and by product quantisation,
+    at a student's bytes per item.
 
     Example: lowpass export demo/student --data demo/data --repository demo/models --model student
 
