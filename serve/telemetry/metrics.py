@@ -214,9 +214,7 @@ class ModelSeries:
         self._info.labels(*which, *_described(summary)).set(1)
         self._load.labels(*which).set(load_seconds)
         self._bytes.labels(*which).set(summary.size_bytes)
-        self._failures.labels(
-            summary.name
-        )  # At 0 from now on: a counter that begins at 1 shows Prometheus no increase.
+        self._failures.labels(summary.name)  # From now on at 0: of a counter that begins at 1 nobody sees the increase.
         for metric in QUALITY:
             if metric in summary.quality:
                 self._quality.labels(*which, metric).set(summary.quality[metric])

@@ -40,7 +40,7 @@ class Tracing(Protocol):
     """Takes note of finished requests."""
 
     def of(self, method: str) -> Callable[[Call, str], str]:
-        """What takes a call of a method, by its full name, and the code it ended with; returns the id of a sent trace."""
+        """What takes a call of a method, by its full name, and its code; it returns the id of the trace that is sent."""
         ...
 
     def stop(self) -> None:
@@ -96,7 +96,7 @@ class OtlpTracing:
         self._tracer = self._provider.get_tracer("lowpass.serve", version)
 
     def of(self, method: str) -> Callable[[Call, str], str]:
-        """What takes note of finished requests of a method, and returns the id of the trace that is sent, empty for none.
+        """What takes note of finished requests of a method, and returns the id of the trace that is sent, if any.
 
         Args:
             method: Its full name, e.g. "lowpass.v1.RecommenderService/Recommend".
