@@ -40,7 +40,7 @@ class Tracing(Protocol):
     """Takes note of finished requests."""
 
     def of(self, method: str) -> Callable[[Call, str], str]:
-        """What takes a call of a method, by its full name, and its code; it returns the id of the trace that is sent."""
+        """What takes a call of a method, by its full name, and its code; it returns the id of a sent trace."""
         ...
 
     def stop(self) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,7 +65,9 @@ def test_the_latest_trace_of_a_bucket_is_its_exemplar_for_who_asks_for_openmetri
         histogram.exemplify(labels, seconds, trace_id)
     histogram.observe((labels, 0.5))
     assert "trace_id" not in generate_latest(registry).decode()
-    (family,) = text_string_to_metric_families(generate_openmetrics(registry).decode())
+    read: Any = text_string_to_metric_families
+    written: Any = generate_openmetrics
+    (family,) = read(written(registry).decode())
     found = {each.labels["le"]: each.exemplar for each in family.samples if each.exemplar is not None}
     assert {bound: (each.labels["trace_id"], each.value) for bound, each in found.items()} == {
         "0.0025": ("bb", 0.0021),

@@ -184,7 +184,8 @@ def exemplars(server: ServerProcess) -> list[Any]:
     request = urllib.request.Request(f"http://{server.metrics_address}/metrics")
     request.add_header("Accept", "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5")
     with urllib.request.urlopen(request, timeout=10) as answer:
-        families = {each.name: each for each in text_string_to_metric_families(answer.read().decode())}
+        read: Any = text_string_to_metric_families
+        families = {each.name: each for each in read(answer.read().decode())}
     samples = families["lowpass_request_duration_seconds"].samples
     assert samples
     return [each for each in samples if each.exemplar]
