@@ -263,5 +263,5 @@ def test_prometheus_keeps_the_traces_of_the_latency(watched: Watched) -> None:
         found = ask(f"{watched.prometheus.url}/api/v1/query_exemplars", **words)
         return (found or {}).get("data")
 
-    (series, *_) = eventually(look, "an exemplar")  # type: ignore[misc]
+    (series, *_) = eventually(look, "an exemplar")
     assert re.fullmatch(r"[0-9a-f]{32}", series["exemplars"][0]["labels"]["trace_id"])

@@ -58,7 +58,8 @@ def test_a_runbook_is_of_an_alert_and_its_links_lead_somewhere() -> None:
 
 def test_every_alert_has_a_test_that_it_fires_and_one_that_it_does_not() -> None:
     tests = yaml.safe_load((HERE / "alerts.test.yml").read_text())["tests"]
-    fires, quiet = set(), set()
+    fires: set[str] = set()
+    quiet: set[str] = set()
     for test in tests:
         for case in test["alert_rule_test"]:
             assert test["name"].startswith(case["alertname"] + " ")
