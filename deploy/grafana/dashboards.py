@@ -14,7 +14,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from string import ascii_uppercase
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, table, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -22,6 +24,7 @@ from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacem
 from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
     DataSourceRef,
+    DataTransformerConfig,
     Threshold,
     ThresholdsMode,
     VariableRefresh,
@@ -66,15 +69,19 @@ def build_panel(view: View) -> timeseries.Panel | stat.Panel | table.Panel:
         low, high = view.bounds or (None, None)
         colours = [("red", None), ("orange", low), ("green", high)] if view.bounds else [("green", None)]
         steps = [Threshold(color=colour, value=value) for colour, value in colours]
+        if view.unit == TIMES:
+            panel.decimals(1)
         panel.thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps))
     elif view.kind == "table":
+        hidden = dict.fromkeys(("Time", "Value", "__name__", "service", "alertstate"), True)
         panel = table.Panel().height(8)
+        panel.with_transformation(DataTransformerConfig(id_val="organize", options={"excludeByName": hidden}))
     else:
         legend = common.VizLegendOptions().show_legend(True).placement(LegendPlacement.BOTTOM)
-        panel = timeseries.Panel().height(8).min(0).legend(legend.display_mode(LegendDisplayMode.LIST))
+        panel = timeseries.Panel().height(8).axis_soft_min(0).legend(legend.display_mode(LegendDisplayMode.LIST))
     panel.title(view.title).unit(view.unit).description(view.about).span(view.width).datasource(SOURCE)
-    for legend_format, expr in view.queries.items():
-        query = prometheus.Dataquery().expr(expr).legend_format(legend_format).datasource(SOURCE)
+    for letter, (legend_format, expr) in zip(ascii_uppercase, view.queries.items(), strict=False):
+        query = prometheus.Dataquery().ref_id(letter).expr(expr).legend_format(legend_format).datasource(SOURCE)
         if view.kind == "table":
             query.instant().format(PromQueryFormat.TABLE)
         elif "exemplars" in view.title:
@@ -120,10 +127,11 @@ def build(page: Page) -> str:
         if several:
             found.multi(True).include_all(True).all_value(".*")
         made.with_variable(found)
+    ids = count(1)
     for title, views in page.rows.items():
-        made.with_row(dashboard.Row(title))
+        made.with_row(dashboard.Row(title).id(next(ids)))
         for view in views:
-            made.with_panel(build_panel(view))
+            made.with_panel(build_panel(view).id(next(ids)))
     return JSONEncoder(sort_keys=True, indent=2).encode(made.build()) + "\n"
 
 
