@@ -132,5 +132,6 @@ def fake_model(
         items=items,
         quality={"recall@20": 1.0, "ndcg@20": 1.0},
         index=IndexSummary("Flat", {}, 1.0, 20, 8.0, 8 * items),
+        size_bytes=8 * (users + items),
     )
     return summary, recommender

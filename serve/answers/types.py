@@ -173,6 +173,7 @@ class ModelSummary:
         users: Number of users.
         items: Number of items.
         quality: Offline metrics by name.
+        size_bytes: Of all files of its bundle.
     """
 
     name: str
@@ -187,3 +188,4 @@ class ModelSummary:
     items: int
     quality: Mapping[str, float]
     index: IndexSummary
+    size_bytes: int

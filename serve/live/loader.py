@@ -342,6 +342,7 @@ def summarise(manifest: Manifest, name: str, version: str, index_path: Path) -> 
             bytes_per_item=index.bytes_per_item,
             size_bytes=index_path.stat().st_size,
         ),
+        size_bytes=manifest.total_bytes,
     )
 
 

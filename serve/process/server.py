@@ -27,7 +27,7 @@ from serve.live.store import ModelStore, ServedModel
 from serve.process.lifecycle import ADDRESSES, announce, stop_signals
 from serve.process.options import ServerOptions
 from serve.rpc.admin import ADMIN_SERVICE, ModelAdminService
-from serve.rpc.credentials import ApiKeys, Authorize
+from serve.rpc.credentials import ApiKeys, Authorize, certificate_ends
 from serve.rpc.services import SERVICE, RecommenderService
 from serve.telemetry.endpoint import MetricsEndpoint
 from serve.telemetry.logs import AccessLog, log_to_stderr
@@ -71,6 +71,8 @@ class Server:
         self.admission = Admission(limits.max_in_flight, max_wait=limits.max_wait, threads=options.threads)
         self.metrics = Metrics(CollectorRegistry())
         self.metrics.watch_in_flight(lambda: self.admission.in_flight)
+        if options.tls is not None:
+            self.metrics.watch_certificates(certificate_ends(options.tls))
         self._options = options
         tracing = open_tracing(options.trace_endpoint, options.trace_share)
         self._telemetry = Telemetry(self.metrics, AccessLog(options.access_log), tracing)

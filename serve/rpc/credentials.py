@@ -17,7 +17,7 @@ import secrets
 import ssl
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -317,23 +317,61 @@ def _read_tls(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([(key, certificate)], authority)
 
 
+def certificate_ends(files: TlsFiles) -> Callable[[], Mapping[str, float]]:
+    """What tells when the certificates in force end, in seconds since 1970.
+
+    They go by whose they are: "server" its own, "client_authority" the first of those who sign clients.
+
+    Raises:
+        UnusableCredentials: A file cannot be read or is not PEM.
+    """
+    followed = FollowedFiles(files.paths, lambda: _read_ends(files))
+    return lambda: followed.current()[0]
+
+
+def _read_ends(files: TlsFiles) -> dict[str, float]:
+    _read_tls(files)  # What is refused there is not in force.
+    ends = {}
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(files.certificate, files.key)
+    with suppress(ssl.SSLError, ValueError):  # one that no client would take has no date to know
+        peer = _meet(server, files.certificate.read_bytes()).getpeercert()
+        ends["server"] = float(ssl.cert_time_to_seconds(str((peer or {})["notAfter"])))
+    signers = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if files.client_authority is not None:
+        signers.load_verify_locations(files.client_authority)
+        dates = [float(ssl.cert_time_to_seconds(str(each["notAfter"]))) for each in signers.get_ca_certs()]
+        ends |= {"client_authority": min(dates)} if dates else {}
+    return ends
+
+
 def _untimely(server: ssl.SSLContext, certificate: bytes) -> str:
     """What is wrong with a certificate's dates, if anything, as a client that trusts it sees them."""
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False
-    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = (client.wrap_bio(to_client, to_server), server.wrap_bio(to_server, to_client, server_side=True))
     try:
-        client.load_verify_locations(cadata=certificate.decode("ascii", errors="ignore"))
-        for end in ends * 3:
-            with suppress(ssl.SSLWantReadError):
-                end.do_handshake()
+        _meet(server, certificate)
     except ssl.SSLCertVerificationError as error:
         return _UNTIMELY.get(error.verify_code, "")
     except ssl.SSLError:
         pass  # of something else, which callers may judge otherwise
     return ""
+
+
+def _meet(server: ssl.SSLContext, certificate: bytes) -> ssl.SSLObject:
+    """Shake hands in memory with a client that trusts this certificate; returns the client's end.
+
+    Raises:
+        ssl.SSLError: They cannot.
+    """
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (client.wrap_bio(to_client, to_server), server.wrap_bio(to_server, to_client, server_side=True))
+    client.load_verify_locations(cadata=certificate.decode("ascii", errors="ignore"))
+    for end in ends * 3:
+        with suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    return ends[0]
 
 
 def _read_pem(path: Path, kind: str) -> bytes:

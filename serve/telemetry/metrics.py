@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate
-from math import inf
-from threading import Lock
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from prometheus_client import (
@@ -17,9 +13,10 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
+
+from serve.telemetry.histogram import LatencyHistogram
 
 if TYPE_CHECKING:  # The supervisor of several workers reads series, and needs no NumPy for it.
     from serve.answers.types import ModelSummary, Source
@@ -30,7 +27,6 @@ BUCKETS = tuple(float(f"{1e-5 * 1.5**power:.3g}") for power in range(35))
 STAGES = ("queue", "encode", "search", "filter", "total")
 QUALITY = ("recall@20", "ndcg@20", "teacher_recall@20", "teacher_ndcg@20", "kept_recall")
 SHADOWED = ("model", "version", "shadow_model")
-Labels = tuple[str, ...]
 
 
 class Metrics:
@@ -87,9 +83,21 @@ class Metrics:
         """Read the count of dropped log lines from `read` when scraped."""
         self.registry.register(DroppedLines("lowpass_log_lines_dropped", read))
 
-    def request(self, method: str, model: str, version: str, code: str, seconds: float) -> None:
-        """Count one finished request; an empty model is one that was not found or not reached."""
-        self._request_duration.observe(((method, model, version, code), seconds))
+    def watch_certificates(self, read: Callable[[], Mapping[str, float]]) -> None:
+        """Read when certificates end, in seconds since 1970 by whose they are, from `read` when scraped."""
+        self.registry.register(CertificateEnds(read))
+
+    def request(self, method: str, model: str, version: str, code: str, seconds: float, trace_id: str = "") -> None:
+        """Count one finished request.
+
+        Args:
+            model: Empty for one that was not found or not reached.
+            trace_id: Of the trace that is sent of it; empty for none.
+        """
+        labels = (method, model, version, code)
+        self._request_duration.observe((labels, seconds))
+        if trace_id:
+            self._request_duration.exemplify(labels, seconds, trace_id)
 
     def stages(self, model: str, nanoseconds: tuple[int, ...]) -> None:
         """Count the stages of one answered request, in the order of `STAGES`."""
@@ -153,6 +161,25 @@ class DroppedLines(Collector):
         return [CounterMetricFamily(self._name, text, value=self._read())]
 
 
+class CertificateEnds(Collector):
+    """When the certificates in force end.
+
+    Args:
+        read: Seconds since 1970, by whose it is.
+    """
+
+    def __init__(self, read: Callable[[], Mapping[str, float]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        """The family as it is now."""
+        text = "When a certificate in force ends, Unix time: the server's own, or the first of those who sign clients."
+        family = GaugeMetricFamily("lowpass_certificate_expiry_timestamp_seconds", text, labels=["certificate"])
+        for whose, ends in self._read().items():
+            family.add_metric([whose], ends)
+        return [family]
+
+
 class ModelSeries:
     """Gauges that describe the loaded models."""
 
@@ -170,6 +197,7 @@ class ModelSeries:
             registry=registry,
         )
         self._load = gauge("bundle_load_seconds", "Time to open, verify, build and warm the bundle.")
+        self._bytes = gauge("bundle_bytes", "Size of all files of the bundle.")
         self._quality = gauge("model_quality", "Offline quality measured at export.", "metric")
         self._index_bytes = gauge("index_bytes", "Size of the search index.")
         self._ann_recall = gauge("index_ann_recall", "Share of the exact top-k the index finds.")
@@ -185,6 +213,8 @@ class ModelSeries:
         which = (summary.name, summary.version)
         self._info.labels(*which, *_described(summary)).set(1)
         self._load.labels(*which).set(load_seconds)
+        self._bytes.labels(*which).set(summary.size_bytes)
+        self._failures.labels(summary.name)  # From now on at 0: of a counter that begins at 1 nobody sees the increase.
         for metric in QUALITY:
             if metric in summary.quality:
                 self._quality.labels(*which, metric).set(summary.quality[metric])
@@ -200,7 +230,7 @@ class ModelSeries:
         for metric in QUALITY:
             if metric in summary.quality:
                 self._quality.remove(*which, metric)
-        for gauge in (self._load, self._index_bytes, self._ann_recall, self._items, self._users):
+        for gauge in (self._load, self._bytes, self._index_bytes, self._ann_recall, self._items, self._users):
             gauge.remove(*which)
 
 
@@ -293,68 +323,3 @@ class ShadowSeries:
             self._correlation.labels(*pair).observe(correlation)
         self._seconds.labels(*pair, "live").observe(live_seconds)
         self._seconds.labels(*pair, "shadow").observe(shadow_seconds)
-
-
-class LatencyHistogram(Collector):
-    """A histogram family of durations that costs the query path a bisection; thread-safe.
-
-    prometheus_client's own walks its buckets in Python and takes two locks an observation, which for six durations is a
-    quarter of the whole query path. This one exposes the same family through the library's interface for collectors
-    (https://prometheus.github.io/client_python/collector/custom/).
-
-    Args:
-        labels: Names of its labels.
-        buckets: Upper bounds in seconds, rising; +Inf is added.
-        registry: Where it is registered.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        documentation: str,
-        labels: Sequence[str],
-        buckets: Sequence[float],
-        registry: CollectorRegistry,
-    ) -> None:
-        self._name, self._documentation, self._labels = name, documentation, tuple(labels)
-        self._bounds = tuple(buckets)
-        self._bound_names: list[str] = [floatToGoString(bound) for bound in (*buckets, inf)]  # type: ignore[no-untyped-call]
-        self._counts: dict[Labels, list[int]] = {}
-        self._sums: dict[Labels, float] = {}
-        self._lock = Lock()
-        registry.register(self)
-
-    def observe(self, *observations: tuple[Labels, float]) -> None:
-        """Count durations, all under one lock.
-
-        Args:
-            observations: Label values, and seconds.
-        """
-        with self._lock:
-            for labels, seconds in observations:
-                counts = self._counts.get(labels)
-                if counts is None:
-                    counts = self._counts[labels] = [0] * len(self._bound_names)
-                    self._sums[labels] = 0.0
-                counts[bisect_left(self._bounds, seconds)] += 1
-                self._sums[labels] += seconds
-
-    def totals(self) -> Iterator[tuple[Labels, int]]:
-        """Label values, and how many were counted."""
-        with self._lock:
-            found = [(labels, sum(counts)) for labels, counts in self._counts.items()]
-        return iter(found)
-
-    def describe(self) -> Iterable[Metric]:
-        """The family without samples, so that registering it reads nothing."""
-        return [HistogramMetricFamily(self._name, self._documentation, labels=self._labels)]
-
-    def collect(self) -> Iterable[Metric]:
-        """The family as it is now."""
-        family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
-        with self._lock:
-            series = [(labels, list(counts), self._sums[labels]) for labels, counts in self._counts.items()]
-        for labels, counts, total in series:
-            cumulative = zip(self._bound_names, accumulate(counts), strict=True)
-            family.add_metric(labels, buckets=list(cumulative), sum_value=total)
-        return [family]

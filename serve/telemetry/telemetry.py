@@ -35,10 +35,10 @@ class Telemetry:
         trace = self.tracing.of(full_name) if self.tracing is not None else None
 
         def record(call: Call, code: str) -> None:
-            self.metrics.request(method, call.model, call.version, code, call.age_ns * 1e-9)
-            # Before the log, whose line names the trace that begins here.
-            if trace is not None:
-                trace(call, code)
+            seconds = call.age_ns * 1e-9
+            # Before the log and the histogram, which name the trace that begins here.
+            trace_id = trace(call, code) if trace is not None else ""
+            self.metrics.request(method, call.model, call.version, code, seconds, trace_id)
             self.access_log.note(method, call, code)
 
         return record

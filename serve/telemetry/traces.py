@@ -39,8 +39,8 @@ _HEADERS = frozenset({"traceparent", "tracestate"})
 class Tracing(Protocol):
     """Takes note of finished requests."""
 
-    def of(self, method: str) -> Callable[[Call, str], None]:
-        """What takes a call of a method, by its full name, and the code it ended with."""
+    def of(self, method: str) -> Callable[[Call, str], str]:
+        """What takes a call of a method, by its full name, and its code; it returns the id of a sent trace."""
         ...
 
     def stop(self) -> None:
@@ -95,8 +95,8 @@ class OtlpTracing:
         logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
         self._tracer = self._provider.get_tracer("lowpass.serve", version)
 
-    def of(self, method: str) -> Callable[[Call, str], None]:
-        """What takes note of finished requests of a method.
+    def of(self, method: str) -> Callable[[Call, str], str]:
+        """What takes note of finished requests of a method, and returns the id of the trace that is sent, if any.
 
         Args:
             method: Its full name, e.g. "lowpass.v1.RecommenderService/Recommend".
@@ -107,12 +107,13 @@ class OtlpTracing:
 
         propagator = TraceContextTextMapPropagator()
 
-        def note(call: Call, code: str) -> None:
+        def note(call: Call, code: str) -> str:
             carrier = {name: str(value) for name, value in call.metadata if name in _HEADERS}
             parent = propagator.extract(carrier) if carrier else Context()
             has_parent = bool(carrier) and get_current_span(parent).get_span_context().is_valid
             if has_parent or random.random() < self._share:  # noqa: S311 - draws a sample, keeps no secret
-                self._send(method, call, code, parent)
+                return self._send(method, call, code, parent)
+            return ""
 
         return note
 
@@ -123,7 +124,7 @@ class OtlpTracing:
         self._provider.shutdown()
         give_up.cancel()
 
-    def _send(self, method: str, call: Call, code: str, parent: Context) -> None:
+    def _send(self, method: str, call: Call, code: str, parent: Context) -> str:
         from opentelemetry.trace import SpanKind, StatusCode, format_trace_id
 
         ended = time_ns()
@@ -131,7 +132,7 @@ class OtlpTracing:
         span = self._tracer.start_span(method, parent, SpanKind.SERVER, start_time=began)
         call.trace_id = format_trace_id(span.get_span_context().trace_id)
         if not span.is_recording():
-            return
+            return ""
         span.set_attributes(
             {
                 "rpc.system.name": call.protocol,
@@ -147,6 +148,7 @@ class OtlpTracing:
             span.set_status(StatusCode.ERROR)
         self._send_stages(span, call, began)
         span.end(ended)
+        return call.trace_id
 
     def _send_stages(self, span: Span, call: Call, began: int) -> None:
         """One after the other, as they ran; what a batch did for several requests together counts for each."""

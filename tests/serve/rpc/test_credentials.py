@@ -18,6 +18,7 @@ from serve.rpc.credentials import (
     ApiKeys,
     FollowedFiles,
     TlsFiles,
+    certificate_ends,
     new_key,
     read_digests,
     server_context,
@@ -176,6 +177,21 @@ def test_a_certificate_out_of_its_time_is_refused_at_the_start_and_never_taken_l
     in_force, _ = followed.current()
     authority.date(now - 9 * day, now - day)
     assert followed.current() == (in_force, False)
+
+
+def test_when_certificates_end_is_told_and_follows_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credentials, "LOOK_AGAIN", 0.0)
+    authority = Authority(tmp_path)
+    today = datetime.now(UTC).replace(microsecond=0)
+    authority.date(today - timedelta(days=1), today + timedelta(days=9))
+    ends, alone = certificate_ends(authority.mutual), certificate_ends(authority.server)
+    assert set(alone()) == {"server"}
+    assert alone()["server"] == (today + timedelta(days=9)).timestamp()
+    assert ends()["client_authority"] > ends()["server"]
+    authority.date(today - timedelta(days=1), today + timedelta(days=20))
+    assert ends()["server"] == (today + timedelta(days=20)).timestamp()
+    authority.date(today - timedelta(days=9), today - timedelta(days=1))  # never in force
+    assert ends()["server"] == (today + timedelta(days=20)).timestamp()
 
 
 def test_followed_files_say_once_that_they_are_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 import lowpass
 from serve.client.recommender import RecommenderClient
@@ -158,6 +159,36 @@ def test_a_share_of_the_others_begins_a_trace(transport: str, tmp_path: Path, re
     assert attributes(spans[-1])["rpc.system.name"] == "http_json"
     logged = [event["trace_id"] for event in server.events() if event["event"] == "request"]
     assert logged == [span.trace_id.hex() for span in spans]
+
+
+def test_a_sampled_trace_is_an_exemplar_of_its_latency_for_who_asks_for_openmetrics(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    with traced(tmp_path, receiver.endpoint, "--trace-share", "0") as server:
+        ask(server, "user-1")
+        ask(server, "user-1", UNSAMPLED)
+        assert exemplars(server) == []
+        ask(server, "user-1", SAMPLED)
+        give_up = time.monotonic() + 30  # a call counts after its answer is sent
+        while not (found := exemplars(server)):
+            assert time.monotonic() < give_up
+        assert "trace_id" not in server.scrape()
+    (bucket,) = found
+    assert bucket.exemplar.labels == {"trace_id": TRACE}
+    assert 0 < bucket.exemplar.value <= float(bucket.labels["le"])
+    assert abs(float(bucket.exemplar.timestamp) - time.time()) < 300
+
+
+def exemplars(server: ServerProcess) -> list[Any]:
+    """The samples of the latency that have one, asked for as Prometheus does."""
+    request = urllib.request.Request(f"http://{server.metrics_address}/metrics")
+    request.add_header("Accept", "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        read: Any = text_string_to_metric_families
+        families = {each.name: each for each in read(answer.read().decode())}
+    samples = families["lowpass_request_duration_seconds"].samples
+    assert samples
+    return [each for each in samples if each.exemplar]
 
 
 def test_a_receiver_that_is_down_costs_callers_nothing(tmp_path: Path) -> None:
