@@ -159,9 +159,14 @@ class _Pool:
         chunk = max(LEAST_CHUNK, CHUNK_BYTES // (4 * len(members) * data.num_items))
         starts = range(0, len(users), chunk)
         bar = tqdm(starts, desc="choosing co-teachers", unit="chunk", disable=None, leave=False)
-        parts = [_candidates(members, data, users[start : start + chunk]) for start in bar]
-        self._relevant = np.concatenate([relevant for relevant, _ in parts])
-        scores = torch.cat([scores for _, scores in parts], dim=1)
+        width = len(members) * min(POOL, data.num_items)
+        # Filled in place: small arrays kept from every chunk would lie between the large ones that come and go, and the
+        # heap would grow by a chunk each time (11 GB over a million items).
+        self._relevant = np.zeros((len(users), width), dtype=bool)
+        scores = torch.full((len(members), len(users), width), -torch.inf)
+        for start in bar:
+            part = slice(start, start + chunk)
+            self._relevant[part] = _find_candidates(members, data, users[part], scores[:, part])
         self._scores = dict(zip(members, scores, strict=True))
 
     def measure(self, weights: Mapping[str, float]) -> Values:
@@ -171,12 +176,15 @@ class _Pool:
         return recall_at_k(np.take_along_axis(self._relevant, best, axis=1), self._num_relevant, SEARCH_CUTOFF)
 
 
-def _candidates(members: Mapping[str, ScoreRows], data: Interactions, users: Rows) -> tuple[Hits, torch.Tensor]:
+def _find_candidates(members: Mapping[str, ScoreRows], data: Interactions, users: Rows, scores: torch.Tensor) -> Hits:
     """Take the union of all scorers' first unseen items.
 
+    Args:
+        scores: Filled with −∞, shape (M, B, M · POOL); it gets each scorer's scores of them. Where scorers agree, the
+            rest of a row is left.
+
     Returns:
-        Which are relevant, (B, M · POOL), and each scorer's scores of them, (M, B, M · POOL). Where scorers agree, the
-        rest of a row is filled with −∞.
+        Which are relevant, (B, M · POOL).
     """
     rows = torch.stack([standardise(score_rows, users) for score_rows in members.values()])
     taken = data.train[users].tocoo()
@@ -191,9 +199,7 @@ def _candidates(members: Mapping[str, ScoreRows], data: Interactions, users: Row
     owners, items = wanted.nonzero(as_tuple=True)
     counts = wanted.sum(dim=1)
     places = torch.arange(len(owners)) - (counts.cumsum(0) - counts)[owners]
-    scores = torch.full((len(rows), len(users), len(rows) * found.shape[2]), -torch.inf)
     scores[:, owners, places] = rows[:, owners, items]
     pool = torch.zeros(scores.shape[1:], dtype=torch.int64)
     pool[owners, places] = items
-    relevant = find_hits(pool.numpy(), data.validation, users) & (scores[0] > -torch.inf).numpy()
-    return relevant, scores
+    return find_hits(pool.numpy(), data.validation, users) & (scores[0] > -torch.inf).numpy()
