@@ -46,6 +46,27 @@ PAGE = "index.html"
 API = "/v1/"
 
 
+def page_files() -> dict[str, HttpAnswer]:
+    """The files of the page by their path."""
+    found = {}
+    for each in resources.files("serve.console").joinpath("page").iterdir():
+        kind = KINDS.get(PurePath(each.name).suffix)
+        if kind is not None:
+            headers = tuple(
+                ("Content-Type", kind) if name == "Content-Type" else (name, value) for name, value in ALWAYS
+            )
+            found["/" if each.name == PAGE else f"/{each.name}"] = HttpAnswer(200, headers, each.read_bytes())
+    return found
+
+
+class _Turned(Exception):
+    """The request is turned away before anything is asked."""
+
+    def __init__(self, status: int, message: str, *headers: Header) -> None:
+        super().__init__(message)
+        self.answer = problem(status, message, *headers)
+
+
 @dataclass(frozen=True)
 class Console:
     """An `Application`.
@@ -67,80 +88,69 @@ class Console:
     scheme: str
     is_local: bool
     refused: Callable[[], None] = lambda: None
-    files: Mapping[str, HttpAnswer] = field(default_factory=lambda: page_files())
+    files: Mapping[str, HttpAnswer] = field(default_factory=page_files)
 
     def begin(self, request: HttpRequest) -> HttpAnswer | Work:
         """Answer at once, or say what is left to do; see `Application`."""
-        begun = self._begin(request)
+        try:
+            begun = self._begin(request)
+        except _Turned as turned:
+            return _secured(turned.answer)
         if isinstance(begun, HttpAnswer):
             return _secured(begun)
         return lambda: _secured(begun())
 
     def _begin(self, request: HttpRequest) -> HttpAnswer | Work:
         if not is_ours(request.headers, names=LOOPBACK if self.is_local else frozenset()):
-            return problem(421, "this address is called localhost, 127.0.0.1 or [::1], and by no other name")
+            raise _Turned(421, "this address is called localhost, 127.0.0.1 or [::1], and by no other name")
         path, question, _ = request.target.partition("?")
         if question:
-            return problem(400, "send what you ask in the body: addresses are logged and remembered")
+            raise _Turned(400, "send what you ask in the body: addresses are logged and remembered")
         if not path.startswith(API):
             return self._file(path, request.verb)
-        if is_from_elsewhere(request.headers):
-            return problem(403, "a page of another origin may not ask here")
-        verb = "GET" if path in self.documents else "POST"
-        if path not in self.documents and path not in self.methods:
-            return problem(404, "there is no such method here")
-        if request.verb != verb:
-            return problem(405, f"send {verb}", ("Allow", verb))
+        self._check_call(path, request)
         shown = [("authorization", request.headers.get("authorization", ""))]
         error = self.access.may_look(shown)
         if error is not None:
-            return self._turn_away(error)
+            self.refused()
+            return HttpAnswer(*_refused(error, ("WWW-Authenticate", "Bearer")))
         if path in self.documents:
             return partial(self._document, path, self.access.may_change(shown) is None)
-        if path in self.changes:
-            if not is_same_origin(request.headers, scheme=self.scheme):
-                return problem(403, "changes are for the console's own page; programs use --admin-address")
-            if self.access.may_change(shown) is not None:
-                return problem(403, "this key may look, not change: that needs one of --admin-api-keys")
+        if path in self.changes and self.access.may_change(shown) is not None:
+            raise _Turned(403, "this key may look, not change: that needs one of --admin-api-keys")
         return self.methods[path].begin(request)
 
     def _file(self, path: str, verb: str) -> HttpAnswer:
         found = self.files.get(path)
         if found is None:
-            return problem(404, "there is nothing here; the page is at /")
+            raise _Turned(404, "there is nothing here; the page is at /")
         if verb not in {"GET", "HEAD"}:
-            return problem(405, "send GET", ("Allow", "GET, HEAD"))
+            raise _Turned(405, "send GET", ("Allow", "GET, HEAD"))
         return found
 
-    def _turn_away(self, error: RequestError) -> HttpAnswer:
-        self.refused()
-        status, body = refused(to_status(error))
-        return HttpAnswer(status, (*ALWAYS, ("WWW-Authenticate", "Bearer")), body)
+    def _check_call(self, path: str, request: HttpRequest) -> None:
+        if is_from_elsewhere(request.headers):
+            raise _Turned(403, "a page of another origin may not ask here")
+        if path not in self.documents and path not in self.methods:
+            raise _Turned(404, "there is no such method here")
+        verb = "GET" if path in self.documents else "POST"
+        if request.verb != verb:
+            raise _Turned(405, f"send {verb}", ("Allow", verb))
+        if path in self.changes and not is_same_origin(request.headers, scheme=self.scheme):
+            raise _Turned(403, "changes are for the console's own page; programs use --admin-address")
 
     def _document(self, path: str, may_change: bool) -> HttpAnswer:
         try:
             content = self.documents[path](may_change)
         except RequestError as error:
-            return HttpAnswer(*_with_headers(*refused(to_status(error))))
+            return HttpAnswer(*_refused(error))
         return HttpAnswer(200, ALWAYS, json.dumps(content, ensure_ascii=False, allow_nan=False).encode())
 
 
-def _with_headers(status: int, body: bytes) -> tuple[int, tuple[Header, ...], bytes]:
-    return status, ALWAYS, body
+def _refused(error: RequestError, *headers: Header) -> tuple[int, tuple[Header, ...], bytes]:
+    status, body = refused(to_status(error))
+    return status, (*ALWAYS, *headers), body
 
 
 def _secured(answer: HttpAnswer) -> HttpAnswer:
     return HttpAnswer(answer.status, (*answer.headers, *SECURED), answer.body)
-
-
-def page_files() -> dict[str, HttpAnswer]:
-    """The files of the page by their path."""
-    found = {}
-    for each in resources.files("serve.console").joinpath("page").iterdir():
-        kind = KINDS.get(PurePath(each.name).suffix)
-        if kind is not None:
-            headers = tuple(
-                ("Content-Type", kind) if name == "Content-Type" else (name, value) for name, value in ALWAYS
-            )
-            found["/" if each.name == PAGE else f"/{each.name}"] = HttpAnswer(200, headers, each.read_bytes())
-    return found

@@ -22,6 +22,7 @@ LOG = logging.getLogger("lowpass.serve")
 PERIOD, KEPT = 5.0, 360
 """Seconds between two looks, and how many are kept: half an hour."""
 REQUESTS = "lowpass_request_duration_seconds"
+OVERLAP, SHADOW_SECONDS = "lowpass_shadow_overlap", "lowpass_shadow_duration_seconds"
 ASKED = frozenset({"Recommend", "BatchRecommend", "StreamRecommend", "SimilarItems"})
 """Methods that count as traffic; looking at what is served does not."""
 FAILED = frozenset({"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DEADLINE_EXCEEDED", "DATA_LOSS"})
@@ -29,8 +30,8 @@ REFUSED = frozenset({"RESOURCE_EXHAUSTED", "UNAUTHENTICATED"})
 WATCHED = (
     REQUESTS,
     "lowpass_requests_in_flight",
-    "lowpass_shadow_overlap",
-    "lowpass_shadow_duration_seconds",
+    OVERLAP,
+    SHADOW_SECONDS,
     "lowpass_index_breaker_open",
     "lowpass_worker_up",
     "lowpass_log_lines_dropped",
@@ -59,7 +60,7 @@ class Moment:
         cpu: Cores in use.
         models: Model → {rate, p50, p99} of its answers.
         shadows: "live shadow" → {overlap, compared, live, shadow}: mean overlap of the compared lists, how many, and
-            mean seconds of either.
+            the median seconds of either.
     """
 
     at: float
@@ -72,7 +73,7 @@ class Moment:
     memory: float
     cpu: float
     models: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    shadows: dict[str, dict[str, float]] = field(default_factory=dict)
+    shadows: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
 
 class History:
@@ -171,23 +172,24 @@ def _pace(buckets: Mapping[float, float], seconds: float) -> dict[str, float | N
     return {"rate": buckets[inf] / seconds, "p50": quantile(0.5, buckets), "p99": quantile(0.99, buckets)}
 
 
-def _shadows(growth: Series) -> dict[str, dict[str, float]]:
-    sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+def _shadows(growth: Series) -> dict[str, dict[str, float | None]]:
+    found: dict[str, dict[str, float | None]] = {}
+    spent: dict[tuple[str, str], dict[float, float]] = defaultdict(lambda: defaultdict(float))
+    overlaps: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for (name, labels), more in growth.items():
         about = dict(labels)
-        if name.startswith("lowpass_shadow_") and more:
-            pair = f"{about['model']}:{about['version']} {about['shadow_model']}:{about['shadow_version']}"
-            sums[pair][f"{name.removeprefix('lowpass_shadow_')}{about.get('arm', '')}"] += more
-    return {
-        pair: {
-            "overlap": found["overlap_sum"] / found["overlap_count"],
-            "compared": found["overlap_count"],
-            "live": found["duration_seconds_sumlive"] / (found["duration_seconds_countlive"] or 1.0),
-            "shadow": found["duration_seconds_sumshadow"] / (found["duration_seconds_countshadow"] or 1.0),
-        }
-        for pair, found in sums.items()
-        if found["overlap_count"]
-    }
+        if not name.startswith("lowpass_shadow_"):
+            continue
+        pair = f"{about['model']}:{about['version']} {about['shadow_model']}:{about['shadow_version']}"
+        if name == f"{SHADOW_SECONDS}_bucket":
+            spent[pair, about["arm"]][float(about["le"])] += more
+        elif name.startswith(OVERLAP):
+            overlaps[pair][name.removeprefix(OVERLAP)] += more
+    for pair, each in overlaps.items():
+        if each["_count"]:
+            medians = {arm: quantile(0.5, spent[pair, arm]) for arm in ("live", "shadow")}
+            found[pair] = {"overlap": each["_sum"] / each["_count"], "compared": each["_count"], **medians}
+    return found
 
 
 def total(series: Series, name: str) -> float:

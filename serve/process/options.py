@@ -157,7 +157,10 @@ class ServerOptions:
     )
     jobs: Path | None = _option(None, WATCHING, "Directory of the batch jobs, shown by the console.", metavar="DIR")
     frontier: Path | None = _option(
-        None, WATCHING, "What 'lowpass frontier' wrote, its directory or frontier.json, shown by the console."
+        None,
+        WATCHING,
+        "What 'lowpass frontier' wrote, the directory or its frontier.json, shown by the console.",
+        metavar="DIR",
     )
     ready_file: Path | None = _option(None, STOPPING, "Write the addresses here once ready.")
     drain_wait: float = _option(

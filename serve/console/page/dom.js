@@ -23,21 +23,24 @@ export function say(text) {
 
 /**
  * A table with a header for each column and each row.
- * columns: [{name, number, cell: row => node or text}], the first one names the row.
+ * columns: [{name, number, cell: row => node or text}], the first one names the row; name: what the table is, for who hears it.
  */
-export function table(columns, rows, caption) {
+function table(columns, rows, name) {
   const kind = (column) => (column.number ? "number" : null);
   const head = columns.map((column) => el("th", { scope: "col", class: kind(column) }, column.name));
   const body = rows.map((row) =>
     el("tr", {}, columns.map((column, place) =>
       place ? el("td", { class: kind(column) }, column.cell(row)) : el("th", { scope: "row" }, column.cell(row)))));
-  return el("table", {}, caption ? el("caption", {}, caption) : null,
+  return el("table", {}, el("caption", { class: "hidden" }, name),
     el("thead", {}, el("tr", {}, head)), el("tbody", {}, body));
 }
 
 /** A table that scrolls by itself where the screen is narrow, for the keyboard too. */
-export const scrolling = (label, ...content) =>
-  el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, ...content);
+export const scrolling = (name, columns, rows) =>
+  el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": name }, table(columns, rows, name));
+
+/** Text in which `words` between backticks are code. */
+export const marked = (text) => text.split("`").map((part, place) => (place % 2 ? el("code", {}, part) : part));
 
 const NONE = "–";
 const missing = (value) => value === null || value === undefined || Number.isNaN(value);
@@ -47,7 +50,7 @@ export const count = (value, digits = 0) =>
 
 export const rate = (value) => (missing(value) ? NONE : count(value, value && value < 100 ? 1 : 0));
 
-export const percent = (value, digits = 0) => (missing(value) ? NONE : `${count(100 * value, digits)} %`);
+export const percent = (value, digits = 0) => (missing(value) ? NONE : `${count(100 * value, value ? digits : 0)} %`);
 
 export function seconds(value) {
   if (missing(value)) return NONE;

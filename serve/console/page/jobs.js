@@ -1,7 +1,7 @@
 // The batch jobs: what their latest runs did, step by step, and what the gate measured.
 
 import { ask } from "./api.js";
-import { byId, count, el, scrolling, seconds, table, when } from "./dom.js";
+import { byId, count, el, scrolling, seconds, when } from "./dom.js";
 
 const KINDS = { published: "good", done: "good", held: "watch", running: "", failed: "bad", unreadable: "bad", "nothing-to-do": "" };
 const WORDS = { published: "published", held: "held by the gate", "nothing-to-do": "nothing to do" };
@@ -47,15 +47,15 @@ function run(each) {
   ];
   return [
     el("div", { class: "inner" }, el("dl", { class: "facts" }, facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]))),
-    each.steps.length ? scrolling("Steps", table([
-      { name: "Step", cell: (step) => step.name }, { name: "", cell: (step) => tag(step.outcome) },
+    each.steps.length ? scrolling("Steps", [
+      { name: "Step", cell: (step) => step.name }, { name: "Outcome", cell: (step) => tag(step.outcome) },
       { name: "Took", number: true, cell: (step) => (step.reused ? "reused" : seconds(step.seconds)) }, { name: "Says", cell: (step) => step.says ?? "" },
-    ], each.steps)) : null,
-    each.gate.length ? scrolling("Gate", table([
-      { name: "Gate", cell: (check) => check.check }, { name: "", cell: (check) => el("span", { class: `tag ${check.passed ? "good" : "bad"}` }, check.passed ? "passed" : "did not pass") },
+    ], each.steps) : null,
+    each.gate.length ? scrolling("Gate", [
+      { name: "Gate", cell: (check) => check.check }, { name: "Outcome", cell: (check) => el("span", { class: `tag ${check.passed ? "good" : "bad"}` }, check.passed ? "passed" : "did not pass") },
       { name: "Measured", number: true, cell: (check) => number(check.measured) }, { name: "Bound", number: true, cell: (check) => number(check.bound) },
       { name: "What to look at", cell: (check) => check.look ?? "" },
-    ], each.gate)) : null,
+    ], each.gate) : null,
   ];
 }
 

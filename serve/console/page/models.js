@@ -1,7 +1,7 @@
 // Versions and what is done to them: each change names the version, says what will happen, and has to be typed.
 
 import { ask } from "./api.js";
-import { byId, count, el, percent, say, scrolling, seconds, table } from "./dom.js";
+import { byId, count, el, percent, say, scrolling, seconds } from "./dom.js";
 
 const LABELS = ["stable", "canary"];
 let shown = "", refresh = () => {}, mayChange = false;
@@ -43,7 +43,7 @@ function model(name, found, info) {
     { name: "Change", cell: (each) => tools(each, versions) },
   ];
   return el("article", { class: "model", "aria-label": name },
-    el("h3", {}, name), scrolling(`Versions of ${name}`, table(columns, versions)),
+    el("h3", {}, name), scrolling(`Versions of ${name}`, columns, versions),
     el("div", { class: "inner" }, rollback(name, versions), el("div", { class: "routing" }, split(name, versions, routing), shadow(name, routing, info))));
 }
 

@@ -1,9 +1,8 @@
 // What serves, how well, how fast, and what is wrong.
 
-import { sparkline } from "./charts.js";
-import { byId, bytes, count, el, percent, rate, seconds, table } from "./dom.js";
+import { meter, sparkline } from "./charts.js";
+import { byId, bytes, count, el, percent, rate, scrolling, seconds } from "./dom.js";
 
-const KEPT = 360;
 const RECENT = 12;
 
 const last = (values) => values.at(-1) ?? null;
@@ -18,9 +17,8 @@ export function showOverview(overview, info) {
   byId("conditions").replaceChildren(conditions(overview.conditions));
   byId("cards").replaceChildren(...cards(overview, model));
   const minutes = (overview.history.at.length * overview.period) / 60;
-  byId("overview-window").textContent = minutes >= 30 ? "Lines show the last 30 minutes; now is at the right."
-    : `Lines will show the last 30 minutes, now at the right; this server has been watched for ${minutes < 1 ? "less than a minute" : `${Math.round(minutes)} min`}.`;
-  byId("serving").replaceChildren(serving(overview, info));
+  byId("overview-window").textContent = `Lines show the last ${minutes < 1 ? "minute" : `${Math.round(minutes)} minutes`}; now is at the right.${minutes < 30 ? " Half an hour is kept." : ""}`;
+  byId("serving").replaceChildren(...serving(overview, info));
   byId("shadows").replaceChildren(...shadows(overview.history.shadows));
 }
 
@@ -36,10 +34,10 @@ function card(title, value, note, chart) {
   return el("article", { class: "card" }, el("h3", {}, title), el("strong", {}, value), el("p", {}, note), chart);
 }
 
-function line(name, values, shown, note, second) {
-  const text = `${name} over the last half hour: now ${shown(last(values))}, highest ${shown(highest(values))}`;
+function line(name, values, shown, second) {
+  const text = `${name} lately: now ${shown(last(values))}, highest ${shown(highest(values))}`;
   const lines = [{ values, kind: "first" }, ...(second ? [{ values: second, kind: "second" }] : [])];
-  return sparkline(lines, KEPT, text);
+  return sparkline(lines, text);
 }
 
 function cards(overview, model) {
@@ -51,12 +49,12 @@ function cards(overview, model) {
   const kept = "kept_recall" in quality;
   return [
     card(kept ? "Quality kept of the teacher" : "Recall@20", kept ? percent(quality.kept_recall, 0) : count(quality["recall@20"], 3),
-      !model ? "" : kept ? `${model.name} ${model.version}: Recall@20 ${count(quality["recall@20"], 3)}, its teacher ${count(quality.teacher_recall_20 ?? quality["teacher_recall@20"], 3)}; measured at export`
-        : `${model.name} ${model.version}, measured at export`),
+      !model ? "" : kept ? `${model.name} ${model.version}: Recall@20 ${count(quality["recall@20"], 3)}, its teacher ${count(quality["teacher_recall@20"], 3)}; measured at export`
+        : `${model.name} ${model.version}, measured at export`, kept ? meter(quality.kept_recall, `${percent(quality.kept_recall)}; the mark is the teacher, 100 %`) : null),
     card("Requests a second", rate(last(history.rate)), `highest ${rate(highest(history.rate))}`, line("Requests a second", history.rate, rate)),
     card("Time to answer", seconds(latest(history.p99)),
       el("span", {}, el("span", { class: "key-first" }, "p99"), `, highest ${seconds(highest(history.p99))}; `, el("span", { class: "key-second" }, "median"), ` ${seconds(latest(history.p50))}`),
-      line("Time to answer, 99th percentile", history.p99, seconds, "", history.p50)),
+      line("Time to answer, 99th percentile", history.p99, seconds, history.p50)),
     card("Failed or refused", asked ? percent(share(trouble), 1) : "–",
       asked ? `of the last minute: failed ${percent(share(history.failed), 1)}, refused ${percent(share(history.refused), 1)}` : "nobody asked in the last minute",
       line("Failed or refused a second", trouble, rate)),
@@ -76,7 +74,7 @@ function serving(overview, info) {
     return name === "rate" ? last(values) : latest(values);
   };
   const quality = (name) => (model) => count(model.quality[name] ?? null, 3);
-  return table([
+  const columns = [
     { name: "Model", cell: (model) => `${model.name} ${model.version}` },
     { name: "Labels", cell: labels },
     { name: "Recall@20", number: true, cell: quality("recall@20") },
@@ -87,7 +85,9 @@ function serving(overview, info) {
     { name: "Requests/s", number: true, cell: (model) => (model.is_default_version ? rate(now(model, "rate")) : "") },
     { name: "Median", number: true, cell: (model) => (model.is_default_version ? seconds(now(model, "p50")) : "") },
     { name: "p99", number: true, cell: (model) => (model.is_default_version ? seconds(now(model, "p99")) : "") },
-  ], info.models, "Kept: the share of its teacher’s Recall@20 that a model has. Requests and times are of all versions of a name together, in the last moments.");
+  ];
+  return [scrolling("Loaded models", columns, info.models),
+    el("p", { class: "hint note" }, "Kept: the share of its teacher’s Recall@20 that a model has. Requests and times are of all versions of a name together, in the last moments.")];
 }
 
 function shadows(history) {
@@ -103,10 +103,9 @@ function shadows(history) {
     { name: "Live, beside its shadow", cell: (row) => row.pair },
     { name: "Lists compared", number: true, cell: (row) => count(row.compared) },
     { name: "Overlap", number: true, cell: (row) => percent(row.overlap) },
-    { name: "Live computes in", number: true, cell: (row) => seconds(row.live) },
-    { name: "Shadow computes in", number: true, cell: (row) => seconds(row.shadow) },
-    { name: "Live is faster by", number: true, cell: (row) => `${count(row.shadow / row.live, 1)} ×` },
+    { name: "Live, median", number: true, cell: (row) => seconds(row.live) },
+    { name: "Shadow, median", number: true, cell: (row) => seconds(row.shadow) },
   ];
-  const caption = "A shadow answers a share of the requests again, unseen by callers. Overlap: the share of the list’s items that both have. Means of the last half hour.";
-  return [el("h3", {}, "Beside a shadow"), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Shadows" }, table(columns, rows, caption))];
+  const caption = "A shadow answers a share of the requests again, unseen by callers. Overlap: the share of the list’s items that both have. Medians are of the computing alone; the shadow gives way to callers, so a busy machine makes it look slower.";
+  return [el("h3", {}, "Beside a shadow"), scrolling("Shadows", columns, rows), el("p", { class: "hint note" }, caption)];
 }

@@ -124,6 +124,7 @@ function render(sides) {
   byId("try-result").replaceChildren(
     el("p", { class: "agree", id: "agree" }, el("strong", {}, percent(share)), ` overlap@${k}: both have `, el("b", {}, `${both.length} of ${longest}`), " items in common",
       el("span", { class: "hint" }, same ? " (both sides are the same model)" : "", el("span", { class: "legend-dot", "aria-hidden": "true" }), "in both lists")),
+    el("p", { class: "hint" }, "“near”: those of the asker’s own items that the model holds nearest to an item, with the cosine (1: the same direction)."),
     el("div", { id: "had" }), el("div", { class: "sides" }, lists));
   say(`Overlap ${percent(share)}: ${both.length} of ${longest} items are in both lists.`);
 }
@@ -148,7 +149,7 @@ function row(side, id, title, score, place, inBoth) {
   const button = el("button", { type: "button", class: "plain", "aria-expanded": "false", onclick: () => similar(side, id, near, button) },
     "Similar items", el("span", { class: "hidden" }, ` to ${title || id}`));
   const add = el("button", { type: "button", class: "plain", onclick: () => { setHistory([...(subjectKind() === "history" ? history() : []), id]); compare(); } },
-    subjectKind() === "history" ? "Add to the history" : "Start a history with it", el("span", { class: "hidden" }, `: ${title || id}`));
+    subjectKind() === "history" ? "Add to the history" : "Ask by this item", el("span", { class: "hidden" }, `: ${title || id}`));
   return el("li", { class: inBoth ? "both" : null, "data-item": id },
     el("span", { class: "place" }, inBoth ? el("span", { class: "hidden" }, "in both lists, ") : null, String(place + 1)),
     el("div", { class: "title" }, ...named(id, title), why, el("div", { class: "tools" }, button, add), near),
@@ -199,6 +200,5 @@ function possessions(owned, side) {
   const isUser = "user_id" in side.asked;
   const text = isUser ? `What this user has had: ${owned.length} items, those first that ${side.model.name} ${side.model.version} likes best for it` : `The history: ${owned.length} items`;
   return el("details", { open: !isUser }, el("summary", {}, text),
-    el("ul", { class: "chips" }, owned.map((item) => el("li", { class: "tag" }, item.title || item.id))),
-    el("p", { class: "hint" }, "“near” under an item names those of them that the model holds nearest to it, with the cosine: 1 is the same direction."));
+    el("ul", { class: "chips" }, owned.map((item) => el("li", { class: "tag" }, item.title || item.id))));
 }
