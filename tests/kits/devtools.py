@@ -101,7 +101,8 @@ class Page:
 
     def click(self, selector: str, text: str = "") -> None:
         """Press the mouse on the first such element that has this text, at its middle, where it can be seen."""
-        found = f"[...document.querySelectorAll({json.dumps(selector)})].find(e => e.textContent.includes({json.dumps(text)}))"
+        elements, words = f"[...document.querySelectorAll({json.dumps(selector)})]", json.dumps(text)
+        found = f"{elements}.find(e => e.textContent.includes({words}))"
         self.wait_for(f"!!{found}")
         place = self.evaluate(
             f"(() => {{ const e = {found}; e.scrollIntoView({{block: 'center'}}); const r = e.getBoundingClientRect();"

@@ -66,7 +66,7 @@ export function plot(points, text, width) {
       draw("title", {}, `${point.name}: ${Math.round(100 * point.y)} % kept, ${count(point.x)} bytes an item`)));
     if (point.labelled) {
       const isRight = across(point.x) > BOX.width * 0.55;
-      chart.append(draw("text", { class: "name", x: across(point.x) + (isRight ? -12 : 12), y: up(point.y) - 8, "text-anchor": isRight ? "end" : "start" }, point.name));
+      chart.append(draw("text", { class: "name", x: across(point.x) + (isRight ? -12 : 12), y: up(point.y) + (point.kind === "chosen" ? -12 : 20), "text-anchor": isRight ? "end" : "start" }, point.name));
     }
   }
   return chart;

@@ -23,14 +23,14 @@ export function say(text) {
 
 /**
  * A table with a header for each column and each row.
- * columns: [{name, number, cell: row => node or text}], the first one names the row; name: what the table is, for who hears it.
+ * columns: [{name, number, wide, cell: row => node or text}], the first one names the row; name: what the table is, for who hears it.
  */
 function table(columns, rows, name) {
-  const kind = (column) => (column.number ? "number" : null);
+  const kind = (column) => (column.number ? "number" : column.wide ? "wide" : null);
   const head = columns.map((column) => el("th", { scope: "col", class: kind(column) }, column.name));
   const body = rows.map((row) =>
     el("tr", {}, columns.map((column, place) =>
-      place ? el("td", { class: kind(column) }, column.cell(row)) : el("th", { scope: "row" }, column.cell(row)))));
+      place ? el("td", { class: kind(column) }, column.cell(row)) : el("th", { scope: "row", class: kind(column) }, column.cell(row)))));
   return el("table", {}, el("caption", { class: "hidden" }, name),
     el("thead", {}, el("tr", {}, head)), el("tbody", {}, body));
 }

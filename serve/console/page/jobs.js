@@ -49,12 +49,12 @@ function run(each) {
     el("div", { class: "inner" }, el("dl", { class: "facts" }, facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]))),
     each.steps.length ? scrolling("Steps", [
       { name: "Step", cell: (step) => step.name }, { name: "Outcome", cell: (step) => tag(step.outcome) },
-      { name: "Took", number: true, cell: (step) => (step.reused ? "reused" : seconds(step.seconds)) }, { name: "Says", cell: (step) => step.says ?? "" },
+      { name: "Took", number: true, cell: (step) => (step.reused ? "reused" : seconds(step.seconds)) }, { name: "Says", wide: true, cell: (step) => step.says ?? "" },
     ], each.steps) : null,
     each.gate.length ? scrolling("Gate", [
       { name: "Gate", cell: (check) => check.check }, { name: "Outcome", cell: (check) => el("span", { class: `tag ${check.passed ? "good" : "bad"}` }, check.passed ? "passed" : "did not pass") },
       { name: "Measured", number: true, cell: (check) => number(check.measured) }, { name: "Bound", number: true, cell: (check) => number(check.bound) },
-      { name: "What to look at", cell: (check) => check.look ?? "" },
+      { name: "What to look at", wide: true, cell: (check) => check.look ?? "" },
     ], each.gate) : null,
   ];
 }

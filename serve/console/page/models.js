@@ -35,7 +35,7 @@ function model(name, found, info) {
   const summary = (each) => info.models.find((loaded) => loaded.name === name && loaded.version === each.version);
   const columns = [
     { name: "Version", cell: (each) => each.version },
-    { name: "State", cell: (each) => state(each) },
+    { name: "State", wide: versions.some((each) => each.error || each.differs), cell: state },
     { name: "Labels", cell: (each) => each.labels.map((label) => el("span", { class: "tag label" }, label)) },
     { name: "Recall@20", number: true, cell: (each) => count(summary(each)?.quality["recall@20"] ?? null, 3) },
     { name: "Kept", number: true, cell: (each) => percent(summary(each)?.quality.kept_recall ?? null) },

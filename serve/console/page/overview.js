@@ -17,7 +17,7 @@ export function showOverview(overview, info) {
   byId("conditions").replaceChildren(conditions(overview.conditions));
   byId("cards").replaceChildren(...cards(overview, model));
   const minutes = (overview.history.at.length * overview.period) / 60;
-  byId("overview-window").textContent = `Lines show the last ${minutes < 1 ? "minute" : `${Math.round(minutes)} minutes`}; now is at the right.${minutes < 30 ? " Half an hour is kept." : ""}`;
+  byId("overview-window").textContent = `Lines show the last ${minutes < 1.5 ? "minute" : `${Math.round(minutes)} minutes`}; now is at the right.${minutes < 30 ? " Half an hour is kept." : ""}`;
   byId("serving").replaceChildren(...serving(overview, info));
   byId("shadows").replaceChildren(...shadows(overview.history.shadows));
 }
@@ -52,7 +52,7 @@ function cards(overview, model) {
       !model ? "" : kept ? `${model.name} ${model.version}: Recall@20 ${count(quality["recall@20"], 3)}, its teacher ${count(quality["teacher_recall@20"], 3)}; measured at export`
         : `${model.name} ${model.version}, measured at export`, kept ? meter(quality.kept_recall, `${percent(quality.kept_recall)}; the mark is the teacher, 100 %`) : null),
     card("Requests a second", rate(last(history.rate)), `highest ${rate(highest(history.rate))}`, line("Requests a second", history.rate, rate)),
-    card("Time to answer", seconds(latest(history.p99)),
+    card("Time to answer, p99", seconds(latest(history.p99)),
       el("span", {}, el("span", { class: "key-first" }, "p99"), `, highest ${seconds(highest(history.p99))}; `, el("span", { class: "key-second" }, "median"), ` ${seconds(latest(history.p50))}`),
       line("Time to answer, 99th percentile", history.p99, seconds, history.p50)),
     card("Failed or refused", asked ? percent(share(trouble), 1) : "–",

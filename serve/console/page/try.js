@@ -149,7 +149,7 @@ function row(side, id, title, score, place, inBoth) {
   const button = el("button", { type: "button", class: "plain", "aria-expanded": "false", onclick: () => similar(side, id, near, button) },
     "Similar items", el("span", { class: "hidden" }, ` to ${title || id}`));
   const add = el("button", { type: "button", class: "plain", onclick: () => { setHistory([...(subjectKind() === "history" ? history() : []), id]); compare(); } },
-    subjectKind() === "history" ? "Add to the history" : "Ask by this item", el("span", { class: "hidden" }, `: ${title || id}`));
+    subjectKind() === "history" ? "Add to the history" : "Ask by it", el("span", { class: "hidden" }, `: ${title || id}`));
   return el("li", { class: inBoth ? "both" : null, "data-item": id },
     el("span", { class: "place" }, inBoth ? el("span", { class: "hidden" }, "in both lists, ") : null, String(place + 1)),
     el("div", { class: "title" }, ...named(id, title), why, el("div", { class: "tools" }, button, add), near),
