@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import perf_counter_ns
@@ -33,13 +34,14 @@ CHANGES = ("loadModel", "unloadModel", "setLabel", "rollback", "setSplit", "setS
 class Desk:
     """A console over two versions of a model, asked as its server would."""
 
-    def __init__(self, folder: Path, *, keys: bool, is_local: bool = True) -> None:
+    def __init__(self, folder: Path, models: Path, *, keys: bool, is_local: bool = True) -> None:
         self.reader, reader_line = new_key("reader")
         self.operator, operator_line = new_key("operator")
         (folder / "keys").write_text(reader_line)
         (folder / "operators").write_text(operator_line)
         self.store, self.metrics = ModelStore(), Metrics(CollectorRegistry())
-        self.repository: ModelRepository = two_versions(folder / "models")
+        shutil.copytree(models, folder / "models")
+        self.repository = ModelRepository(folder / "models")
         self.manager = ModelManager(self.repository, [], self.store, self.metrics)
         self.manager.start()
         self.shadow = Shadow(self.store, self.metrics.shadow, lambda: False)
@@ -83,16 +85,21 @@ class Desk:
         self.manager.stop()
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return two_versions(tmp_path_factory.mktemp("models")).root
+
+
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    made = Desk(tmp_path, keys=False)
+def desk(tmp_path: Path, models: Path) -> Iterator[Desk]:
+    made = Desk(tmp_path, models, keys=False)
     yield made
     made.close()
 
 
 @pytest.fixture
-def locked(tmp_path: Path) -> Iterator[Desk]:
-    made = Desk(tmp_path, keys=True)
+def locked(tmp_path: Path, models: Path) -> Iterator[Desk]:
+    made = Desk(tmp_path, models, keys=True)
     yield made
     made.close()
 
@@ -149,8 +156,8 @@ def test_any_other_name_is_refused_because_it_may_be_rebound(desk: Desk, host: s
         assert desk.ask(verb, target, host=host).status == 421
 
 
-def test_past_this_machine_tls_has_checked_the_name(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, keys=True, is_local=False)
+def test_past_this_machine_tls_has_checked_the_name(tmp_path: Path, models: Path) -> None:
+    desk = Desk(tmp_path, models, keys=True, is_local=False)
     assert desk.ask("GET", "/v1/overview", key=desk.reader, host="lowpass.example:9470").status == 200
     desk.close()
 
