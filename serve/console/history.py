@@ -22,7 +22,7 @@ LOG = logging.getLogger("lowpass.serve")
 PERIOD, KEPT = 5.0, 360
 """Seconds between two looks, and how many are kept: half an hour."""
 REQUESTS = "lowpass_request_duration_seconds"
-OVERLAP, SHADOW_SECONDS = "lowpass_shadow_overlap", "lowpass_shadow_duration_seconds"
+OVERLAP = "lowpass_shadow_overlap"
 ASKED = frozenset({"Recommend", "BatchRecommend", "StreamRecommend", "SimilarItems"})
 """Methods that count as traffic; looking at what is served does not."""
 FAILED = frozenset({"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DEADLINE_EXCEEDED", "DATA_LOSS"})
@@ -31,7 +31,6 @@ WATCHED = (
     REQUESTS,
     "lowpass_requests_in_flight",
     OVERLAP,
-    SHADOW_SECONDS,
     "lowpass_index_breaker_open",
     "lowpass_worker_up",
     "lowpass_log_lines_dropped",
@@ -59,8 +58,7 @@ class Moment:
         memory: Resident bytes of the process, or of all of them.
         cpu: Cores in use.
         models: Model → {rate, p50, p99} of its answers.
-        shadows: "live shadow" → {overlap, compared, live, shadow}: mean overlap of the compared lists, how many, and
-            the median seconds of either.
+        shadows: "live shadow" → {overlap, compared}: mean overlap of the compared lists, and how many.
     """
 
     at: float
@@ -73,7 +71,7 @@ class Moment:
     memory: float
     cpu: float
     models: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    shadows: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    shadows: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class History:
@@ -172,24 +170,18 @@ def _pace(buckets: Mapping[float, float], seconds: float) -> dict[str, float | N
     return {"rate": buckets[inf] / seconds, "p50": quantile(0.5, buckets), "p99": quantile(0.99, buckets)}
 
 
-def _shadows(growth: Series) -> dict[str, dict[str, float | None]]:
-    found: dict[str, dict[str, float | None]] = {}
-    spent: dict[tuple[str, str], dict[float, float]] = defaultdict(lambda: defaultdict(float))
+def _shadows(growth: Series) -> dict[str, dict[str, float]]:
     overlaps: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for (name, labels), more in growth.items():
-        about = dict(labels)
-        if not name.startswith("lowpass_shadow_"):
-            continue
-        pair = f"{about['model']}:{about['version']} {about['shadow_model']}:{about['shadow_version']}"
-        if name == f"{SHADOW_SECONDS}_bucket":
-            spent[pair, about["arm"]][float(about["le"])] += more
-        elif name.startswith(OVERLAP):
+        if name.startswith(OVERLAP):
+            about = dict(labels)
+            pair = f"{about['model']}:{about['version']} {about['shadow_model']}:{about['shadow_version']}"
             overlaps[pair][name.removeprefix(OVERLAP)] += more
-    for pair, each in overlaps.items():
-        if each["_count"]:
-            medians = {arm: quantile(0.5, spent[pair, arm]) for arm in ("live", "shadow")}
-            found[pair] = {"overlap": each["_sum"] / each["_count"], "compared": each["_count"], **medians}
-    return found
+    return {
+        pair: {"overlap": each["_sum"] / each["_count"], "compared": each["_count"]}
+        for pair, each in overlaps.items()
+        if each["_count"]
+    }
 
 
 def total(series: Series, name: str) -> float:

@@ -23,21 +23,25 @@ export function say(text) {
 
 /**
  * A table with a header for each column and each row.
+ * On a phone a row becomes a list of its cells, unless the table is long; roles say what it is then, too.
  * columns: [{name, number, wide, cell: row => node or text}], the first one names the row; name: what the table is, for who hears it.
  */
-function table(columns, rows, name) {
+function table(columns, rows, name, isLong) {
   const kind = (column) => (column.number ? "number" : column.wide ? "wide" : null);
-  const head = columns.map((column) => el("th", { scope: "col", class: kind(column) }, column.name));
+  const head = columns.map((column) => el("th", { scope: "col", role: "columnheader", class: kind(column) }, column.name));
   const body = rows.map((row) =>
-    el("tr", {}, columns.map((column, place) =>
-      place ? el("td", { class: kind(column) }, column.cell(row)) : el("th", { scope: "row", class: kind(column) }, column.cell(row)))));
-  return el("table", {}, el("caption", { class: "hidden" }, name),
-    el("thead", {}, el("tr", {}, head)), el("tbody", {}, body));
+    el("tr", { role: "row" }, columns.map((column, place) => {
+      const about = { class: kind(column), "data-column": column.name };
+      const content = el("div", {}, column.cell(row));
+      return place ? el("td", { ...about, role: "cell" }, content) : el("th", { ...about, scope: "row", role: "rowheader" }, content);
+    })));
+  return el("table", { role: "table", class: isLong ? null : "stacks" }, el("caption", { class: "hidden" }, name),
+    el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, head)), el("tbody", { role: "rowgroup" }, body));
 }
 
 /** A table that scrolls by itself where the screen is narrow, for the keyboard too. */
-export const scrolling = (name, columns, rows) =>
-  el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": name }, table(columns, rows, name));
+export const scrolling = (name, columns, rows, isLong = false) =>
+  el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": name }, table(columns, rows, name, isLong));
 
 /** Text in which `words` between backticks are code. */
 export const marked = (text) => text.split("`").map((part, place) => (place % 2 ? el("code", {}, part) : part));

@@ -70,5 +70,5 @@ function candidates(document) {
     { name: "Median, µs", number: true, cell: (row) => count(row.latency_us?.p50 ?? null) },
     { name: "p99, µs", number: true, cell: (row) => count(row.latency_us?.p99 ?? null) },
     { name: "Taught by", cell: (row) => row.taught_by ?? "–" },
-  ], rows);
+  ], rows, true);
 }

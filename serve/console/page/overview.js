@@ -96,16 +96,13 @@ function shadows(history) {
   const rows = pairs.map((pair) => {
     const told = history.filter((each) => pair in each).map((each) => each[pair]);
     const compared = sum(told.map((each) => each.compared));
-    const mean = (name) => sum(told.map((each) => each[name] * each.compared)) / compared;
-    return { pair: pair.replaceAll(":", " ").replace(/ (\S+ \S+)$/, " beside $1"), compared, overlap: mean("overlap"), live: mean("live"), shadow: mean("shadow") };
+    return { pair: pair.replaceAll(":", " ").replace(/ (\S+ \S+)$/, " beside $1"), compared, overlap: sum(told.map((each) => each.overlap * each.compared)) / compared };
   });
   const columns = [
     { name: "Live, beside its shadow", cell: (row) => row.pair },
     { name: "Lists compared", number: true, cell: (row) => count(row.compared) },
     { name: "Overlap", number: true, cell: (row) => percent(row.overlap) },
-    { name: "Live, median", number: true, cell: (row) => seconds(row.live) },
-    { name: "Shadow, median", number: true, cell: (row) => seconds(row.shadow) },
   ];
-  const caption = "A shadow answers a share of the requests again, unseen by callers. Overlap: the share of the list’s items that both have. Medians are of the computing alone; the shadow gives way to callers, so a busy machine makes it look slower.";
+  const caption = "A shadow answers a share of the requests again, unseen by callers. Overlap: the share of the list’s items that both have. Of the last half hour.";
   return [el("h3", {}, "Beside a shadow"), scrolling("Shadows", columns, rows), el("p", { class: "hint note" }, caption)];
 }

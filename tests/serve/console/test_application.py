@@ -61,13 +61,11 @@ class Desk:
         assert isinstance(application, Console)
         self.console = application
 
-    def ask(
-        self, verb: str, target: str, body: Any = None, *, key: str = "", raw: bytes | None = None, **headers: str
-    ) -> HttpAnswer:
+    def ask(self, verb: str, target: str, body: Any = None, *, key: str = "", **headers: str) -> HttpAnswer:
         named = {"host": HOST, **{name.replace("_", "-"): value for name, value in headers.items()}}
         if key:
             named["authorization"] = f"Bearer {key}"
-        content = raw if raw is not None else json.dumps(body or {}).encode()
+        content = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
         begun = self.console.begin(HttpRequest(verb, target, named, content, perf_counter_ns()))
         return begun if isinstance(begun, HttpAnswer) else begun()
 
@@ -212,7 +210,7 @@ def test_nothing_is_asked_by_the_address(desk: Desk) -> None:
 
 @pytest.mark.parametrize("raw", [b"[]", b"{", b'{"model": 1}', b"\xff", b'{"nothing": 1}'])
 def test_what_cannot_be_read_changes_nothing(desk: Desk, raw: bytes) -> None:
-    answer = desk.ask("POST", "/v1/setLabel", raw=raw, origin=f"http://{HOST}")
+    answer = desk.ask("POST", "/v1/setLabel", raw, origin=f"http://{HOST}")
     assert (answer.status, desk.stable) == (400, "1")
 
 

@@ -29,7 +29,10 @@ def said(
 
 def test_nothing_is_said_where_all_is_well() -> None:
     loaded = pb.ModelVersion(model="student", version="1", labels=["stable"], loaded=True)
-    series = {("lowpass_worker_up", (("worker", "0"),)): 1.0, ("lowpass_index_breaker_open", (("index", "m"),)): 0.0}
+    series: Series = {
+        ("lowpass_worker_up", (("worker", "0"),)): 1.0,
+        ("lowpass_index_breaker_open", (("index", "m"),)): 0.0,
+    }
     assert said([loaded], series, [quiet()] * 20, [{"job": "nightly", "runs": [{"outcome": "published"}]}]) == []
 
 
@@ -56,7 +59,7 @@ def test_failures_and_refusals_of_the_last_minute() -> None:
 
 def test_a_shadow_is_judged_once_enough_lists_were_compared() -> None:
     def agreed(overlap: float, compared: float) -> Moment:
-        told = {"overlap": overlap, "compared": compared, "live": 0.001, "shadow": 0.001}
+        told = {"overlap": overlap, "compared": compared}
         return quiet(shadows={"student:2 teacher:1": told})
 
     assert said(moments=[agreed(0.1, LEAST_COMPARED - 1)]) == []
@@ -67,7 +70,7 @@ def test_a_shadow_is_judged_once_enough_lists_were_compared() -> None:
 
 
 def test_the_latest_run_of_a_job_counts_and_the_worst_comes_first() -> None:
-    jobs = [
+    jobs: list[dict[str, Any]] = [
         {"job": "weekly", "runs": [{"outcome": "held"}]},
         {"job": "nightly", "runs": [{"outcome": "failed"}, {"outcome": "published"}]},
         {"job": "hourly", "runs": [{"outcome": "published"}, {"outcome": "failed"}]},
