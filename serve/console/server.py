@@ -81,16 +81,10 @@ class ConsoleServer:
         self._history = History(metrics.registry, period)
         self._listing = next((each for each in admin if each.name == LOOKS), None)
         self._is_serving, self._jobs, self._frontier = is_serving, jobs, frontier
-        unseen = Metrics(CollectorRegistry())
-        looks = [*asking(unseen), *([self._listing] if self._listing is not None else [])]
-        changes = [each for each in admin if each is not self._listing]
-        looking = _gateway(looks, Telemetry(unseen), limits, LOOKING)
-        longer = replace(limits, max_deadline=CHANGE_SECONDS)
-        changing = _gateway(changes, Telemetry(metrics, AccessLog(1.0)), longer, CHANGING)
+        changes = _changing([each for each in admin if each.name != LOOKS], metrics, limits)
         application = Console(
-            methods={path_of(each.name): looking for each in looks}
-            | {path_of(each.name): changing for each in changes},
-            changes=frozenset(path_of(each.name) for each in changes),
+            methods=self._looks(asking, limits) | changes,
+            changes=frozenset(changes),
             documents={
                 f"{API}overview": self._overview,
                 f"{API}jobs": lambda _: {"configured": jobs is not None, "jobs": self._read_jobs()},
@@ -102,6 +96,12 @@ class ConsoleServer:
             refused=lambda: metrics.rejected("unauthenticated"),
         )
         self._http = HttpServer(application, BOUNDS, THREADS, prepare_thread, tls, option="--console-address")
+
+    def _looks(self, asking: Callable[[Metrics], Sequence[AnyMethod]], limits: Limits) -> dict[str, Gateway]:
+        """What asks and changes nothing, counted where nobody looks."""
+        unseen = Metrics(CollectorRegistry())
+        methods = [*asking(unseen), *([self._listing] if self._listing is not None else [])]
+        return _looking(methods, unseen, limits)
 
     def bind(self, address: str) -> str:
         """Take the address; returns the one really bound.
@@ -161,7 +161,17 @@ class ConsoleServer:
             return {"configured": True, "error": str(error)}
 
 
-def _gateway(methods: Sequence[AnyMethod], telemetry: Telemetry, limits: Limits, at_once: int) -> Gateway:
-    admission = Admission(at_once)
+def _looking(methods: Sequence[AnyMethod], unseen: Metrics, limits: Limits) -> dict[str, Gateway]:
+    return _by_path(methods, Telemetry(unseen), replace(limits, max_in_flight=LOOKING))
+
+
+def _changing(methods: Sequence[AnyMethod], metrics: Metrics, limits: Limits) -> dict[str, Gateway]:
+    bounds = replace(limits, max_in_flight=CHANGING, max_deadline=CHANGE_SECONDS)
+    return _by_path(methods, Telemetry(metrics, AccessLog(1.0)), bounds)
+
+
+def _by_path(methods: Sequence[AnyMethod], telemetry: Telemetry, limits: Limits) -> dict[str, Gateway]:
+    admission = Admission(limits.max_in_flight)
     admission.open()
-    return Gateway(methods, admission, replace(limits, max_in_flight=at_once), telemetry, None, lambda: True)
+    gateway = Gateway(methods, admission, limits, telemetry, None, lambda: True)
+    return {path_of(each.name): gateway for each in methods}

@@ -142,19 +142,23 @@ class HttpServer:
             then(problem(500, "internal error"))
 
     def _listen(self, where: tuple[str, int] | UnixPath) -> socket.socket:
-        if isinstance(where, UnixPath):
-            listener = socket.socket(socket.AF_UNIX)
-            listener.bind(str(where.path))
-        else:
-            family, *_, resolved = socket.getaddrinfo(*where, type=socket.SOCK_STREAM)[0]
-            listener = socket.socket(family)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        family: socket.AddressFamily = socket.AF_UNIX
+        place: Any = str(where.path) if isinstance(where, UnixPath) else None
+        if not isinstance(where, UnixPath):
+            family, *_, place = socket.getaddrinfo(*where, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family)
+        try:
+            if family is not socket.AF_UNIX:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if self._shares_port:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family is socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.bind(resolved)
-        listener.listen(BACKLOG)
+            listener.bind(place)
+            listener.listen(BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
         return listener
 
     def _run(self, listener: socket.socket) -> None:

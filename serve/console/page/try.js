@@ -124,7 +124,7 @@ function render(sides) {
   byId("try-result").replaceChildren(
     el("p", { class: "agree", id: "agree" }, el("strong", {}, percent(share)), ` overlap@${k}: both have `, el("b", {}, `${both.length} of ${longest}`), " items in common",
       el("span", { class: "hint" }, same ? " (both sides are the same model)" : "", el("span", { class: "legend-dot", "aria-hidden": "true" }), "in both lists")),
-    el("p", { class: "hint" }, "“near”: those of the asker’s own items that the model holds nearest to an item, with the cosine (1: the same direction)."),
+    el("p", { class: "hint" }, "“near”: those of the asker’s own items that the model holds nearest to an item, with the cosine (1: the same direction). At the right: each model’s own score."),
     el("div", { id: "had" }), el("div", { class: "sides" }, lists));
   say(`Overlap ${percent(share)}: ${both.length} of ${longest} items are in both lists.`);
 }
@@ -198,7 +198,7 @@ async function explain(sides, mine) {
 function possessions(owned, side) {
   if (!owned.length) return el("p", { class: "hint" }, "Nothing is known of what this asker has had, so no reasons can be given.");
   const isUser = "user_id" in side.asked;
-  const text = isUser ? `What this user has had: ${owned.length} items, those first that ${side.model.name} ${side.model.version} likes best for it` : `The history: ${owned.length} items`;
+  const text = isUser ? `What this user has had: ${owned.length} items, those first that ${side.model.name} ${side.model.version} likes best for it` : `The history: ${owned.length} ${owned.length === 1 ? "item" : "items"}`;
   return el("details", { open: !isUser }, el("summary", {}, text),
     el("ul", { class: "chips" }, owned.map((item) => el("li", { class: "tag" }, item.title || item.id))));
 }

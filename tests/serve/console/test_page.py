@@ -204,7 +204,7 @@ def test_two_models_answer_side_by_side_with_reasons(page: Page, desk: Desk) -> 
     page.click(".items button", "Similar items")
     page.wait_for("document.querySelectorAll('.near li').length === 5")
     page.click(".items button", "Ask by it")
-    page.wait_for_text("#had", "The history: 1 items")
+    page.wait_for_text("#had", "The history: 1 item")
     assert page.evaluate("document.getElementById('subject').value") == expected[0][0]
     page.click("#popular")
     page.wait_for_text("#had", "The history: 3 items")
