@@ -52,7 +52,14 @@ def _read_run(run: Path) -> dict[str, Any]:
             raise ValueError(f"more than {MOST_BYTES} bytes")
         return {"run": run.name, **_shape(json.loads(text))}
     except (OSError, ValueError, RecursionError) as error:
-        return {"run": run.name, "outcome": "unreadable", "says": f"state.json: {error}", "steps": [], "gate": []}
+        return {
+            "run": run.name,
+            "outcome": "unreadable",
+            "says": f"state.json: {error}",
+            "warnings": [],
+            "steps": [],
+            "gate": [],
+        }
 
 
 def _shape(state: Any) -> dict[str, Any]:
@@ -68,6 +75,8 @@ def _shape(state: Any) -> dict[str, Any]:
         "started": _plain(state.get("started")),
         "ended": _plain(state.get("ended")),
         "outcome": str(state.get("outcome", "")),
+        "says": _plain(state.get("error")),
+        "warnings": [str(_plain(each)) for each in state.get("warnings") or []],
         "steps": [_taken(step, STEP) for step in _list(state, "steps")],
         "gate": [_taken(check, CHECK) for check in _list(state, "gate")],
         "published": _taken(published, ("model", "version")) if isinstance(published, dict) else None,

@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { byId, count, el, scrolling, seconds, when } from "./dom.js";
 
-const KINDS = { published: "good", done: "good", held: "watch", running: "", failed: "bad", unreadable: "bad", "nothing-to-do": "" };
+const KINDS = { published: "good", done: "good", held: "watch", running: "", failed: "bad", unreadable: "bad", "nothing-to-do": "", waiting: "", skipped: "" };
 const WORDS = { published: "published", held: "held by the gate", "nothing-to-do": "nothing to do" };
 let shown = "";
 
@@ -44,6 +44,7 @@ function run(each) {
     ["Run", each.run], ["Started", each.started ? when(each.started) : "–"], ["Took", lasted(each)],
     ["Published", each.published ? `${each.published.model} ${each.published.version}` : "nothing"],
     ...(each.says ? [["Why", each.says]] : []),
+    ...each.warnings.map((text) => ["Beside", text]),
   ];
   return [
     el("div", { class: "inner" }, el("dl", { class: "facts" }, facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]))),
@@ -52,11 +53,16 @@ function run(each) {
       { name: "Took", number: true, cell: (step) => (step.reused ? "reused" : seconds(step.seconds)) }, { name: "Says", wide: true, cell: (step) => step.says ?? "" },
     ], each.steps) : null,
     each.gate.length ? scrolling("Gate", [
-      { name: "Gate", cell: (check) => check.check }, { name: "Outcome", cell: (check) => el("span", { class: `tag ${check.passed ? "good" : "bad"}` }, check.passed ? "passed" : "did not pass") },
+      { name: "Gate", cell: (check) => check.check }, { name: "Outcome", cell: verdict },
       { name: "Measured", number: true, cell: (check) => number(check.measured) }, { name: "Bound", number: true, cell: (check) => number(check.bound) },
       { name: "What to look at", wide: true, cell: (check) => check.look ?? "" },
     ], each.gate) : null,
   ];
+}
+
+function verdict(check) {
+  if (check.passed) return el("span", { class: check.bound === null ? "tag" : "tag good" }, check.bound === null ? "off" : "passed");
+  return el("span", { class: "tag bad" }, "did not pass");
 }
 
 const number = (value) => (typeof value === "number" ? count(value, Number.isInteger(value) ? 0 : 3) : value ?? "–");

@@ -20,6 +20,9 @@ STATE: dict[str, Any] = {
     ],
     "gate": [{"check": "kept", "measured": 0.8, "bound": 0.9, "passed": False, "look": "metrics.json"}],
     "published": None,
+    "error": None,
+    "warnings": ["the Pushgateway did not answer"],
+    "more": {"to": "come"},
 }
 
 
@@ -42,6 +45,13 @@ def test_runs_are_read_from_the_latest_on(tmp_path: Path) -> None:
         "name": "gate", "outcome": "held", "started": "", "seconds": 2.5, "reused": False, "says": "x"
     }  # fmt: skip
     assert found["runs"][0]["gate"] == STATE["gate"]
+    assert found["runs"][0]["warnings"] == STATE["warnings"]
+    assert "more" not in found["runs"][0]
+
+
+def test_a_failed_run_says_why(tmp_path: Path) -> None:
+    write(tmp_path, "nightly", "1", json.dumps({**STATE, "outcome": "failed", "error": "teacher: out of memory"}))
+    assert read_jobs(tmp_path)[0]["runs"][0]["says"] == "teacher: out of memory"
 
 
 @pytest.mark.parametrize(

@@ -270,6 +270,17 @@ def test_what_cannot_be_loaded_says_why_and_changes_nothing(page: Page, desk: De
     page.complaints[:] = [said for said in page.complaints if "status of 400" not in said]
 
 
+def test_the_keyboard_alone_reaches_the_content(page: Page, desk: Desk) -> None:
+    enter(page, desk.reader)
+    go(page, desk, "jobs")
+    page.wait_for("document.activeElement.id === 'content'")
+    page.evaluate("document.querySelector('.skip').focus()")
+    page.press("Enter")
+    page.wait_for("document.activeElement.id === 'content' && location.hash === '#jobs'")
+    page.press("Tab")
+    page.wait_for("document.activeElement.closest('#jobs') !== null")
+
+
 def test_a_split_and_a_shadow_are_set_and_shown(page: Page, desk: Desk) -> None:
     enter(page, desk.operator)
     go(page, desk, "models")

@@ -31,11 +31,11 @@ class Secured:
     repository: ModelRepository
     log: Path
 
-    def ask(self, verb: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, Any]:
+    def ask(self, verb: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> tuple[int, Any]:
         host, _, port = self.server.console_address.rpartition(":")
         connection = http.client.HTTPSConnection(host, int(port), context=self.authority.trusting_context(), timeout=30)
         try:
-            connection.request(verb, path, body, headers)
+            connection.request(verb, path, body, headers or {})
             answer = connection.getresponse()
             content = answer.read()
             is_json = (answer.headers["Content-Type"] or "").startswith("application/json")
@@ -64,21 +64,21 @@ def test_over_tls_a_change_comes_from_the_https_page(secured: Secured) -> None:
     key = {"Authorization": f"Bearer {secured.operator}"}
     assert secured.ask("GET", "/")[0] == 200
     assert secured.ask("GET", "/v1/overview")[0] == 401
-    status, overview = secured.ask("GET", "/v1/overview", **key)
+    status, overview = secured.ask("GET", "/v1/overview", headers=key)
     assert (status, overview["serving"], overview["may_change"]) == (200, True, True)
     move = json.dumps({"model": "student", "label": "next", "revision": "1"}).encode()
     address = secured.server.console_address
-    assert secured.ask("POST", "/v1/setLabel", move, Origin=f"http://{address}", **key)[0] == 403
-    assert secured.ask("POST", "/v1/setLabel", move, Origin=f"https://{address}", **key)[0] == 200
+    assert secured.ask("POST", "/v1/setLabel", move, {"Origin": f"http://{address}", **key})[0] == 403
+    assert secured.ask("POST", "/v1/setLabel", move, {"Origin": f"https://{address}", **key})[0] == 200
     assert secured.repository.labels("student")["next"] == "1"
     assert secured.operator not in secured.log.read_text()
 
 
 def test_sizes_are_bounded_before_they_are_read(secured: Secured) -> None:
     key = {"Authorization": f"Bearer {secured.operator}"}
-    assert secured.ask("POST", "/v1/recommend", b" " * ((1 << 20) + 1), **key)[0] == 413
-    assert secured.ask("GET", "/v1/overview", **key, Cookie="x" * (17 << 10))[0] == 431
-    assert secured.ask("POST", "/v1/recommend", b"[" * 100_000, **key)[0] == 400
+    assert secured.ask("POST", "/v1/recommend", b" " * ((1 << 20) + 1), key)[0] == 413
+    assert secured.ask("GET", "/v1/overview", headers={**key, "Cookie": "x" * (17 << 10)})[0] == 431
+    assert secured.ask("POST", "/v1/recommend", b"[" * 100_000, key)[0] == 400
 
 
 def test_it_ends_with_its_server(repository: ModelRepository) -> None:
