@@ -19,14 +19,15 @@ STEP = ("name", "outcome", "started", "seconds", "reused", "says")
 CHECK = ("check", "measured", "bound", "passed", "look")
 
 
-def read_jobs(directory: Path) -> list[dict[str, Any]]:
+def read_jobs(directory: Path, runs: int = MOST_RUNS) -> list[dict[str, Any]]:
     """Every job by name, its runs from the latest on.
 
     Args:
         directory: Of the jobs; one that is not there yet has none.
+        runs: Most of a job.
     """
     return [
-        {"job": each.name, "runs": [_read_run(run) for run in _latest(each / "runs", MOST_RUNS)]}
+        {"job": each.name, "runs": [_read_run(run) for run in _latest(each / "runs", runs)]}
         for each in sorted(_folders(directory))[:MOST_JOBS]
         if (each / "runs").is_dir()
     ]
@@ -76,17 +77,17 @@ def _shape(state: Any) -> dict[str, Any]:
         "ended": _plain(state.get("ended")),
         "outcome": str(state.get("outcome", "")),
         "says": _plain(state.get("error")),
-        "warnings": [str(_plain(each)) for each in state.get("warnings") or []],
-        "steps": [_taken(step, STEP) for step in _list(state, "steps")],
-        "gate": [_taken(check, CHECK) for check in _list(state, "gate")],
+        "warnings": _list(state, "warnings", str),
+        "steps": [_taken(step, STEP) for step in _list(state, "steps", dict)],
+        "gate": [_taken(check, CHECK) for check in _list(state, "gate", dict)],
         "published": _taken(published, ("model", "version")) if isinstance(published, dict) else None,
     }
 
 
-def _list(state: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+def _list(state: Mapping[str, Any], name: str, kind: type) -> list[Any]:
     found = state.get(name) or []
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise ValueError(f"{name} is no list of objects")
+    if not isinstance(found, list) or not all(isinstance(each, kind) for each in found):
+        raise ValueError(f"{name} is no list of {kind.__name__}")
     return found
 
 

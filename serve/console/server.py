@@ -23,7 +23,7 @@ from serve.console.application import API, Console
 from serve.console.conditions import Condition, conditions
 from serve.console.frontier import UnusableFrontier, read_frontier
 from serve.console.history import PERIOD, History, as_columns
-from serve.console.jobs import read_jobs
+from serve.console.jobs import MOST_RUNS, read_jobs
 from serve.rpc.credentials import TlsFiles
 from serve.rpc.pb.lowpass.v1 import admin_pb2
 from serve.rpc.services import AnyMethod, Method
@@ -125,7 +125,7 @@ class ConsoleServer:
     def _overview(self, may_change: bool) -> dict[str, Any]:
         moments = self._history.moments
         versions, unreadable = self._versions()
-        found = conditions(versions, self._history.read(), moments, self._read_jobs(), is_serving=self._is_serving())
+        found = conditions(versions, self._history.read(), moments, self._read_jobs(1), is_serving=self._is_serving())
         return {
             "serving": self._is_serving(),
             "may_change": may_change and self._listing is not None,
@@ -149,8 +149,8 @@ class ConsoleServer:
             ]
         return list(answer.versions), []
 
-    def _read_jobs(self) -> list[dict[str, Any]]:
-        return [] if self._jobs is None else read_jobs(self._jobs)
+    def _read_jobs(self, runs: int = MOST_RUNS) -> list[dict[str, Any]]:
+        return [] if self._jobs is None else read_jobs(self._jobs, runs)
 
     def _read_frontier(self) -> dict[str, Any]:
         if self._frontier is None:

@@ -38,6 +38,7 @@ def test_runs_are_read_from_the_latest_on(tmp_path: Path) -> None:
     (tmp_path / "no-job").mkdir()
     (found,) = read_jobs(tmp_path)
     assert found["job"] == "nightly"
+    assert [each["run"] for each in read_jobs(tmp_path, 1)[0]["runs"]] == [found["runs"][0]["run"]]
     assert len(found["runs"]) == MOST_RUNS
     assert found["runs"][0]["run"] == "20260124T000000Z"
     assert found["runs"][0]["outcome"] == "held"
@@ -56,7 +57,7 @@ def test_a_failed_run_says_why(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", '{"format": 2}', '{"format": 1, "steps": 3}', '{"format": 1, "gate": [1]}', b"\xff\xfe",
+    ["", "{", "[]", '{"format": 2}', '{"format": 1, "steps": 3}', '{"format": 1, "warnings": 3}', '{"format": 1, "gate": [1]}', b"\xff\xfe",
      b"[" * 100_000, b" " * (MOST_BYTES + 1)],
 )  # fmt: skip
 def test_a_torn_state_hides_no_other_run(tmp_path: Path, content: str | bytes) -> None:
