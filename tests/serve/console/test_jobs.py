@@ -57,9 +57,19 @@ def test_a_failed_run_says_why(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", '{"format": 2}', '{"format": 1, "steps": 3}', '{"format": 1, "warnings": 3}', '{"format": 1, "gate": [1]}', b"\xff\xfe",
-     b"[" * 100_000, b" " * (MOST_BYTES + 1)],
-)  # fmt: skip
+    [
+        "",
+        "{",
+        "[]",
+        '{"format": 2}',
+        '{"format": 1, "steps": 3}',
+        '{"format": 1, "gate": [1]}',
+        '{"format": 1, "warnings": 3}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b" " * (MOST_BYTES + 1),
+    ],
+)
 def test_a_torn_state_hides_no_other_run(tmp_path: Path, content: str | bytes) -> None:
     write(tmp_path, "nightly", "20260102T000000Z", content)
     write(tmp_path, "nightly", "20260101T000000Z", json.dumps(STATE))
