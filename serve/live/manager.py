@@ -264,6 +264,11 @@ class ModelManager:
             self._store.split(name, split)
             self._bring_up(name)
 
+    def split(self, name: str) -> Split:
+        """The split in effect; an empty one where there is none, or nothing is loaded under this name."""
+        entry = self._store.get(name)
+        return entry.split if entry is not None else Split()
+
     def rollback(self, name: str) -> None:
         """Move `stable` back to `previous`, which becomes what `stable` was.
 

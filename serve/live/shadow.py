@@ -126,6 +126,10 @@ class Shadow:
             self._thread = threading.Thread(target=self._work, name="lowpass-shadow", daemon=True)
             self._thread.start()
 
+    def rule(self, name: str) -> ShadowRule | None:
+        """Who answers a model's requests again; None for nobody."""
+        return self._rules.get(name)
+
     def offer(self, live: ServedModel, query: Query, answer: Recommendation, answers: Answers) -> None:
         """Take note of an answered question; returns at once.
 

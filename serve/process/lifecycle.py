@@ -14,7 +14,7 @@ from serve.process.options import ServerOptions
 from serve.transport.address import is_local
 
 LOG = logging.getLogger("lowpass.serve")
-ADDRESSES = ("address", "metrics_address", "admin_address", "health_address", "http_address")
+ADDRESSES = ("address", "metrics_address", "admin_address", "health_address", "http_address", "console_address")
 READ, CHANGE = "read requests and answers", "change what is served"
 HARM = {"address": READ, "admin_address": CHANGE, "http_address": READ}
 """Address → what anyone who reaches it can do where it is in plain text."""

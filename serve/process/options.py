@@ -99,6 +99,11 @@ class ServerOptions:
     metrics_address: str = _option("127.0.0.1:9464", ADDRESSES, "For Prometheus; '' for nowhere.")
     health_address: str = _option("", ADDRESSES, "Health alone, in plain text: for probes that speak no TLS.")
     admin_address: str = _option("", ADDRESSES, "For changing models while serving; without it: not possible.")
+    console_address: str = _option(
+        "",
+        ADDRESSES,
+        "A page to look at and change what is served, for a browser; loopback, or with TLS and --admin-api-keys.",
+    )
     reflection: bool = _option(True, ADDRESSES, "Offer gRPC server reflection.")
     tls_cert: Path | None = _option(None, CALLERS, "PEM certificate chain; with it, queries and admin speak TLS.")
     tls_key: Path | None = _option(None, CALLERS, "PEM private key of the certificate.")
@@ -150,6 +155,13 @@ class ServerOptions:
         least=0,
         most=1,
     )
+    jobs: Path | None = _option(None, WATCHING, "Directory of the batch jobs, shown by the console.", metavar="DIR")
+    frontier: Path | None = _option(
+        None,
+        WATCHING,
+        "What 'lowpass frontier' wrote, the directory or its frontier.json, shown by the console.",
+        metavar="DIR",
+    )
     ready_file: Path | None = _option(None, STOPPING, "Write the addresses here once ready.")
     drain_wait: float = _option(
         1.0,
@@ -179,6 +191,7 @@ class ServerOptions:
                 " --repository DIR' and let every worker follow them with --watch"
             )
         self._check_admin()
+        self._check_console()
         _read_shares("--split", self.splits, "MODEL:LABEL=SHARE, e.g. student:canary=0.05")
         _read_shares("--shadow", self.shadows, "MODEL:OTHER=SHARE, e.g. student:teacher=0.1")
 
@@ -198,6 +211,26 @@ class ServerOptions:
         if self.api_keys is not None:
             raise WrongOptions(
                 f"--api-keys without --admin-api-keys: asking would need a key, changing models none: {remedy}"
+            )
+
+    def _check_console(self) -> None:
+        """What can change models by a browser is for this machine, or for who has a key and is sure of the server."""
+        if not self.console_address:
+            if self.jobs is not None or self.frontier is not None:
+                raise WrongOptions("--jobs and --frontier are shown by the console: give --console-address")
+            return
+        read_address("--console-address", self.console_address)
+        if self.workers > 1:
+            raise WrongOptions("--console-address: shows and changes a single process: leave out --workers")
+        if not is_local(self.console_address) and (self.tls_cert is None or self.admin_api_keys is None):
+            raise WrongOptions(
+                f"--console-address {self.console_address}: other machines reach it: give --tls-cert, --tls-key and"
+                " --admin-api-keys FILE ('lowpass key' makes it), or a loopback address and a tunnel (ssh -L)"
+            )
+        if self.api_keys is not None and self.admin_api_keys is None and not self.admin_open:
+            raise WrongOptions(
+                "--api-keys without --admin-api-keys: asking would need a key, changing models by the console none:"
+                " give --admin-api-keys FILE ('lowpass key' makes it)"
             )
 
     @property

@@ -20,6 +20,8 @@ from export.bundle.repository import STABLE, ModelRepository
 from serve.answers.admission import Admission
 from serve.answers.fake import fake_model
 from serve.answers.indexes.faiss_index import limit_native_threads
+from serve.console.access import Access
+from serve.console.server import ConsoleServer
 from serve.live.engines import Engines
 from serve.live.manager import ModelManager
 from serve.live.shadow import Shadow
@@ -34,7 +36,7 @@ from serve.telemetry.logs import AccessLog, log_to_stderr
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.telemetry import Telemetry
 from serve.telemetry.traces import open_tracing
-from serve.transport.address import read_address, split_address
+from serve.transport.address import is_local, read_address, split_address
 from serve.transport.base import MakeTransport, TransportSettings
 from serve.transport.choice import choose_transport
 from serve.transport.http_connection import HttpBounds
@@ -57,6 +59,7 @@ class Server:
         admin_address: Where models are changed, once started; empty for nowhere.
         health_address: Of health alone, once started; empty for nowhere.
         http_address: Of JSON over HTTP, once started; empty for nowhere.
+        console_address: Of the page for operators, once started; empty for nowhere.
         transport_name: Of the transport that the options chose.
     """
 
@@ -65,6 +68,7 @@ class Server:
         if transport is None:
             self.transport_name, transport = choose_transport(options.transport, needs_grpcio=options.needs_grpcio)
         self.address = self.metrics_address = self.admin_address = self.health_address = self.http_address = ""
+        self.console_address = ""
         self.is_serving = False
         self.store = ModelStore()
         limits = options.limits
@@ -88,6 +92,7 @@ class Server:
             self._admin = transport(self._admin_settings(self._manager))
         self._health = transport(self._health_settings()) if options.health_address else None
         self._http = self._gateway(service) if options.http_address else None
+        self._console = self._open_console() if options.console_address else None
         self._endpoint: MetricsEndpoint | None = None
 
     def _service(self) -> RecommenderService:
@@ -162,6 +167,24 @@ class Server:
             shares_port=options.workers > 1,
         )
 
+    def _open_console(self) -> ConsoleServer:
+        options = self._options
+        return ConsoleServer(
+            lambda metrics: RecommenderService(
+                self.store, options.limits, metrics, metadata.version("lowpass")
+            ).methods(),
+            () if self._manager is None else ModelAdminService(self._manager, self._shadow).methods(),
+            self.metrics,
+            options.limits,
+            Access(options.api_keys, options.admin_api_keys),
+            is_serving=lambda: self.is_serving,
+            is_local=is_local(options.console_address),
+            tls=options.tls,
+            jobs=options.jobs,
+            frontier=options.frontier,
+            prepare_thread=limit_native_threads,
+        )
+
     def _health_settings(self) -> TransportSettings:
         return TransportSettings(
             services={SERVICE: ()},
@@ -220,6 +243,9 @@ class Server:
         if self._http is not None:
             self.http_address = self._http.bind(options.http_address)
             self._http.start()
+        if self._console is not None:
+            self.console_address = self._console.bind(options.console_address)
+            self._console.start()
         self._transport.start()
 
     def _set_serving(self, serving: bool) -> None:
@@ -235,6 +261,8 @@ class Server:
         return self._close(self._options.grace)
 
     def _close(self, grace: float) -> bool:
+        if self._console is not None:
+            self._console.stop()
         if self._admin is not None:
             self._admin.stop(0.0)
         self._shadow.stop()

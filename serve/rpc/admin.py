@@ -41,7 +41,12 @@ class ModelAdminService:
 
     def list_models(self, _request: pb.ListModelsRequest, _call: Call) -> pb.ListModelsResponse:
         """Show every version."""
-        return pb.ListModelsResponse(versions=[_to_version(state) for state in self._manager.states()])
+        states = self._manager.states()
+        routing = [self._routing(name) for name in dict.fromkeys(state.name for state in states)]
+        return pb.ListModelsResponse(
+            versions=map(_to_version, states),
+            routing=[each for each in routing if each.shares or each.shadow_model],
+        )
 
     def load(self, request: pb.LoadModelRequest, _call: Call) -> pb.LoadModelResponse:
         """Serve one more version."""
@@ -82,6 +87,13 @@ class ModelAdminService:
             rule = ShadowRule(request.shadow_model, request.shadow_revision, request.share)
         self._shadow.set_rule(request.model, rule)
         return pb.SetShadowResponse()
+
+    def _routing(self, model: str) -> pb.ModelRouting:
+        made = pb.ModelRouting(model=model, shares=self._manager.split(model).shares)
+        rule = self._shadow.rule(model)
+        if rule is not None:
+            made.shadow_model, made.shadow_revision, made.shadow_share = rule.model, rule.revision, rule.share
+        return made
 
     def _versions(self, model: str) -> list[pb.ModelVersion]:
         return [_to_version(state) for state in self._manager.states(model)]

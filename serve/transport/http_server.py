@@ -41,6 +41,7 @@ class HttpServer:
         prepare_thread: Called once in each of them.
         tls: Certificates; None for plain text. Files that change are used from the next connection.
         shares_port: Whether other processes of ours listen on the address too.
+        option: That gives the address, named where it is wrong.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class HttpServer:
         tls: TlsFiles | None = None,
         *,
         shares_port: bool = False,
+        option: str = "--http-address",
     ) -> None:
         self.application = application
         self.bounds = bounds
@@ -63,6 +65,7 @@ class HttpServer:
         self._workers = ThreadPoolExecutor(threads, thread_name_prefix="lowpass-http", initializer=prepare_thread)
         self._tls = tls
         self._shares_port = shares_port
+        self._option = option
         self._contexts: FollowedFiles[ssl.SSLContext] | None = None
         self._listener: socket.socket | None = None
         self._path: Path | None = None
@@ -75,15 +78,15 @@ class HttpServer:
             AddressUnavailable: It is malformed, or somebody else has it.
             UnusableCredentials: The certificates are missing or wrong.
         """
-        where, files = read_address("--http-address", address), self._tls
+        where, files = read_address(self._option, address), self._tls
         if files is not None:
             self._contexts = FollowedFiles(files.paths, lambda: server_context(files))
-        self._path = take_path("--http-address", address)
+        self._path = take_path(self._option, address)
         try:
             self._listener = self._listen(where)
         except (OSError, UnicodeError) as error:
             said = error.strerror if isinstance(error, OSError) else "no such host"
-            text = f"--http-address {address}: cannot be bound ({said}): choose another one"
+            text = f"{self._option} {address}: cannot be bound ({said}): choose another one"
             raise AddressUnavailable(text) from error
         self._listener.setblocking(False)
         return address if self._path is not None else f"{address.rpartition(':')[0]}:{self._listener.getsockname()[1]}"
@@ -139,19 +142,23 @@ class HttpServer:
             then(problem(500, "internal error"))
 
     def _listen(self, where: tuple[str, int] | UnixPath) -> socket.socket:
-        if isinstance(where, UnixPath):
-            listener = socket.socket(socket.AF_UNIX)
-            listener.bind(str(where.path))
-        else:
-            family, *_, resolved = socket.getaddrinfo(*where, type=socket.SOCK_STREAM)[0]
-            listener = socket.socket(family)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        family: socket.AddressFamily = socket.AF_UNIX
+        place: Any = str(where.path) if isinstance(where, UnixPath) else None
+        if not isinstance(where, UnixPath):
+            family, *_, place = socket.getaddrinfo(*where, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family)
+        try:
+            if family is not socket.AF_UNIX:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if self._shares_port:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family is socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.bind(resolved)
-        listener.listen(BACKLOG)
+            listener.bind(place)
+            listener.listen(BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
         return listener
 
     def _run(self, listener: socket.socket) -> None:

@@ -29,6 +29,7 @@ class ServerProcess:
     admin_address: str = ""
     health_address: str = ""
     http_address: str = ""
+    console_address: str = ""
     workers: tuple[int, ...] = ()
 
     def scrape(self) -> str:
@@ -64,7 +65,7 @@ def serving(folder: Path, *arguments: str, before: Sequence[str] = ()) -> Iterat
                 assert time.monotonic() < give_up, "not ready in time"
                 time.sleep(0.02)
             addresses = json.loads(ready.read_text())
-            names = ("address", "metrics_address", "admin_address", "health_address", "http_address")
+            names = ("address", "metrics_address", "admin_address", "health_address", "http_address", "console_address")
             known = {name: addresses.get(name, "") for name in names}
             yield ServerProcess(process, log, **known, workers=tuple(addresses.get("workers", ())))
         finally:

@@ -61,6 +61,13 @@ def test_the_default_k_is_never_refused() -> None:
         ({"repository": HERE, "admin_address": LOCAL, "api_keys": KEYS}, "changing models none: give --admin-api-keys"),
         ({"repository": HERE, "admin_open": True}, "--admin-open needs --admin-address"),
         ({"repository": HERE, "admin_address": LOCAL, "admin_api_keys": KEYS, "admin_open": True}, "goes without"),
+        ({"jobs": HERE}, "give --console-address"),
+        ({"frontier": HERE}, "give --console-address"),
+        ({"repository": HERE, "console_address": LOCAL, "workers": 2}, "leave out --workers"),
+        ({"repository": HERE, "console_address": "0.0.0.0:1"}, "--tls-cert.*--admin-api-keys FILE.*ssh -L"),
+        ({"console_address": "box:1", "admin_api_keys": KEYS}, "box:1: other machines reach it"),
+        ({"console_address": "box:1", "tls_cert": HERE, "tls_key": HERE}, "box:1: other machines reach it"),
+        ({"console_address": LOCAL, "api_keys": KEYS}, "by the console none: give --admin-api-keys"),
         ({"repository": HERE, "splits": ("student=0.05",)}, "--split student=0.05: give MODEL:LABEL=SHARE"),
         ({"repository": HERE, "shadows": ("student=0.1",)}, "--shadow student=0.1: give MODEL:OTHER=SHARE"),
         ({"repository": HERE, "splits": ("student:canary=2",)}, "a share above 0, at most 1"),
@@ -85,6 +92,19 @@ def test_contradictions_are_named(given: dict[str, Any], said: str) -> None:
 )
 def test_changing_models_is_open_on_loopback_or_by_name(given: dict[str, Any]) -> None:
     assert ServerOptions(repository=HERE, **given).admin_address == given["admin_address"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"console_address": LOCAL},
+        {"console_address": "unix:/run/console.sock"},
+        {"console_address": LOCAL, "api_keys": KEYS, "admin_api_keys": KEYS},
+        {"console_address": "0.0.0.0:1", "tls_cert": HERE, "tls_key": HERE, "admin_api_keys": KEYS},
+    ],
+)
+def test_the_console_is_for_this_machine_or_for_keys_over_tls(given: dict[str, Any]) -> None:
+    assert ServerOptions(**given).console_address == given["console_address"]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

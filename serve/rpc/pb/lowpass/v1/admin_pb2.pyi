@@ -32,11 +32,34 @@ class ModelVersion(_message.Message):
     bundle_id: str
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., loaded: _Optional[bool] = ..., is_default: _Optional[bool] = ..., leases: _Optional[int] = ..., load_seconds: _Optional[float] = ..., error: _Optional[str] = ..., bundle_id: _Optional[str] = ...) -> None: ...
 
+class ModelRouting(_message.Message):
+    __slots__ = ("model", "shares", "shadow_model", "shadow_revision", "shadow_share")
+    class SharesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_MODEL_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_REVISION_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_SHARE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    shares: _containers.ScalarMap[str, float]
+    shadow_model: str
+    shadow_revision: str
+    shadow_share: float
+    def __init__(self, model: _Optional[str] = ..., shares: _Optional[_Mapping[str, float]] = ..., shadow_model: _Optional[str] = ..., shadow_revision: _Optional[str] = ..., shadow_share: _Optional[float] = ...) -> None: ...
+
 class ListModelsResponse(_message.Message):
-    __slots__ = ("versions",)
+    __slots__ = ("versions", "routing")
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    ROUTING_FIELD_NUMBER: _ClassVar[int]
     versions: _containers.RepeatedCompositeFieldContainer[ModelVersion]
-    def __init__(self, versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ...) -> None: ...
+    routing: _containers.RepeatedCompositeFieldContainer[ModelRouting]
+    def __init__(self, versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., routing: _Optional[_Iterable[_Union[ModelRouting, _Mapping]]] = ...) -> None: ...
 
 class LoadModelRequest(_message.Message):
     __slots__ = ("model", "revision")
