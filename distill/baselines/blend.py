@@ -202,4 +202,5 @@ def _find_candidates(members: Mapping[str, ScoreRows], data: Interactions, users
     scores[:, owners, places] = rows[:, owners, items]
     pool = torch.zeros(scores.shape[1:], dtype=torch.int64)
     pool[owners, places] = items
-    return find_hits(pool.numpy(), data.validation, users) & (scores[0] > -torch.inf).numpy()
+    hits: Hits = find_hits(pool.numpy(), data.validation, users) & (scores[0] > -torch.inf).numpy()
+    return hits

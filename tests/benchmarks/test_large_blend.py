@@ -19,8 +19,8 @@ def test_the_search_holds_no_more_with_every_chunk(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(blend, "CHUNK_BYTES", 1)  # the fewest users a chunk: 100 chunks of 48 MB
     found = np.random.default_rng(0).integers(0, ITEMS, USERS)
     matrix = sp.csr_matrix((np.ones(USERS, np.float32), found, np.arange(USERS + 1)), shape=(USERS, ITEMS))
-    ids = [np.arange(size).astype(np.str_) for size in matrix.shape]
-    data = Interactions("long", *ids, matrix, matrix, matrix)
+    user_ids, item_ids = (np.arange(size).astype(np.str_) for size in matrix.shape)
+    data = Interactions("long", user_ids, item_ids, matrix, matrix, matrix)
     column = torch.rand(ITEMS)
     families = {name: {name: lambda users: column.repeat(len(users), 1)} for name in "abc"}
     before = psutil.Process().memory_info().rss
