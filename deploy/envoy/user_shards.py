@@ -11,7 +11,10 @@ what the line above prints. Standard library only: copy it to where Envoy is.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
+
+ADDRESS = re.compile(r"(?:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)|\[(?P<ipv6>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]{1,5})")
 
 ROUTE = """\
               - match:
@@ -122,12 +125,37 @@ static_resources:
 {clusters}"""
 
 
-def read_address(text: str) -> tuple[str, int]:
-    """Read `HOST:PORT`; of one to listen on, 0 is any free port."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise SystemExit(f"{text!r}: give HOST:PORT")
-    return host, int(port)
+def read_address(text: str, least_port: int = 0) -> tuple[str, int]:
+    """Read `HOST:PORT`, or `[HOST]:PORT` for IPv6.
+
+    Args:
+        text: What was given.
+        least_port: 0 is any free port of one to listen on; servers have one from 1 on.
+
+    Returns:
+        The host as YAML has it, and the port.
+
+    Raises:
+        ValueError: It is none.
+    """
+    found = ADDRESS.fullmatch(text)
+    if not found or not least_port <= int(found["port"]) <= 65535:
+        raise ValueError(f"{text!r}: give HOST:PORT, or [HOST]:PORT for IPv6, a port from {least_port} to 65535")
+    return found["name"] or f'"{found["ipv6"]}"', int(found["port"])
+
+
+def read_shards(texts: Sequence[str]) -> list[list[tuple[str, int]]]:
+    """Read the servers of each shard.
+
+    Raises:
+        ValueError: One is no address, or stands twice: it has the users of one shard.
+    """
+    shards = [[read_address(server, 1) for server in text.split(",")] for text in texts]
+    servers = [server for shard in shards for server in shard]
+    for host, port in servers:
+        if servers.count((host, port)) > 1:
+            raise ValueError(f"'{host}:{port}' stands twice: give each server once, in its own shard")
+    return shards
 
 
 def configure(shards: Sequence[Sequence[tuple[str, int]]], listen: tuple[str, int], admin: tuple[str, int]) -> str:
@@ -164,8 +192,11 @@ def main() -> None:
     given = parser.parse_args()
     if len(given.shards) < 2:
         parser.error("give the servers of two shards at least")
-    shards = [[read_address(server) for server in shard.split(",")] for shard in given.shards]
-    print(configure(shards, read_address(given.listen), read_address(given.admin)), end="")  # noqa: T201
+    try:
+        made = configure(read_shards(given.shards), read_address(given.listen), read_address(given.admin))
+    except ValueError as error:
+        parser.error(str(error))
+    print(made, end="")  # noqa: T201
 
 
 if __name__ == "__main__":

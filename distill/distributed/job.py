@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -60,10 +61,10 @@ class ShardedOptions:
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        if not self.table_learning_rate > 0:
-            raise SettingError(f"table_learning_rate: {self.table_learning_rate} is not above 0")
-        if self.checkpoint_seconds < 0:
-            raise SettingError(f"checkpoint_seconds: {self.checkpoint_seconds} is negative")
+        if not 0 < self.table_learning_rate < math.inf:
+            raise SettingError(f"table_learning_rate: {self.table_learning_rate} is not above 0 and finite")
+        if not 0 <= self.checkpoint_seconds < math.inf:
+            raise SettingError(f"checkpoint_seconds: {self.checkpoint_seconds} must be 0 or more, and finite")
 
 
 def run_sharded_job(

@@ -240,7 +240,7 @@ def _relevant_items(data: Interactions, protocol: Protocol) -> sp.csr_matrix:
     if max(protocol.cutoffs) > data.num_items:
         raise SettingError(
             f"cutoffs: {max(protocol.cutoffs)} exceeds the {data.num_items} items of data set '{data.name}'; "
-            "take data of more items, or with 'lowpass evaluate' smaller --cutoffs"
+            "take data of more items, or with 'lowpass evaluate' a smaller -k"
         )
     return relevant
 

@@ -126,26 +126,30 @@ def parse_co_teachers(text: str) -> dict[str, float | None]:
     return found
 
 
-def require_listed(settings: Iterable[Any]) -> None:
-    """Check that lists are all that the parts of a method want of their teacher.
+def require_listed(settings: Iterable[Any], *, whole: bool = True) -> None:
+    """Check that lists are all that the parts of a method want of their teacher; ask before they are made.
 
     Args:
         settings: Of the parts.
+        whole: Whether the catalogue is ranked whole; else an index makes the lists, of `STORED` items.
 
     Raises:
         SettingError: One smooths the teacher's embeddings, or learns longer lists than are made.
     """
+    length = LISTED if whole else STORED
+    who = "co-teachers list" if whole else "are listed where users × items are too many to be ranked whole"
+    why = "co-teachers teach by lists" if whole else "so large a catalogue is taught by lists"
     for own in settings:
         if isinstance(own, ResponseSettings) and own.alpha > 0:
-            raise SettingError(
-                "alpha: it smooths the teacher's embeddings, and co-teachers teach by lists; leave it out, or give "
-                f"--co-teachers {NONE}"
-            )
-        if getattr(own, "num_top", 0) > LISTED:
-            raise SettingError(
-                f"num_top: {own.num_top} exceeds the {LISTED} items a user that co-teachers list; give less, or "
-                f"--co-teachers {NONE}"
-            )
+            remedy = f"leave it out, or give --co-teachers {NONE}" if whole else "leave it out"
+            raise SettingError(f"alpha: it smooths the teacher's embeddings, and {why}; {remedy}")
+        # What the student puts first is the teacher's list at the start.
+        of_student = [("num_negatives", "num_hard"), ("in_turns", "num_candidates")]
+        chosen = [(getattr(own, switch, False), name) for switch, name in of_student]
+        for name in ["num_top", *(name for wanted, name in chosen if (not whole if wanted is None else wanted))]:
+            if (wished := getattr(own, name, 0)) > length:
+                remedy = f"give less, or --co-teachers {NONE}" if whole else "give less"
+                raise SettingError(f"{name}: {wished} exceeds the {length} items a user that {who}; {remedy}")
 
 
 def _parse_weight(part: str, number: str) -> float:

@@ -263,4 +263,4 @@ def top_distribution(
     left = torch.from_numpy(hidden.shape[1] - np.diff(hidden.indptr))
     scores = preferences.score(items, teacher.features.device) / temperature
     scores[torch.arange(items.shape[1]) >= left[:, None]] = HIDDEN_SCORE
-    return torch.from_numpy(items).long(), torch.softmax(scores, dim=1)
+    return torch.from_numpy(items.astype(np.int64)), torch.softmax(scores, dim=1)

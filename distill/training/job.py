@@ -34,6 +34,7 @@ from distill.methods.composition import (
     method_defaults,
     parse_method,
 )
+from distill.methods.stored_lists import STORED
 from distill.methods.svd import truncated_svd
 from distill.methods.top_lists import LISTS_PATTERN
 from distill.run import METRICS_FILE, Run, features_fingerprint, open_run
@@ -286,6 +287,9 @@ def run_job(
     _require_free(out, resume=resume)
     if data.validation.nnz == 0:
         raise SettingError(f"data: '{data.name}' has no validation interactions to stop on; prepare it with a split")
+    is_large = learns_lists(job.method) and not is_whole(*data.train.shape)
+    if is_large and data.num_items > STORED:
+        require_listed(job.settings or (), whole=False)
     torch.manual_seed(job.options.seed)
     student = BACKBONES[job.backbone].build(job.backbone_settings, data, job.dim)
     own = None if teacher is None else open_teacher(teacher, data, student)
@@ -297,7 +301,7 @@ def run_job(
         tau = student.score_temperature
         folder, eval_users = lists or out, job.options.eval_users
         teaching = blend_teachers(job.co_teachers, data, own, folder, fingerprint, tau, eval_users=eval_users)
-    elif own is not None and learns_lists(job.method) and not is_whole(*data.train.shape):
+    elif own is not None and is_large:
         teaching = list_teacher(data, own, lists or out, fingerprint)
     method = build_method(job.method, job.settings or (), data, student, teaching)
     report: dict[str, Any] = {}

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from distill.embeddings_file import Vectors
 from distill.errors import DataError
 from distill.evaluation.metrics import Rows
+from distill.training.row_order import read_id_column
 
 BATCH_ROWS = 16_384
 
@@ -26,23 +27,22 @@ class ParquetEmbeddings:
         path: Of the file.
 
     Raises:
-        DataError: A column is missing.
+        DataError: A column is missing, or there twice.
         ArrowException: The file is unreadable.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = pq.ParquetFile(path)
-        absent = {"id", "embedding"} - set(self._file.schema_arrow.names)
-        if absent:
-            raise DataError(f"{path}: column '{min(absent)}' is missing; give columns 'id' and 'embedding'")
+        self._file = pq.ParquetFile(path, page_checksum_verification=True)  # where its writer made checksums
+        for name in ("id", "embedding"):
+            count = self._file.schema_arrow.names.count(name)
+            if count != 1:
+                flaw = "is missing" if count == 0 else f"is there {count} times"
+                raise DataError(f"{path}: column '{name}' {flaw}; give one column 'id' and one 'embedding'")
 
     def read_ids(self) -> list[str]:
-        """The ids of the rows, as text, in their order."""
-        column = self._file.read(columns=["id"])["id"]
-        if pa.types.is_integer(column.type):
-            column = column.cast(pa.string())
-        return [str(value) for value in column.to_pylist()]
+        """The ids of the rows, as text, in their order; raises as `read_id_column`."""
+        return read_id_column(self.path, self._file.read(columns=["id"])["id"])
 
     def read_rows(self, wanted: Rows, *, progress: bool = False) -> Vectors:
         """Read some rows in a given order, without the others in memory.

@@ -20,6 +20,15 @@ from distill.errors import DataError
 PARQUET = {".parquet", ".pq"}
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 COLUMNS = ("id", "user_id", "item_id")
+ID_KINDS = (
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_decimal,
+    pa.types.is_null,
+)
 
 
 def read_ids(path: Path) -> list[str]:
@@ -37,7 +46,7 @@ def read_ids(path: Path) -> list[str]:
             ids = _read_npy_ids(path)
         elif path.suffix in PARQUET:
             column = _id_column(path, pq.read_schema(path).names)
-            ids = pq.read_table(path, columns=[column])[column].to_pylist()
+            ids = read_id_column(path, pq.read_table(path, columns=[column])[column])
         elif path.suffix in DELIMITERS:
             with path.open(encoding="utf-8-sig", newline="") as stream:
                 rows = csv.DictReader(stream, delimiter=DELIMITERS[path.suffix], strict=True)
@@ -47,6 +56,26 @@ def read_ids(path: Path) -> list[str]:
             ids = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError, EOFError, csv.Error, pa.ArrowException) as error:
         raise DataError(f"{path}: unreadable ids ({error}); give an id a line, in the order of the rows") from error
+    return _as_text(path, ids)
+
+
+def read_id_column(path: Path, column: pa.ChunkedArray) -> list[str]:
+    """Read ids from a column of Parquet, as text, in their order.
+
+    Raises:
+        DataError: One is empty, or the column holds neither text nor numbers.
+    """
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):  # text, of writers that do not say so
+        column = column.cast(pa.large_string())
+    elif pa.types.is_integer(column.type):
+        column = column.cast(pa.string())
+    elif not any(check(kind) for check in ID_KINDS):
+        raise DataError(f"{path}: ids are of type {kind}, where text or whole numbers are needed; write them as text")
+    return _as_text(path, column.to_pylist())
+
+
+def _as_text(path: Path, ids: Sequence[Any]) -> list[str]:
     if None in ids or "" in ids:
         row = next(row for row, value in enumerate(ids) if value in (None, ""))
         raise DataError(f"{path}: id {row + 1} is empty; give an id for each row")
@@ -62,7 +91,7 @@ def _read_npy_ids(path: Path) -> list[Any]:
 
 
 def _id_column(path: Path, names: Sequence[str]) -> str:
-    found = [name for name in COLUMNS if name in names] or list(names)
+    found = [name for name in names if name in COLUMNS] or list(names)
     if len(found) != 1:
         raise DataError(f"{path}: which of the columns {', '.join(names) or '(none)'} holds the ids? name it 'id'")
     return found[0]

@@ -125,7 +125,7 @@ def read_embeddings(
             embeddings, understood = _read_parquet(path, ids, progress)
         else:
             embeddings, understood = _read_npy(path, ids, ids_file)
-    except (OSError, ValueError, TypeError, KeyError, EOFError, pa.ArrowException) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, OverflowError, pa.ArrowException) as error:
         raise DataError(
             f"{path}: unreadable embeddings ({error}); give .npy, or Parquet with 'id' and 'embedding'"
         ) from error
@@ -144,7 +144,10 @@ def _read_parquet(path: Path, ids: npt.NDArray[np.str_], progress: bool) -> tupl
 
 def _read_npy(path: Path, ids: npt.NDArray[np.str_], ids_file: Path | None) -> tuple[Vectors, str]:
     # Copy on write: torch warns of arrays that are read-only.
-    matrix = np.lib.format.open_memmap(path, mode="c").view(np.ndarray)
+    mapped = np.lib.format.open_memmap(path, mode="c")
+    if (more := path.stat().st_size - mapped.offset - mapped.nbytes) > 0:
+        raise ValueError(f"{more:,} bytes stand behind the {mapped.shape} array that its header tells of")
+    matrix = mapped.view(np.ndarray)
     _require_real(path, matrix.dtype)
     row_ids = None if ids_file is None else read_ids(ids_file)
     if matrix.ndim != 2 or len(matrix) != len(ids if row_ids is None else row_ids):

@@ -132,8 +132,9 @@ class TrainingOptions:
                 f"patience: {self.patience} epochs end before the first evaluation; give eval_every "
                 f"({self.eval_every}) or more"
             )
-        if self.keep_checkpoints < 0:
-            raise SettingError(f"keep_checkpoints: {self.keep_checkpoints} is negative; give 0 or more")
+        for name in ("keep_checkpoints", "seed"):
+            if getattr(self, name) < 0:
+                raise SettingError(f"{name}: {getattr(self, name)} is negative; give 0 or more")
         if self.max_seconds is not None and not self.max_seconds > 0:
             raise SettingError(f"max_seconds: {self.max_seconds} is not above 0")
         for name, kinds in (("schedule", get_args(Schedule)), ("optimizer", get_args(OptimizerKind))):

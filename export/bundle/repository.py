@@ -222,7 +222,7 @@ class ModelRepository:
             The directory, which does not exist yet.
 
         Raises:
-            RepositoryError: A name is not allowed.
+            RepositoryError: A name is not allowed, or the model is there in shards, with labels of their own.
             BundleExists: The version is taken.
         """
         if label is not None:
@@ -231,6 +231,11 @@ class ModelRepository:
         if not _VERSION.fullmatch(version):
             raise RepositoryError(f"version {version!r}: must be a positive integer; leave it out for the next one")
         target = self._directory(model) / version
+        if folders := shard_folders(self.root, model):
+            raise RepositoryError(
+                f"{folders[0]}: holds a share of the users of {model}, whose labels would no longer be those of one"
+                " model; give --user-shards, another --repository, or another --model"
+            )
         if target.exists():
             raise BundleExists(f"{target}: exists and bundles are immutable; give another version")
         return target

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from export.bundle.errors import CannotWriteBundle, ExportError, RepositoryError
 from export.bundle.manifest import Manifest
-from export.bundle.reader import open_bundle
+from export.bundle.reader import open_bundle, open_manifest
 from export.bundle.repository import PREVIOUS, STABLE, ModelRepository, find_bundle, remove_version, shard_folders
 from export.bundle.shard import MAXIMUM_SHARDS, UserShard, shard_of
 from export.bundle.writer import BundleContents, flush, open_draft, open_unverified, write_bundle
@@ -107,8 +107,27 @@ class ShardedRepository:
         return targets[0]
 
     def bundles(self, model: str, version: str | None) -> list[Path]:
-        """The bundles of a version, by shard; raises as `ModelRepository.resolve`."""
-        return [shard.resolve(model, version) for shard in self.shards]
+        """The bundles of a version, by shard.
+
+        Raises:
+            RepositoryError: As `ModelRepository.resolve`, or a label names other versions in other shards, or a bundle
+                is of another shard than its folder: all of its users would be sought elsewhere.
+            BundleError: A manifest is unreadable.
+        """
+        bundles = [shard.resolve(model, version) for shard in self.shards]
+        if len(versions := {path.name for path in bundles}) > 1:
+            what = f"{version!r}" if version else "what is served"
+            raise RepositoryError(
+                f"{self.root}: {what} of {model} is version {' here and '.join(sorted(versions, key=int))} there;"
+                " give a version that all shards have"
+            )
+        for place, path in zip(self._places, bundles, strict=True):
+            if (own := open_manifest(path).user_shard) != place:
+                has = f"is {own}" if own else "has all users"
+                raise RepositoryError(
+                    f"{path}: {has}, and stands in {place.folder}; copy that shard's own bundle there"
+                )
+        return bundles
 
     def set_label(self, model: str, label: str, version: str, *, verify: bool = True) -> None:
         """Point `label` to `version` in all shards, or in none.
@@ -120,16 +139,11 @@ class ShardedRepository:
             verify: Read every byte of the bundles first.
 
         Raises:
-            RepositoryError: Not a label, no such version, or a shard's labels cannot be written: which, and what
+            RepositoryError: As `bundles`, or not a label, or a shard's labels cannot be written: which, and what
                 became of the others.
             BundleError: A bundle does not verify.
         """
         bundles = self.bundles(model, version)
-        if len(versions := {path.name for path in bundles}) > 1:
-            raise RepositoryError(
-                f"{self.root}: {version!r} of {model} is version {' here and '.join(sorted(versions, key=int))} there;"
-                " give a version that all shards have"
-            )
         for path in bundles:
             open_bundle(path, verify=verify)
         before = [shard.labels(model) for shard in self.shards]
@@ -167,6 +181,11 @@ class ShardedRepository:
     def _reserve_all(self, model: str, version: str, label: str | None) -> list[Path]:
         if model.isdecimal():
             raise RepositoryError(f"model {model!r}: in shards, a number would read as a version; give another name")
+        if model in ModelRepository(self.root).models():
+            raise RepositoryError(
+                f"{self.root / model}: holds all users of {model}, whose labels would no longer be those of one model;"
+                " give its shards another --repository, or another --model"
+            )
         version = version or str(max(int(shard.next_version(model)) for shard in self.shards))
         return [shard.reserve(model, version, label) for shard in self.shards]
 
@@ -180,11 +199,15 @@ def open_repository(root: Path, model: str) -> ModelRepository | ShardedReposito
     plain, folders = ModelRepository(root), shard_folders(root, model)
     if model in plain.models() or not folders:
         return plain
-    counts = sorted({int(path.name.rpartition("-")[2]) for path in folders})
-    if len(counts) > 1 or len(folders) != counts[0]:
+    names = [path.name for path in folders]
+    counts = sorted({int(name.rpartition("-")[2]) for name in names})
+    wanted = [UserShard(number, counts[0]).folder for number in range(counts[0])]
+    if len(counts) > 1 or sorted(names) != sorted(wanted):
+        absent = [name for name in wanted if name not in names] if len(counts) == 1 else []
+        lacks = f" ({absent[0]} is missing)" if absent else ""
         raise RepositoryError(
-            f"{root}: {model} is in {', '.join(path.name for path in folders)}, which are not all shards of one number;"
-            " give one of them"
+            f"{root}: {model} is in {', '.join(names)}, which are not all shards of one number{lacks};"
+            " put what is missing there, or give one of them"
         )
     return ShardedRepository(root, counts[0])
 

@@ -49,7 +49,7 @@ def _split(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Paramet
               help="As of 'lowpass distill', for the methods that learn lists.")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(1), help="Most epochs of a student.  [default: 1000]")
 @click.option("--max-seconds", type=float, help="Most training time of a student.  [default: no limit]")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Students trained at a time.")
 @click.option("--max-bytes-per-item", type=float, help="Limit on the index.  [default: none]")
 @click.option("--max-p99-ms", type=float, help="Limit on a query's search.  [default: none]")

@@ -126,10 +126,10 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("max_bytes_per_item", "max_p99_ms"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:  # NaN breaks no limit, and is within none
                 raise SettingError(f"{name}: {value} is not above 0")
-        if self.min_kept < 0:
-            raise SettingError(f"min_kept: {self.min_kept} is negative; give a share such as 0.95")
+        if not 0 <= self.min_kept < math.inf:
+            raise SettingError(f"min_kept: {self.min_kept} is negative or not finite; give a share such as 0.95")
 
     def excesses(self, row: Row) -> dict[str, float]:
         """Limit → by what factor it is broken, for each one that is; empty for a row that is within all."""

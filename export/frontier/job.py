@@ -69,6 +69,8 @@ def run_frontier(request: Request) -> dict[str, Any]:
         DistillError: The data, a run, a setting or the output directory is wrong.
         ExportError: Embeddings do not fit a precision.
     """
+    if not 0 <= request.ann_recall <= 1:
+        raise SettingError(f"ann_recall: {request.ann_recall} must be from 0 to 1")
     _require_ours(request.out)
     data = load_interactions(request.data)
     teacher = open_run(request.teacher, data)

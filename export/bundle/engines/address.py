@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from export.bundle.errors import ExportError
 
@@ -86,7 +86,8 @@ class EngineAddress:
         """What libpq connects by; without a password, it looks for one in PGPASSWORD or a password file."""
         who = self.user + (f":{self.password}" if self.password else "")
         netloc = f"{who}@{self.host}" if who else self.host
-        return urlunsplit(("postgresql", netloc, f"/{self.database}", urlencode(self.options), ""))
+        options = f"?{urlencode(self.options, quote_via=quote)}" if self.options else ""  # libpq keeps a '+'
+        return f"postgresql://{netloc}/{self.database}{options}"  # urlunsplit drops the // where no host is named
 
     @property
     def token(self) -> str:

@@ -65,10 +65,34 @@ def test_envoy_takes_any_number_of_shards_and_servers(tmp_path: Path) -> None:
     assert "loading 16 cluster(s)" in done.stderr
 
 
-@pytest.mark.parametrize("words", [["a:1,b:1"], ["a:1", "b"], ["a:1", ":2"], ["a:1", "b:70000"]])
-def test_what_is_no_list_of_servers_is_refused(words: list[str]) -> None:
-    with pytest.raises(subprocess.CalledProcessError):
+def test_envoy_takes_hosts_of_ipv6(tmp_path: Path) -> None:
+    (tmp_path / "envoy.yaml").write_text(configure("--listen", "[::1]:50050", "[fd00::1]:1,b:1", "[fd00::2]:1,d:1"))
+    done = validate(tmp_path / "envoy.yaml")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["a:1,b:1"], "give the servers of two shards at least"),
+        (["a:1", "b"], "'b': give HOST:PORT"),
+        (["a:1", ":2"], "':2': give HOST:PORT"),
+        (["a:1", "b:70000"], "'b:70000': give HOST:PORT"),
+        (["a:1", "b:0"], "'b:0': give HOST:PORT"),
+        (["a:1,", "b:1"], "'': give HOST:PORT"),
+        (["a:1", "::1:2"], "'::1:2': give HOST:PORT, or [HOST]:PORT for IPv6"),
+        (["a:1", "http://b:2"], "'http://b:2': give HOST:PORT"),
+        (["a:1", "b }:2"], "'b }:2': give HOST:PORT"),
+        (["a:1", "b:1", "--listen", "c"], "'c': give HOST:PORT"),
+        (["a:1,b:1", "c:1,a:1"], "'a:1' stands twice: give each server once, in its own shard"),
+    ],
+)
+def test_what_is_no_list_of_servers_is_refused(words: list[str], named: str) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
         configure(*words)
+    assert caught.value.returncode == 2
+    assert named in caught.value.stderr.splitlines()[-1]
+    assert not caught.value.stdout
 
 
 @dataclass

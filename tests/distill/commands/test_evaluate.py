@@ -181,7 +181,11 @@ def test_data_without_validation_is_the_users_fault(tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{road}/student", "--data", "{road}/data", "-k", "51"], "51 exceeds the 50 items"),
+        (
+            ["{road}/student", "--data", "{road}/data", "-k", "51"],
+            "51 exceeds the 50 items of data set 'synthetic'; take data of more items, or with 'lowpass evaluate' a "
+            "smaller -k",
+        ),
         (
             ["{road}/student", "--data", "{road}/data", "--split=validation", "--mask=train+validation"],
             "hides the very items",

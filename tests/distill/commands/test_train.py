@@ -170,6 +170,9 @@ def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str], arguments: list
         (["--method", "freqd+nothing"], "method: 'nothing' is not one of"),
         (["--method", "ce", "--set", "num-top=0"], "num_top: 0 is below 1"),
         (["--max-seconds", "0"], "max_seconds: 0.0 is not above 0"),
+        (["--seed", "-1"], "seed: -1 is negative; give 0 or more"),
+        (["--seed", "1" * 23], "seed: 11111111111111111111111 is beyond"),
+        (["--method", "rcekd", "--set", "sampling_temperature=nan"], "sampling_temperature: nan is not finite"),
         (["--start", "nowhere"], "nowhere: no finished run there"),
     ],
 )

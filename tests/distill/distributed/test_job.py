@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import lowpass
-from distill.distributed.job import supported_job
+from distill.distributed.job import ShardedOptions, supported_job
 from distill.errors import SettingError
 from distill.methods.cross_entropy import NUM_NEGATIVES
 from distill.run import open_run
@@ -75,6 +76,14 @@ def test_what_is_not_sharded_is_refused_by_name(words: tuple[str, str]) -> None:
             given[word.removeprefix("--").replace("-", "_")] = value
     with pytest.raises(SettingError, match=f"^{REFUSED[words]}"):
         supported_job(build_job(method, given, backbone=backbone))
+
+
+@pytest.mark.parametrize("name", ["table_learning_rate", "checkpoint_seconds"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_what_no_training_can_have_is_refused(name: str, value: float) -> None:
+    given: dict[str, Any] = {name: value}
+    with pytest.raises(SettingError, match=f"^{name}: {value} "):
+        ShardedOptions(**given)
 
 
 @pytest.mark.parametrize(("given", "negatives"), [({}, NUM_NEGATIVES), ({"num_negatives": 7, "num_hard": 0}, 7)])

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import distill.methods.candidates
 import distill.methods.co_teachers
 import distill.training.checkpoint
 import distill.training.job
@@ -441,6 +442,8 @@ def test_what_learns_lists_has_co_teachers_unless_told(method: str, given: dict[
         ("ce", {"co_teachers": ""}, "co_teachers: '' is not one of"),
         ("ce", {"alpha": 0.3}, "alpha: it smooths the teacher's embeddings.* give --co-teachers none"),
         ("ce+rcekd", {"ce.num_top": 501}, "num_top: 501 exceeds the 500 items .* or --co-teachers none"),
+        ("ce", {"num_negatives": 64, "num_hard": 501}, "num_hard: 501 exceeds the 500 items .* that co-teachers list"),
+        ("rcekd", {"in_turns": True, "num_candidates": 501}, "num_candidates: 501 exceeds the 500 items"),
     ],
 )
 def test_what_co_teachers_cannot_do_is_refused_before_they_do_anything(
@@ -450,6 +453,52 @@ def test_what_co_teachers_cannot_do_is_refused_before_they_do_anything(
         build_job(method, given)
     if "co_teachers" not in given:
         build_job(method, {**given, "co_teachers": "none"})
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("ce", {"num_negatives": 0, "num_hard": 501}),
+        ("rcekd", {"in_turns": False, "num_candidates": 501}),
+        ("rcekd", {"num_candidates": 501}),
+    ],
+)
+def test_lists_of_the_student_alone_may_be_longer(method: str, given: dict[str, Any]) -> None:
+    assert build_job(method, given).co_teachers == "auto"
+
+
+@pytest.mark.parametrize("co_teachers", ["none", "ials"])
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        ("ce", {"num_top": 4}, "num_top: 4 exceeds the 3 items a user that are listed .*; give less$"),
+        ("ce", {"num_hard": 4, "num_top": 3}, "num_hard: 4 exceeds"),
+        ("rcekd", {"num_candidates": 4, "num_top": 3}, "num_candidates: 4 exceeds"),
+    ],
+)
+def test_longer_lists_than_an_index_makes_are_refused_before_it_makes_any(
+    data: Interactions, teacher: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str,
+    given: dict[str, Any], message: str, co_teachers: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(distill.methods.candidates, "WHOLE_PAIRS", 10)
+    for module in (distill.training.job, distill.methods.co_teachers):
+        monkeypatch.setattr(module, "STORED", 3)
+    job = build_job(method, {**given, "co_teachers": co_teachers, "dim": 2})
+    with pytest.raises(SettingError, match=message):
+        run_job(job, data, tmp_path / "run", teacher=teacher)
+    assert not (tmp_path / "run").exists()
+
+
+def test_so_large_a_catalogue_is_not_smoothed(
+    data: Interactions, teacher: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distill.methods.candidates, "WHOLE_PAIRS", 10)
+    monkeypatch.setattr(distill.training.job, "STORED", 3)
+    job = build_job("ce", {"alpha": 0.3, "co_teachers": "none", "num_top": 3, "num_hard": 3})
+    with pytest.raises(
+        SettingError, match=r"alpha: it smooths .* so large a catalogue is taught by lists; leave it out$"
+    ):
+        run_job(job, data, tmp_path / "run", teacher=teacher)
 
 
 @pytest.mark.parametrize("has_teacher", [True, False])

@@ -46,8 +46,38 @@ def test_ids_of_any_type_are_their_text(tmp_path: Path) -> None:
         (pa.array([7, 5]), ["7", "5"]),
         (pa.array([7.0, 5.5]), ["7.0", "5.5"]),
         (pa.array(["a", "ç"]).dictionary_encode(), ["a", "ç"]),
+        (pa.array([7, 5]).dictionary_encode(), ["7", "5"]),
+        (pa.array([b"a", "ç".encode()]), ["a", "ç"]),
+        (pa.array(["7", "5"]).cast(pa.decimal128(20, 0)), ["7", "5"]),
     ):
         assert ParquetEmbeddings(write(tmp_path / "a.parquet", lists, ids)).read_ids() == text
+
+
+def test_a_missing_id_is_not_the_text_none(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", pa.array([[1.0]] * 2), pa.array(["a", None]))
+    with pytest.raises(DataError, match="id 2 is empty"):
+        ParquetEmbeddings(path).read_ids()
+
+
+@pytest.mark.parametrize("twice", ["id", "embedding"])
+def test_of_two_columns_of_one_name_none_is_taken(tmp_path: Path, twice: str) -> None:
+    columns = {"id": pa.array(["a"]), "embedding": pa.array([[1.0]])}
+    names = ["id", "embedding", twice]
+    pq.write_table(pa.table([columns[name] for name in names], names=names), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=f"column '{twice}' is there 2 times"):
+        ParquetEmbeddings(tmp_path / "a.parquet")
+
+
+def test_bytes_that_changed_under_a_checksum_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    lists = pa.array(np.arange(4000.0).reshape(1000, 4).tolist())
+    table = pa.table({"id": [f"u{row}" for row in range(1000)], "embedding": lists})
+    pq.write_table(table, path, write_page_checksum=True, compression="none", use_dictionary=False)
+    content = bytearray(path.read_bytes())
+    content[20_000:20_008] = bytes(8)
+    path.write_bytes(content)
+    with pytest.raises(OSError, match="CRC"):
+        ParquetEmbeddings(path).read_rows(np.arange(1000))
 
 
 def test_lists_that_differ_between_batches_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

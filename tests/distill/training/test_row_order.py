@@ -47,6 +47,25 @@ def test_parquet_holds_them_in_a_column(tmp_path: Path) -> None:
     assert read_ids(tmp_path / "ids.parquet") == ["7", "5"]
 
 
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.string(), pa.large_string()])
+def test_text_of_parquet_that_is_not_called_text(tmp_path: Path, kind: pa.DataType) -> None:
+    pq.write_table(pa.table({"id": pa.array([value.encode() for value in IDS]).cast(kind)}), tmp_path / "ids.parquet")
+    assert read_ids(tmp_path / "ids.parquet") == IDS
+
+
+def test_what_is_no_id_is_not_made_one(tmp_path: Path) -> None:
+    for ids, message in (
+        (pa.array([["a"], ["b"]]), "ids are of type list"),
+        (pa.array([True, False]), "ids are of type bool"),
+        (pa.array(["a", None]), "id 2 is empty"),
+        (pa.array([None, None]), "id 1 is empty"),
+        (pa.array([b"\xff"]), "unreadable ids"),
+    ):
+        pq.write_table(pa.table({"id": ids}), tmp_path / "ids.parquet")
+        with pytest.raises(DataError, match=message):
+            read_ids(tmp_path / "ids.parquet")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -56,6 +75,7 @@ def test_parquet_holds_them_in_a_column(tmp_path: Path) -> None:
         ("ids.csv", b"name,age\nx,1\n", "which of the columns name, age holds the ids"),
         ("ids.csv", b"user_id,item_id\nx,1\n", "which of the columns user_id, item_id holds the ids"),
         ("ids.csv", b"", "which of the columns"),
+        ("ids.csv", b"id,id\nx,y\n", "which of the columns id, id holds the ids"),
         ("ids.npy", b"no array", "unreadable ids"),
         ("ids.parquet", b"no table", "unreadable ids"),
     ],

@@ -96,6 +96,12 @@ def raw(name: str, content: bytes) -> Callable[[Path], Path]:
     return write
 
 
+def told(shape: str) -> Callable[[Path], Path]:
+    """A `.npy` whose header tells of a shape, with 24 numbers behind it."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}".ljust(117).encode() + b"\n"
+    return raw("a.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(96))
+
+
 def several_arrays(folder: Path) -> Path:
     np.savez(folder / "a.npz", one=np.ones((3, 2)), two=np.ones((3, 2)))
     return folder / "a.npz"
@@ -112,6 +118,9 @@ ROWS = [[1.0, 2.0]] * 3
         (raw("a.npy", b"1,2\n3,4\n"), "unreadable embeddings"),
         (raw("a.parquet", b"PAR1 but not really"), "unreadable embeddings"),
         (several_arrays, "unreadable embeddings"),
+        (told(f"({10**30}, 8)"), "unreadable embeddings"),
+        (told("(3, 1000000000000)"), "unreadable embeddings"),
+        (told("(3, 4)"), r"48 bytes stand behind the \(3, 4\) array that its header tells of"),
         (npy(np.ones((4, 2))), r"shape \(4, 2\) where \(3, d\) is needed"),
         (npy(np.ones(3)), r"shape \(3,\) where \(3, d\) is needed"),
         (npy(np.array([[1.0], [np.nan], [2.0]])), "not finite"),

@@ -85,6 +85,18 @@ def test_what_is_escaped_in_a_password_reaches_each_engine_as_it_reads_it() -> N
     assert EngineAddress.parse("postgresql://ann:p%2Fw@h/shop/items").conninfo == "postgresql://ann:p%2Fw@h/shop"
 
 
+@pytest.mark.parametrize(
+    ("url", "conninfo"),
+    [
+        ("postgresql:///shop/items?host=/run/pg&port=5433", "postgresql:///shop?host=%2Frun%2Fpg&port=5433"),
+        ("postgresql://ann@/shop/items?host=/run/pg", "postgresql://ann@/shop?host=%2Frun%2Fpg"),
+        ("postgresql://h/shop/items?options=-c%20jit%3Doff", "postgresql://h/shop?options=-c%20jit%3Doff"),
+    ],
+)
+def test_a_socket_and_options_reach_libpq_as_it_reads_them(url: str, conninfo: str) -> None:
+    assert EngineAddress.parse(url).conninfo == conninfo
+
+
 def test_a_token_comes_from_the_url_the_environment_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = EngineAddress.parse("milvus://h:1/items")
     assert plain.token == ""

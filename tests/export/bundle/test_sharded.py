@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,53 @@ def test_a_label_that_differs_between_shards_names_no_version(repository: Sharde
     repository.shards[1].set_label("toy", "stable", "2")
     with pytest.raises(RepositoryError, match="'stable' of toy is version 1 here and 2 there"):
         repository.set_label("toy", "canary", "stable")
+
+
+def test_verify_says_that_labels_differ_between_shards(repository: ShardedRepository) -> None:
+    publish(repository, "stable")
+    publish(repository)
+    repository.shards[1].set_label("toy", "stable", "2")
+    with pytest.raises(RepositoryError, match="what is served of toy is version 1 here and 2 there"):
+        find_bundles("toy", repository.root)
+
+
+def test_a_bundle_in_the_folder_of_another_shard_is_named(repository: ShardedRepository) -> None:
+    publish(repository, "stable")
+    first, second = (path.parent.parent for path in publish(repository)[:2])
+    shutil.rmtree(first / "toy" / "2")
+    shutil.copytree(second / "toy" / "2", first / "toy" / "2")
+    with pytest.raises(RepositoryError, match=r"shard-0-of-4/toy/2: is shard 1 of 4, and stands in shard-0-of-4; copy"):
+        find_bundles("toy:2", repository.root)
+    with pytest.raises(RepositoryError, match="stands in shard-0-of-4"):
+        repository.set_label("toy", "stable", "2")
+    assert labels(repository) == [{"stable": "1"}] * SHARDS
+
+
+def test_a_bundle_of_all_users_is_no_shard(repository: ShardedRepository, tmp_path: Path) -> None:
+    first = publish(repository)[0]
+    whole = ModelRepository(tmp_path / "whole").publish(toy_manifest("toy", "1"), many_users(), write_placeholders)
+    shutil.rmtree(first)
+    shutil.copytree(whole, first)
+    with pytest.raises(RepositoryError, match="has all users, and stands in shard-0-of-4"):
+        repository.bundles("toy", "1")
+
+
+def test_a_shard_that_is_missing_is_named(repository: ShardedRepository) -> None:
+    publish(repository)
+    shutil.move(repository.root / "shard-2-of-4", repository.root / "shard-7-of-4")
+    with pytest.raises(RepositoryError, match=r"not all shards of one number \(shard-2-of-4 is missing\)"):
+        open_repository(repository.root, "toy")
+
+
+def test_a_model_is_there_whole_or_in_shards(repository: ShardedRepository) -> None:
+    """Labels of one would move, and those of the other stay."""
+    publish(repository)
+    whole = ModelRepository(repository.root)
+    with pytest.raises(RepositoryError, match="shard-0-of-4: holds a share of the users of toy"):
+        whole.publish(toy_manifest("toy", ""), many_users(), write_placeholders)
+    whole.publish(toy_manifest("other", ""), many_users(), write_placeholders)
+    with pytest.raises(RepositoryError, match="other: holds all users of other"):
+        repository.reserve("other")
 
 
 def test_what_a_root_holds_is_found(repository: ShardedRepository) -> None:

@@ -203,6 +203,8 @@ def test_what_a_row_says_is_what_its_bundle_does(
         (["--backbone", "abacus"], "backbone: 'abacus' is not one of"),
         (["--max-p99-ms", "0"], "max_p99_ms: 0.0 is not above 0"),
         (["--max-seconds", "-1"], "max_seconds: -1.0 is not above 0"),
+        (["--min-kept", "nan"], "min_kept: nan is negative or not finite"),
+        (["--ann-recall", "nan"], "ann_recall: nan must be from 0 to 1"),
         (["--teacher", "{other}/teacher"], "is not that of data set"),
         (["--teacher", "{place}"], "no finished run there"),
         (["--run", "{other}/teacher"], "is not that of data set"),

@@ -107,6 +107,9 @@ def test_relaxed_values_admit_what_they_name(kept: float) -> None:
         ({"max_bytes_per_item": 0}, "max_bytes_per_item: 0 is not above 0"),
         ({"max_p99_ms": -1.0}, "max_p99_ms: -1.0 is not above 0"),
         ({"min_kept": -0.1}, "min_kept: -0.1 is negative"),
+        ({"max_bytes_per_item": float("nan")}, "max_bytes_per_item: nan is not above 0"),
+        ({"max_p99_ms": float("nan")}, "max_p99_ms: nan is not above 0"),
+        ({"min_kept": float("nan")}, "min_kept: nan is negative or not finite"),
     ],
 )
 def test_impossible_limits(limits: dict[str, float], named: str) -> None:
