@@ -56,6 +56,7 @@ def _split_ids(_context: click.Context, _parameter: click.Parameter, text: str |
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def query(
     connection: Connection,
+    *,
     user: str | None,
     history: tuple[str, ...] | None,
     users_file: IO[str] | None,

@@ -92,13 +92,8 @@ def test_the_serve_image_answers_on_a_read_only_root_and_has_no_torch(tmp_path: 
     buildah("bud", "--isolation", "chroot", *given, "--target", "serve", "-t", "made", "-f", str(DOCKERFILE), ".")
     buildah("from", "--name", "made", "localhost/made")
     root = buildah("mount", "made").strip()
-    script = Path(__file__).with_name("read_only.sh")
-    done = subprocess.run(
-        ["unshare", "-m", "bash", str(script), root, str(tmp_path / "root")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    inside = ["unshare", "-m", "bash", str(Path(__file__).with_name("read_only.sh")), root, str(tmp_path / "root")]
+    done = subprocess.run(inside, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[:3] == ["root read-only", "uid 10001 torch None", "serving"]
