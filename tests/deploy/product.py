@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import click
+import pytest
 
 import lowpass
 from serve.commands.serve import serve
@@ -14,6 +17,11 @@ from serve.process.options import declarations, make_options
 
 ROOT = Path(__file__).parents[2]
 _FIELDS = {each.name for each in declarations()}
+needs_job = pytest.mark.skipif("job" not in lowpass.COMMANDS, reason="this tree has no 'lowpass job'")
+needs_s3 = pytest.mark.skipif("mirror" not in _FIELDS, reason="this tree has no repositories on S3")
+needs_monitoring = pytest.mark.skipif(
+    not (ROOT / "deploy" / "prometheus" / "prometheus.yml").exists(), reason="this tree has no deploy/prometheus"
+)
 
 
 def check_words(words: Sequence[str]) -> None:
@@ -52,3 +60,19 @@ def serve_options(config: Path | None, *words: str) -> SimpleNamespace:
     # The directory of the ready file is there where the server runs, not here.
     make_options({**values, "ready_file": None})
     return SimpleNamespace(**values)
+
+
+def check_job(text: str, folder: Path) -> None:
+    """Look whether `lowpass job run` takes a spec, with absolute paths moved below a folder.
+
+    Raises:
+        SpecError: It does not.
+    """
+    from jobs.spec.reading import load_spec
+
+    moved = re.sub(r'"/(?!/)', f'"{folder}/', text)
+    source = Path(tomllib.loads(moved)["data"]["source"])
+    source.parent.mkdir(parents=True, exist_ok=True)
+    source.touch()
+    (folder / "job.toml").write_text(moved)
+    load_spec(folder / "job.toml")
