@@ -66,7 +66,7 @@ def query(
     user_shards: int,
     as_json: bool,
     **options: Any,
-) -> int | None:
+) -> int:
     """Ask a running server.
 
     Example: lowpass query --user user-7 -k 5
@@ -76,17 +76,15 @@ def query(
     from serve.client import RecommenderClient
 
     with RecommenderClient(**connection.arguments(), user_shards=user_shards) as client:
-        if info:
-            return _print_info(client.info(), as_json)
         if health:
             return _print_health(client.is_serving(), as_json)
-        if users_file is not None:
-            return _print_stream(client, users_file, options, connection.timeout)
-        answer = _ask(client, user, history, similar, options)
-    if as_json:
-        click.echo(json.dumps(asdict(answer), ensure_ascii=False))
-        return None
-    return _print_list(answer, options["k"])
+        if info:
+            _print_info(client.info(), as_json)
+        elif users_file is not None:
+            _print_stream(client, users_file, options, connection.timeout)
+        else:
+            _print_answer(_ask(client, user, history, similar, options), options["k"], as_json)
+    return 0
 
 
 def _ask(
@@ -135,7 +133,10 @@ def _print_stream(client: RecommenderClient, lines: IO[str], options: dict[str, 
         click.echo(json.dumps({"user_id": user, **found}, ensure_ascii=False))
 
 
-def _print_list(answer: RecommendationList, k: int) -> None:
+def _print_answer(answer: RecommendationList, k: int, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(asdict(answer), ensure_ascii=False))
+        return
     rows = [(str(place), item.item_id, f"{item.score:.4f}", item.title) for place, item in enumerate(answer, 1)]
     _print_table(("#", "item", "score", "title" if answer.titles else ""), rows)
     timings = answer.timings_us

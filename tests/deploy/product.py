@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import tomllib
 from collections.abc import Sequence
@@ -68,11 +69,9 @@ def check_job(text: str, folder: Path) -> None:
     Raises:
         SpecError: It does not.
     """
-    from jobs.spec.reading import load_spec
-
     moved = re.sub(r'"/(?!/)', f'"{folder}/', text)
     source = Path(tomllib.loads(moved)["data"]["source"])
     source.parent.mkdir(parents=True, exist_ok=True)
     source.touch()
     (folder / "job.toml").write_text(moved)
-    load_spec(folder / "job.toml")
+    importlib.import_module("jobs.spec.reading").load_spec(folder / "job.toml")

@@ -22,7 +22,7 @@ class StrictLoader(yaml.SafeLoader):
     """Refuses a key that comes twice; YAML's own loader keeps the last one and says nothing."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [self.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        names = [self.construct_object(key) for key, _ in node.value]
         assert len(names) == len(set(names)), f"a key comes twice: {names}"
         return super().construct_mapping(node, deep)
 

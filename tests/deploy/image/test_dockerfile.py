@@ -56,7 +56,7 @@ def test_only_the_job_has_torch() -> None:
     assert set(chosen) == {"EXTRAS", "JOB_EXTRAS"}
 
     def requirements(names: list[str]) -> set[str]:
-        found = set()
+        found: set[str] = set()
         for each in (line for name in names for line in extras.get(name, ())):
             inner = re.match(r"lowpass\[(.*)]", each)
             found |= requirements(inner[1].split(",")) if inner else {re.split(r"[<>=\[;]", each)[0]}
