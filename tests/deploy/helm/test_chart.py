@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.deploy.helm.charts import (
     CHART,
     DASHBOARDS,
     NAMESPACE,
+    ROOT,
     RULES,
     copy_without_dangling,
     helm,
@@ -265,6 +267,14 @@ def test_every_default_is_in_the_schema_and_nothing_is_made_of_secrets() -> None
 
     compare(schema, values, "values")
     assert not any("kind: Secret" in path.read_text() for path in CHART.rglob("*.yaml"))
+
+
+def test_the_values_of_the_page_are_taken(chart: Path) -> None:
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```$", (ROOT / "docs" / "operating.md").read_text(), re.M | re.S)
+    values = yaml.safe_load(shown)
+    values["job"]["spec"] = 'name = "shop"\n'  # by --set-file
+    objects = render(values, chart)
+    assert {"CronJob", "Deployment", "ServiceMonitor"} <= {each["kind"] for each in objects}
 
 
 @needs_monitoring
