@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Any, TypedDict, Unpack
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serve.client.answers import RecommendationList, ServerInfo, to_list, to_model_info
 from serve.client.channel import GrpcClient
@@ -269,6 +270,16 @@ class RecommenderClient(GrpcClient):
         answer = self._call(self._stub.GetInfo, pb.GetInfoRequest())
         limits = {field.name: getattr(answer.limits, field.name) for field in pb.Limits.DESCRIPTOR.fields}
         return ServerInfo(answer.server_version, tuple(to_model_info(model) for model in answer.models), limits)
+
+    def is_serving(self) -> bool:
+        """Return whether the server has loaded its models and is not about to stop; it needs no key for that.
+
+        Raises:
+            RecommenderError: Nobody answers; see `serve.client.errors`.
+        """
+        make_stub: Any = health_pb2_grpc.HealthStub
+        answer = self._call(make_stub(self._channel).Check, health_pb2.HealthCheckRequest())
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 def _requests(subjects: Iterable[str | Sequence[str]], options: QueryOptions) -> list[pb.RecommendRequest]:

@@ -32,6 +32,7 @@ def _split_ids(_context: click.Context, _parameter: click.Parameter, text: str |
 )
 @click.option("--similar", metavar="ITEM", help="List the items nearest to this one.")
 @click.option("--info", is_flag=True, help="Show what the server serves.")
+@click.option("--health", is_flag=True, help="Ask whether it serves: exit code 0 if so, else 1 or 2. Needs no key.")
 @click.option(
     "--user-shards",
     type=click.IntRange(1),
@@ -55,35 +56,35 @@ def _split_ids(_context: click.Context, _parameter: click.Parameter, text: str |
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def query(
     connection: Connection,
+    *,
     user: str | None,
     history: tuple[str, ...] | None,
     users_file: IO[str] | None,
     similar: str | None,
     info: bool,
+    health: bool,
     user_shards: int,
     as_json: bool,
     **options: Any,
-) -> None:
+) -> int:
     """Ask a running server.
 
     Example: lowpass query --user user-7 -k 5
     """
-    if sum((user is not None, history is not None, users_file is not None, similar is not None, info)) != 1:
-        raise click.UsageError("give exactly one of --user, --history, --users-file, --similar and --info")
+    if sum((user is not None, history is not None, users_file is not None, similar is not None, info, health)) != 1:
+        raise click.UsageError("give exactly one of --user, --history, --users-file, --similar, --info and --health")
     from serve.client import RecommenderClient
 
     with RecommenderClient(**connection.arguments(), user_shards=user_shards) as client:
+        if health:
+            return _print_health(client.is_serving(), as_json)
         if info:
             _print_info(client.info(), as_json)
-            return
-        if users_file is not None:
+        elif users_file is not None:
             _print_stream(client, users_file, options, connection.timeout)
-            return
-        answer = _ask(client, user, history, similar, options)
-    if as_json:
-        click.echo(json.dumps(asdict(answer), ensure_ascii=False))
-        return
-    _print_list(answer, options["k"])
+        else:
+            _print_answer(_ask(client, user, history, similar, options), options["k"], as_json)
+    return 0
 
 
 def _ask(
@@ -132,7 +133,10 @@ def _print_stream(client: RecommenderClient, lines: IO[str], options: dict[str, 
         click.echo(json.dumps({"user_id": user, **found}, ensure_ascii=False))
 
 
-def _print_list(answer: RecommendationList, k: int) -> None:
+def _print_answer(answer: RecommendationList, k: int, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(asdict(answer), ensure_ascii=False))
+        return
     rows = [(str(place), item.item_id, f"{item.score:.4f}", item.title) for place, item in enumerate(answer, 1)]
     _print_table(("#", "item", "score", "title" if answer.titles else ""), rows)
     timings = answer.timings_us
@@ -167,6 +171,11 @@ def _print_info(info: ServerInfo, as_json: bool) -> None:
     _print_table(("model", "labels", "method", "dim", "users", "items", "index", "recall@20"), rows)
     click.echo(f"\nlowpass {info.server_version}; * answers by default")
     click.echo("limits: " + ", ".join(f"{name} {bound}" for name, bound in info.limits.items()))
+
+
+def _print_health(is_serving: bool, as_json: bool) -> int:
+    click.echo(json.dumps({"serving": is_serving}) if as_json else "serving" if is_serving else "not serving")
+    return 0 if is_serving else 1
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -120,3 +120,26 @@ def test_contradictions_are_usage_errors(capsys: pytest.CaptureFixture[str], tar
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert lowpass.main(["query", "--help"]) == 0
     assert "Example: lowpass query" in capsys.readouterr().out
+
+
+def test_health_is_an_exit_code(capsys: pytest.CaptureFixture[str], target: str) -> None:
+    assert ask(capsys, target, "--health") == (0, "serving\n", "")
+    assert ask(capsys, target, "--health", "--json") == (0, '{"serving": true}\n', "")
+
+
+def test_a_server_that_is_not_ready_is_not_healthy(capsys: pytest.CaptureFixture[str]) -> None:
+    server = Server(ServerOptions(address="127.0.0.1:0", metrics_address="127.0.0.1:0", drain_wait=0.0))
+    server.start()
+    try:
+        server._set_serving(False)
+        assert ask(capsys, server.address, "--health") == (1, "not serving\n", "")
+    finally:
+        server.stop()
+
+
+def test_health_of_nobody_is_the_callers_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        code, out, error = ask(capsys, f"127.0.0.1:{taken.getsockname()[1]}", "--health", "--timeout", "2")
+    assert (code, out) == (2, "")
+    assert "UNAVAILABLE" in error
