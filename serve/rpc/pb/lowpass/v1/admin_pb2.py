@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lowpass/v1/admin.proto\x12\nlowpass.v1\"\x13\n\x11ListModelsRequest\"\xaa\x01\n\x0cModelVersion\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x0e\n\x06loaded\x18\x04 \x01(\x08\x12\x12\n\nis_default\x18\x05 \x01(\x08\x12\x0e\n\x06leases\x18\x06 \x01(\r\x12\x14\n\x0cload_seconds\x18\x07 \x01(\x01\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12\x11\n\tbundle_id\x18\t \x01(\t\"@\n\x12ListModelsResponse\x12*\n\x08versions\x18\x01 \x03(\x0b\x32\x18.lowpass.v1.ModelVersion\"3\n\x10LoadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\">\n\x11LoadModelResponse\x12)\n\x07version\x18\x01 \x01(\x0b\x32\x18.lowpass.v1.ModelVersion\"4\n\x12UnloadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"&\n\x13UnloadModelResponse\x12\x0f\n\x07\x64rained\x18\x01 \x01(\x08\"A\n\x0fSetLabelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\">\n\x10SetLabelResponse\x12*\n\x08versions\x18\x01 \x03(\x0b\x32\x18.lowpass.v1.ModelVersion\" \n\x0fRollbackRequest\x12\r\n\x05model\x18\x01 \x01(\t\">\n\x10RollbackResponse\x12*\n\x08versions\x18\x01 \x03(\x0b\x32\x18.lowpass.v1.ModelVersion\"\x88\x01\n\x0fSetSplitRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x37\n\x06shares\x18\x02 \x03(\x0b\x32\'.lowpass.v1.SetSplitRequest.SharesEntry\x1a-\n\x0bSharesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x12\n\x10SetSplitResponse\"_\n\x10SetShadowRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0cshadow_model\x18\x02 \x01(\t\x12\x17\n\x0fshadow_revision\x18\x03 \x01(\t\x12\r\n\x05share\x18\x04 \x01(\x01\"\x13\n\x11SetShadowResponse2\x99\x04\n\x11ModelAdminService\x12K\n\nListModels\x12\x1d.lowpass.v1.ListModelsRequest\x1a\x1e.lowpass.v1.ListModelsResponse\x12H\n\tLoadModel\x12\x1c.lowpass.v1.LoadModelRequest\x1a\x1d.lowpass.v1.LoadModelResponse\x12N\n\x0bUnloadModel\x12\x1e.lowpass.v1.UnloadModelRequest\x1a\x1f.lowpass.v1.UnloadModelResponse\x12\x45\n\x08SetLabel\x12\x1b.lowpass.v1.SetLabelRequest\x1a\x1c.lowpass.v1.SetLabelResponse\x12\x45\n\x08Rollback\x12\x1b.lowpass.v1.RollbackRequest\x1a\x1c.lowpass.v1.RollbackResponse\x12\x45\n\x08SetSplit\x12\x1b.lowpass.v1.SetSplitRequest\x1a\x1c.lowpass.v1.SetSplitResponse\x12H\n\tSetShadow\x12\x1c.lowpass.v1.SetShadowRequest\x1a\x1d.lowpass.v1.SetShadowResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lowpass/v1/admin.proto\x12\nlowpass.v1\"\x13\n\x11ListModelsRequest\"\xbb\x01\n\x0cModelVersion\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x0e\n\x06loaded\x18\x04 \x01(\x08\x12\x12\n\nis_default\x18\x05 \x01(\x08\x12\x0e\n\x06leases\x18\x06 \x01(\r\x12\x14\n\x0cload_seconds\x18\x07 \x01(\x01\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12\x11\n\tbundle_id\x18\t \x01(\t\x12\x0f\n\x07\x64iffers\x18\n \x01(\t\"@\n\x12ListModelsResponse\x12*\n\x08versions\x18\x01 \x03(\x0b\x32\x18.lowpass.v1.ModelVersion\"3\n\x10LoadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\">\n\x11LoadModelResponse\x12)\n\x07version\x18\x01 \x01(\x0b\x32\x18.lowpass.v1.ModelVersion\"4\n\x12UnloadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"&\n\x13UnloadModelResponse\x12\x0f\n\x07\x64rained\x18\x01 \x01(\x08\"A\n\x0fSetLabelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\">\n\x10SetLabelResponse\x12*\n\x08versions\x18\x01 \x03(\x0b\x32\x18.lowpass.v1.ModelVersion\" \n\x0fRollbackRequest\x12\r\n\x05model\x18\x01 \x01(\t\">\n\x10RollbackResponse\x12*\n\x08versions\x18\x01 \x03(\x0b\x32\x18.lowpass.v1.ModelVersion\"\x88\x01\n\x0fSetSplitRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x37\n\x06shares\x18\x02 \x03(\x0b\x32\'.lowpass.v1.SetSplitRequest.SharesEntry\x1a-\n\x0bSharesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x12\n\x10SetSplitResponse\"_\n\x10SetShadowRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0cshadow_model\x18\x02 \x01(\t\x12\x17\n\x0fshadow_revision\x18\x03 \x01(\t\x12\r\n\x05share\x18\x04 \x01(\x01\"\x13\n\x11SetShadowResponse2\x99\x04\n\x11ModelAdminService\x12K\n\nListModels\x12\x1d.lowpass.v1.ListModelsRequest\x1a\x1e.lowpass.v1.ListModelsResponse\x12H\n\tLoadModel\x12\x1c.lowpass.v1.LoadModelRequest\x1a\x1d.lowpass.v1.LoadModelResponse\x12N\n\x0bUnloadModel\x12\x1e.lowpass.v1.UnloadModelRequest\x1a\x1f.lowpass.v1.UnloadModelResponse\x12\x45\n\x08SetLabel\x12\x1b.lowpass.v1.SetLabelRequest\x1a\x1c.lowpass.v1.SetLabelResponse\x12\x45\n\x08Rollback\x12\x1b.lowpass.v1.RollbackRequest\x1a\x1c.lowpass.v1.RollbackResponse\x12\x45\n\x08SetSplit\x12\x1b.lowpass.v1.SetSplitRequest\x1a\x1c.lowpass.v1.SetSplitResponse\x12H\n\tSetShadow\x12\x1c.lowpass.v1.SetShadowRequest\x1a\x1d.lowpass.v1.SetShadowResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,35 +36,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELSREQUEST']._serialized_start=38
   _globals['_LISTMODELSREQUEST']._serialized_end=57
   _globals['_MODELVERSION']._serialized_start=60
-  _globals['_MODELVERSION']._serialized_end=230
-  _globals['_LISTMODELSRESPONSE']._serialized_start=232
-  _globals['_LISTMODELSRESPONSE']._serialized_end=296
-  _globals['_LOADMODELREQUEST']._serialized_start=298
-  _globals['_LOADMODELREQUEST']._serialized_end=349
-  _globals['_LOADMODELRESPONSE']._serialized_start=351
-  _globals['_LOADMODELRESPONSE']._serialized_end=413
-  _globals['_UNLOADMODELREQUEST']._serialized_start=415
-  _globals['_UNLOADMODELREQUEST']._serialized_end=467
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=469
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=507
-  _globals['_SETLABELREQUEST']._serialized_start=509
-  _globals['_SETLABELREQUEST']._serialized_end=574
-  _globals['_SETLABELRESPONSE']._serialized_start=576
-  _globals['_SETLABELRESPONSE']._serialized_end=638
-  _globals['_ROLLBACKREQUEST']._serialized_start=640
-  _globals['_ROLLBACKREQUEST']._serialized_end=672
-  _globals['_ROLLBACKRESPONSE']._serialized_start=674
-  _globals['_ROLLBACKRESPONSE']._serialized_end=736
-  _globals['_SETSPLITREQUEST']._serialized_start=739
-  _globals['_SETSPLITREQUEST']._serialized_end=875
-  _globals['_SETSPLITREQUEST_SHARESENTRY']._serialized_start=830
-  _globals['_SETSPLITREQUEST_SHARESENTRY']._serialized_end=875
-  _globals['_SETSPLITRESPONSE']._serialized_start=877
-  _globals['_SETSPLITRESPONSE']._serialized_end=895
-  _globals['_SETSHADOWREQUEST']._serialized_start=897
-  _globals['_SETSHADOWREQUEST']._serialized_end=992
-  _globals['_SETSHADOWRESPONSE']._serialized_start=994
-  _globals['_SETSHADOWRESPONSE']._serialized_end=1013
-  _globals['_MODELADMINSERVICE']._serialized_start=1016
-  _globals['_MODELADMINSERVICE']._serialized_end=1553
+  _globals['_MODELVERSION']._serialized_end=247
+  _globals['_LISTMODELSRESPONSE']._serialized_start=249
+  _globals['_LISTMODELSRESPONSE']._serialized_end=313
+  _globals['_LOADMODELREQUEST']._serialized_start=315
+  _globals['_LOADMODELREQUEST']._serialized_end=366
+  _globals['_LOADMODELRESPONSE']._serialized_start=368
+  _globals['_LOADMODELRESPONSE']._serialized_end=430
+  _globals['_UNLOADMODELREQUEST']._serialized_start=432
+  _globals['_UNLOADMODELREQUEST']._serialized_end=484
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=486
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=524
+  _globals['_SETLABELREQUEST']._serialized_start=526
+  _globals['_SETLABELREQUEST']._serialized_end=591
+  _globals['_SETLABELRESPONSE']._serialized_start=593
+  _globals['_SETLABELRESPONSE']._serialized_end=655
+  _globals['_ROLLBACKREQUEST']._serialized_start=657
+  _globals['_ROLLBACKREQUEST']._serialized_end=689
+  _globals['_ROLLBACKRESPONSE']._serialized_start=691
+  _globals['_ROLLBACKRESPONSE']._serialized_end=753
+  _globals['_SETSPLITREQUEST']._serialized_start=756
+  _globals['_SETSPLITREQUEST']._serialized_end=892
+  _globals['_SETSPLITREQUEST_SHARESENTRY']._serialized_start=847
+  _globals['_SETSPLITREQUEST_SHARESENTRY']._serialized_end=892
+  _globals['_SETSPLITRESPONSE']._serialized_start=894
+  _globals['_SETSPLITRESPONSE']._serialized_end=912
+  _globals['_SETSHADOWREQUEST']._serialized_start=914
+  _globals['_SETSHADOWREQUEST']._serialized_end=1009
+  _globals['_SETSHADOWRESPONSE']._serialized_start=1011
+  _globals['_SETSHADOWRESPONSE']._serialized_end=1030
+  _globals['_MODELADMINSERVICE']._serialized_start=1033
+  _globals['_MODELADMINSERVICE']._serialized_end=1570
 # @@protoc_insertion_point(module_scope)
