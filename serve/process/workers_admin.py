@@ -326,8 +326,9 @@ def _refusal(error: RecommenderError, words: str = "") -> Refusal:
     Args:
         words: Said before its own.
     """
-    status, call = None, error.__cause__
-    if isinstance(call, grpc.RpcError) and isinstance(call, grpc.Call):
+    status = None
+    call: Any = error.__cause__
+    if isinstance(call, grpc.RpcError):
         with suppress(ValueError):
             status = rpc_status.from_call(call)
     if status is None:
