@@ -327,8 +327,9 @@ def _refusal(error: RecommenderError, words: str = "") -> Refusal:
         words: Said before its own.
     """
     status = None
-    call: Any = error.__cause__
-    if isinstance(call, grpc.RpcError):
+    cause = error.__cause__
+    if isinstance(cause, grpc.RpcError):
+        call: Any = cause
         with suppress(ValueError):
             status = rpc_status.from_call(call)
     if status is None:
