@@ -193,6 +193,8 @@ class Server:
         try:
             self._accept()
             self.prepare()
+            if self._manager is not None:
+                self._manager.give_way()
             if self._admin is not None and self.admin_address:
                 self._admin.start()
                 self._admin.set_serving(True)

@@ -264,12 +264,7 @@ def work(options: ServerOptions, number: int, supervisor: Connection, admin_sock
         admin_socket: Where the supervisor changes models, unix:PATH; empty for nowhere.
     """
     with log_to_stderr(fields={"worker": number}) as log:
-        exit_code = _serve(options, log, _Supervisor(supervisor), admin_socket)
-    if admin_socket:
-        # Left by a supervisor that was killed, once the last worker is gone.
-        with suppress(OSError):
-            Path(admin_socket.removeprefix(UNIX)).parent.rmdir()
-    raise SystemExit(exit_code)
+        raise SystemExit(_serve(options, log, _Supervisor(supervisor), admin_socket))
 
 
 def _serve(options: ServerOptions, log: LogWriter, supervisor: _Supervisor, admin_socket: str) -> int:
@@ -303,7 +298,13 @@ def _serve(options: ServerOptions, log: LogWriter, supervisor: _Supervisor, admi
         return 1
     models = [f"{model.summary.name}:{model.summary.version}" for model in server.store.models]
     supervisor.tell({"models": models, "transport": server.transport_name})
-    return stop_in_order(server, stops.get())
+    reason = stops.get()
+    exit_code = stop_in_order(server, reason)
+    if admin_socket and reason == SUPERVISOR_GONE:
+        # Nobody else removes the folder of the sockets; the last worker finds it empty.
+        with suppress(OSError):
+            Path(admin_socket.removeprefix(UNIX)).parent.rmdir()
+    return exit_code
 
 
 def _answer(supervisor: _Supervisor, server: Server, allowed: Event, stop: Callable[[str], None]) -> None:

@@ -17,6 +17,7 @@ from export.bundle import Bundle, TruncatedIndex, UnknownLabel, open_bundle
 from export.bundle.repository import ModelRepository
 from serve.answers.errors import AddressUnavailable, NothingToServe
 from serve.answers.limits import Limits
+from serve.client.admin import AdminClient
 from serve.client.errors import NotFoundByServer, RecommenderError
 from serve.client.recommender import RecommenderClient
 from serve.process.options import ServerOptions
@@ -273,3 +274,20 @@ def test_a_stream_may_hold_a_single_thread_for_longer_than_other_calls() -> None
     server.admission.enter()
     time.sleep(0.02)
     assert not server.is_stuck
+
+
+def test_loads_give_way_to_requests_once_there_can_be_some(
+    repository: ModelRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gave_way: list[bool] = []
+    monkeypatch.setattr("serve.live.loader.give_way", lambda: gave_way.append(True))
+    options = local(repository=repository.root, models=("student:1",), admin_address="127.0.0.1:0")
+    server = Server(options)
+    server.start()
+    try:
+        assert gave_way == []
+        with AdminClient(server.admin_address, 60.0) as admin:
+            admin.load("student", "2")
+        assert gave_way == [True]
+    finally:
+        server.stop()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
 import threading
 import time
 import urllib.request
@@ -215,12 +216,21 @@ def test_sigterm_under_load_loses_nothing_accepted(server: ServerProcess) -> Non
     assert set(counts) <= {"OK", "UNAVAILABLE", "CANCELLED"}, "cancelled: what had reached grpcio and was not begun"
 
 
-def test_workers_of_a_killed_supervisor_drain_and_end(server: ServerProcess) -> None:
-    with asking(server.address, retries=False) as counts:
-        eventually(lambda: counts["OK"] > 100)
-        server.process.kill()
-        server.process.wait()
-        eventually(lambda: not any(is_alive(pid) for pid in server.workers))
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_workers_of_a_killed_supervisor_drain_and_end(
+    tmp_path: Path, disk: ModelRepository, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory() as sockets:
+        monkeypatch.setenv("TMPDIR", sockets)
+        options = ["--transport", transport, "--admin-address", "127.0.0.1:0"]
+        with workers(tmp_path, disk, *options) as server, asking(server.address, retries=False) as counts:
+            eventually(lambda: counts["OK"] > 100)
+            (folder,) = Path(sockets).glob("lowpass-*")
+            assert len(list(folder.iterdir())) == 2
+            server.process.kill()
+            server.process.wait()
+            eventually(lambda: not any(is_alive(pid) for pid in server.workers))
+        assert not folder.exists(), "no socket is left"
     stopped = [event for event in server.events() if event["event"] == "stopped"]
     assert sum(event["handled"].get("OK", 0) for event in stopped) == counts["OK"], "lost: nothing that was accepted"
     reasons = {event["signal"] for event in server.events() if event["event"] == "stopping"}
@@ -312,6 +322,7 @@ def test_a_worker_that_hangs_is_replaced_and_nothing_is_lost(server_that_watches
     assert (told["pid"], told["signal"], told["reason"]) == (hung, "SIGKILL", "hung")
 
 
+@pytest.mark.timeout(240)
 def test_models_change_in_all_workers_and_stay_changed_in_those_that_are_restarted(
     tmp_path: Path, disk: ModelRepository, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -341,7 +352,7 @@ def test_models_change_in_all_workers_and_stay_changed_in_those_that_are_restart
         assert by_worker(server, "lowpass_bundle_info", model="student", version="2") == both
         listed = json.loads(models("list", "--json"))["versions"]
         assert [(row["version"], row["loaded"], row["differs"]) for row in listed] == [("1", True, ""), ("2", True, "")]
-        arms = [versions_of(server, f"u{number}") for number in range(8)]
+        arms = [versions_of(server, f"u{number}") for number in range(6)]
         assert all(len(versions) == 1 for versions in arms), "a user meets the same arm in every worker"
         assert len(set.union(*arms)) == 2
         assert "answers by default" in models("unload", "student", "1", code=2)
@@ -353,7 +364,7 @@ def test_models_change_in_all_workers_and_stay_changed_in_those_that_are_restart
 
 def versions_of(server: ServerProcess, user: str) -> set[str]:
     versions = set()
-    for _ in range(6):
+    for _ in range(4):
         with RecommenderClient(server.address, timeout=10.0, options=OWN) as client:
             versions.add(client.recommend(user, k=5).version)
     return versions

@@ -51,7 +51,6 @@ class Worker:
         self.manager = RefusingManager(disk, ["student"], self.store, metrics, verify=False)
         self.manager.start()
         self.manager.refused = refused
-        self.manager._is_up = False  # no load gives way to requests: there are none
         self.shadow = Shadow(self.store, metrics.shadow, lambda: False)
         service = ModelAdminService(self.manager, self.shadow)
         settings = admin_settings(ServerOptions(repository=disk.root), service, metrics)
