@@ -103,7 +103,8 @@ static_resources:
                 retry_on: connect-failure,refused-stream,reset,unavailable,cancelled
                 num_retries: 3
                 retry_back_off: {{ base_interval: 0.025s, max_interval: 0.25s }}
-                host_selection_retry_max_attempts: 3
+                # The server that refuses has the least to do, and LEAST_REQUEST would choose it again and again.
+                host_selection_retry_max_attempts: 20
                 retry_host_predicate:
                 - name: envoy.retry_host_predicates.previous_hosts
                   typed_config:

@@ -77,7 +77,12 @@ class Admission:
         in_flight = self._in_flight
         if in_flight < self._threads:
             return 0.0
-        return in_flight * max(self._gap, (monotonic() - self._busy_since) / self._threads)
+        return in_flight * max(self._gap, self.standstill / self._threads)
+
+    @property
+    def standstill(self) -> float:
+        """How long all threads have been at the same calls, in seconds; 0 while one is free."""
+        return monotonic() - self._busy_since if self._in_flight >= self._threads else 0.0
 
     def enter(self) -> None:
         """Count one admitted request."""

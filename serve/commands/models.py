@@ -213,6 +213,7 @@ def _print_served(versions: Sequence[Any], as_json: bool) -> None:
             "leases": each.leases,
             "load_seconds": round(each.load_seconds, 3),
             "error": each.error,
+            "differs": each.differs,
         }
         for each in versions
     ]
@@ -223,10 +224,12 @@ def _print_served(versions: Sequence[Any], as_json: bool) -> None:
             ("default" if row["is_default"] else "loaded") if row["loaded"] else "",
             f"{row['load_seconds']:.2f}" if row["loaded"] else "",
             row["error"],
+            row["differs"],
         )
         for row in rows
     ]
-    _print(rows, ("model", "labels", "state", "load s", "error"), table, as_json)
+    differs = "workers" if any(row["differs"] for row in rows) else ""
+    _print(rows, ("model", "labels", "state", "load s", "error", differs), table, as_json)
 
 
 def _words(row: dict[str, Any]) -> str:

@@ -130,7 +130,7 @@ class ModelManager:
         )
         self._changing = threading.RLock()
         self._live: dict[str, list[str | None]] = {}
-        self._is_up = False
+        self._gives_way = False
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
 
@@ -145,7 +145,10 @@ class ModelManager:
             self._live.setdefault(choice.name, []).append(choice.revision)
         for name in self._live:
             self._bring_up(name)
-        self._is_up = True
+
+    def give_way(self) -> None:
+        """From now on requests are answered beside loads, which give way to them."""
+        self._gives_way = True
 
     def watch(self, period: float) -> None:
         """Follow the repository: look for moved labels and new versions every `period` seconds."""
@@ -338,7 +341,7 @@ class ModelManager:
             return False
         recorded = list(entry.versions[entry.default].recorded) if entry is not None else []
         path = self._repository.resolve(name, version)
-        self._store.add(self._loader.load(name, path, recorded, beside_requests=self._is_up))
+        self._store.add(self._loader.load(name, path, recorded, beside_requests=self._gives_way))
         return True
 
     def _drop(self, name: str, version: str) -> ServedModel:

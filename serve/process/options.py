@@ -120,10 +120,17 @@ class ServerOptions:
         1,
         WORK,
         "Processes that share the port and the memory of the models; one that dies is started again. A connection"
-        " stays with one of them. With several, models change by 'lowpass models label --repository' and --watch, not"
-        " by --admin-address.",
+        " stays with one of them.",
         least=1,
         most=256,
+    )
+    worker_timeout: float = _option(
+        10.0,
+        WORK,
+        "With several workers, one that gives no sign of life for so many seconds is ended and started again; so is"
+        " one whose threads have all been at the same calls for as long beyond --max-deadline. 0: never.",
+        least=0,
+        most=3600,
     )
     threads: int = _option(
         default_threads(),
@@ -185,11 +192,6 @@ class ServerOptions:
             raise WrongOptions("--index needs --repository")
         if self.ready_file is not None and not self.ready_file.absolute().parent.is_dir():
             raise WrongOptions(f"--ready-file {self.ready_file}: its directory does not exist: make it first")
-        if self.workers > 1 and self.admin_address:
-            raise WrongOptions(
-                "--admin-address: would change one of several workers; move labels with 'lowpass models label"
-                " --repository DIR' and let every worker follow them with --watch"
-            )
         self._check_admin()
         self._check_console()
         _read_shares("--split", self.splits, "MODEL:LABEL=SHARE, e.g. student:canary=0.05")

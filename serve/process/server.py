@@ -26,10 +26,11 @@ from serve.live.engines import Engines
 from serve.live.manager import ModelManager
 from serve.live.shadow import Shadow
 from serve.live.store import ModelStore, ServedModel
+from serve.process.admin import admin_settings
 from serve.process.lifecycle import ADDRESSES, announce, stop_signals
 from serve.process.options import ServerOptions
-from serve.rpc.admin import ADMIN_SERVICE, ModelAdminService
-from serve.rpc.credentials import ApiKeys, Authorize, certificate_ends
+from serve.rpc.admin import ModelAdminService
+from serve.rpc.credentials import authorizer, certificate_ends
 from serve.rpc.services import SERVICE, RecommenderService
 from serve.telemetry.endpoint import MetricsEndpoint
 from serve.telemetry.logs import AccessLog, log_to_stderr
@@ -37,14 +38,13 @@ from serve.telemetry.metrics import Metrics
 from serve.telemetry.telemetry import Telemetry
 from serve.telemetry.traces import open_tracing
 from serve.transport.address import is_local, read_address, split_address
-from serve.transport.base import MakeTransport, TransportSettings
+from serve.transport.base import MakeTransport, Transport, TransportSettings
 from serve.transport.choice import choose_transport
 from serve.transport.http_connection import HttpBounds
 from serve.transport.http_gateway import Gateway
 from serve.transport.http_server import HttpServer
 
 LOG = logging.getLogger("lowpass.serve")
-ADMIN_IN_FLIGHT, ADMIN_SECONDS = 16, 3600.0
 
 
 class Server:
@@ -86,10 +86,11 @@ class Server:
         )
         self._manager = None if options.repository is None else self._manage(options.repository)
         service = self._service()
+        self._make = transport
         self._transport = transport(self._query_settings(service))
-        self._admin = None
+        self._admin: Transport | None = None
         if self._manager is not None and options.admin_address:
-            self._admin = transport(self._admin_settings(self._manager))
+            self._admin = transport(admin_settings(options, self._admin_service(self._manager), self.metrics))
         self._health = transport(self._health_settings()) if options.health_address else None
         self._http = self._gateway(service) if options.http_address else None
         self._console = self._open_console() if options.console_address else None
@@ -130,23 +131,12 @@ class Server:
             shares_port=options.workers > 1,
             reflection=options.reflection,
             prepare_thread=limit_native_threads,
-            authorize=_authorize(options.api_keys),
+            authorize=authorizer(options.api_keys),
             tls=options.tls,
         )
 
-    def _admin_settings(self, manager: ModelManager) -> TransportSettings:
-        admission = Admission(ADMIN_IN_FLIGHT)
-        admission.open()
-        return TransportSettings(
-            services={ADMIN_SERVICE: ModelAdminService(manager, self._shadow).methods()},
-            admission=admission,
-            limits=replace(self._options.limits, max_in_flight=ADMIN_IN_FLIGHT, max_deadline=ADMIN_SECONDS),
-            telemetry=Telemetry(self.metrics, AccessLog(1.0)),
-            threads=2,
-            reflection=self._options.reflection,
-            authorize=_authorize(self._options.admin_api_keys),
-            tls=self._options.tls,
-        )
+    def _admin_service(self, manager: ModelManager) -> ModelAdminService:
+        return ModelAdminService(manager, self._shadow)
 
     def _gateway(self, service: RecommenderService) -> HttpServer:
         options = self._options
@@ -155,7 +145,7 @@ class Server:
             self.admission,
             options.limits,
             self._telemetry,
-            _authorize(options.api_keys),
+            authorizer(options.api_keys),
             lambda: self.is_serving,
         )
         return HttpServer(
@@ -196,6 +186,28 @@ class Server:
             reflection=False,
         )
 
+    def open_admin(self, socket: str) -> None:
+        """Let a supervisor change models, on a socket that nobody else reaches: without keys, in plain text.
+
+        Args:
+            socket: unix:PATH.
+        """
+        if self._manager is None:
+            return
+        settings = admin_settings(self._options, self._admin_service(self._manager), self.metrics)
+        self._admin = self._make(replace(settings, authorize=None, tls=None))
+        self._admin.bind(socket)
+        self._admin.start()
+        self._admin.set_serving(True)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether every thread is at a call that should have ended: no call lasts longer than its deadline."""
+        limits, threads = self._options.limits, self._options.threads
+        # A stream may last longer, and has half of the threads at most; a single thread it has alone.
+        longest = limits.max_deadline if threads > 1 else max(limits.max_deadline, limits.max_stream_deadline)
+        return self.admission.standstill > longest
+
     def start(self) -> None:
         """Start, and return when ready.
 
@@ -206,7 +218,9 @@ class Server:
         try:
             self._accept()
             self.prepare()
-            if self._admin is not None:
+            if self._manager is not None:
+                self._manager.give_way()
+            if self._admin is not None and self.admin_address:
                 self._admin.start()
                 self._admin.set_serving(True)
         except BaseException:
@@ -233,7 +247,7 @@ class Server:
             host, port = split_address("--metrics-address", options.metrics_address)
             self._endpoint = MetricsEndpoint(host, port, self.metrics.registry)
             self.metrics_address = self._endpoint.address
-        if self._admin is not None:
+        if self._admin is not None and options.admin_address:
             split_address("--admin-address", options.admin_address)
             self.admin_address = self._admin.bind(options.admin_address)
         if self._health is not None:
@@ -295,10 +309,6 @@ class Server:
             self._shadow.set_rule(name, rule)
         if self._options.watch:
             self._manager.watch(self._options.watch)
-
-
-def _authorize(keys: Path | None) -> Authorize | None:
-    return None if keys is None else ApiKeys(keys).authorize
 
 
 def run(options: ServerOptions) -> int:

@@ -2,35 +2,27 @@
 
 Start: hold the addresses → the endpoint of all series → one worker → the others → all ready → announce.
 What is wrong with a bundle, the first worker says once, and ends the whole as it would end a single server. From then
-on a worker that ends is started again, after a wait that grows with each end in a row (`Backoff`). It is restarted when
-it ends, not when it is slow: `lowpass_worker_up` tells of one that hangs.
+on a worker that ends is started again, after a wait that grows with each end in a row (`Backoff`), and so is one that
+hangs: it gives no sign of life for `--worker-timeout`, and is ended by SIGTERM, then by SIGKILL.
 Stop: SIGTERM to every worker → each drains → the endpoint last.
-
-The series of all workers are on one endpoint (`MergedSeries`), each with a label `worker`. A label, not a sum: the
-counters of a restarted worker begin anew at 0, and Prometheus's `rate` understands that of each series by itself, while
-a sum that falls by one worker's share would look like a reset of all. A worker that has died is asked no more and so
-counts no more; nothing is kept on disk. Over all workers it is `sum without (worker) (…)`, and for quantiles
-`histogram_quantile(0.99, sum by (le) (rate(…_bucket[5m])))`, which holds for a single process as well.
 """
 
 from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
-from threading import Lock
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
 
 from serve.process.lifecycle import ADDRESSES, announce, stop_signals
+from serve.process.merged_series import DIED, HUNG, MergedSeries, WorkerState
 from serve.process.options import ServerOptions
 from serve.process.shared_port import SharedPort
 from serve.process.worker import Ended, Failed, Ready, Report, Worker, WorkerProcess
@@ -39,14 +31,20 @@ from serve.telemetry.logs import LogWriter, log_to_stderr
 from serve.telemetry.metrics import DroppedLines
 from serve.transport.address import split_address
 
+if TYPE_CHECKING:
+    from serve.process.workers_admin import AdminFront
+
 LOG = logging.getLogger("lowpass.serve")
 SHARED = {"address": "--address", "health_address": "--health-address", "http_address": "--http-address"}
 SLACK = 10.0
 """Beyond its drain wait and grace, a worker may take so long to end, in seconds; then it is killed."""
 FIRST, FACTOR, LONGEST, HEALTHY = 0.1, 2.0, 30.0, 60.0
-ANSWER_WITHIN = 3.0
-"""Longest wait for the series of a worker, in seconds; Prometheus gives up after 10 unless told otherwise."""
-LABEL = "worker"
+LOADING = 300.0
+"""A worker that is not ready yet may be silent for so long, in seconds: it imports and loads."""
+LAST_CHANCE = 2.0
+"""Between SIGTERM and SIGKILL to a worker that hangs, in seconds: most that hang cannot hear the first."""
+LOOKS = 10
+"""At each worker, within the time that one may be silent."""
 
 
 @dataclass
@@ -77,70 +75,6 @@ class Backoff:
         return wait
 
 
-@dataclass(frozen=True)
-class WorkerState:
-    """What is known of the worker in one place.
-
-    Args:
-        worker: Serving; None where none does at the moment.
-        restarts: How often one was started again here.
-    """
-
-    worker: Worker | None
-    restarts: int
-
-
-class MergedSeries(Collector):
-    """Asks the workers when it is asked itself; one that does not answer in time is left out and counts as not up.
-
-    Args:
-        states: The workers now, in the order of their numbers.
-        answer_within: Longest wait for all of them, in seconds.
-    """
-
-    def __init__(self, states: Callable[[], Sequence[WorkerState]], answer_within: float = ANSWER_WITHIN) -> None:
-        self._states = states
-        self._answer_within = answer_within
-        self._lock = Lock()
-
-    def describe(self) -> Iterable[Metric]:
-        """Nothing beforehand: what there is, the workers say."""
-        return []
-
-    def collect(self) -> Iterable[Metric]:
-        """Every family of every worker, and which workers are up."""
-        with self._lock:
-            states = list(self._states())
-            give_up = monotonic() + self._answer_within
-            for state in states:
-                if state.worker is not None:
-                    state.worker.ask_series()
-            texts = [state.worker.series(give_up) if state.worker is not None else None for state in states]
-        up = GaugeMetricFamily("lowpass_worker_up", "1 for each worker that serves and answered.", labels=[LABEL])
-        restarts = CounterMetricFamily(
-            "lowpass_worker_restarts", "How often a worker was started again after it had ended.", labels=[LABEL]
-        )
-        for number, (state, text) in enumerate(zip(states, texts, strict=True)):
-            up.add_metric([str(number)], float(text is not None))
-            restarts.add_metric([str(number)], state.restarts)
-        return [up, restarts, *merge(texts)]
-
-
-def merge(texts: Sequence[str | None]) -> list[Metric]:
-    """One family of each name, whose samples say in the label `worker` whose they are.
-
-    Args:
-        texts: Of each worker, in Prometheus's text format; None for one that said nothing.
-    """
-    families: dict[str, Metric] = {}
-    for number, text in enumerate(texts):
-        for family in text_string_to_metric_families(text or ""):
-            merged = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-            for sample in family.samples:
-                merged.add_sample(sample.name, {LABEL: str(number), **sample.labels}, sample.value)
-    return list(families.values())
-
-
 class WorkerFailed(Exception):
     """A worker cannot start.
 
@@ -163,14 +97,19 @@ class _Place:
         ready_since: When it became ready, on the supervisor's clock; None before.
         due: When to start one; None while there is one.
         backoff: How long to wait when it ends.
-        restarts: How often one was started again.
+        restarts: How often one was started again, by reason.
+        heard: When it last gave a sign of life.
+        kill_at: When to kill it, since it hangs; None for one that does not.
     """
 
     worker: Worker | None = None
     ready_since: float | None = None
     due: float | None = None
     backoff: Backoff = field(default_factory=Backoff)
-    restarts: int = 0
+    restarts: Counter[str] = field(default_factory=Counter)
+    reason: str = DIED
+    heard: float = 0.0
+    kill_at: float | None = None
 
 
 class Supervisor:
@@ -179,16 +118,23 @@ class Supervisor:
     Args:
         start: Starts the worker of a number, which reports what becomes of it.
         clock: In seconds, rising.
+        silent_at_most: A ready worker that gives no sign of life for so long is ended, in seconds; 0 for never.
 
     Attributes:
         ready: What the first worker said when it was ready.
     """
 
     def __init__(
-        self, count: int, start: Callable[[int, Report], Worker], clock: Callable[[], float] = monotonic
+        self,
+        count: int,
+        start: Callable[[int, Report], Worker],
+        clock: Callable[[], float] = monotonic,
+        silent_at_most: float = 0.0,
     ) -> None:
         self._start = start
         self._clock = clock
+        self._silent_at_most = silent_at_most
+        self._looked = clock()
         self._places = [_Place() for _ in range(count)]
         self._events: SimpleQueue[Ready | Failed | Ended | str] = SimpleQueue()
         self.ready: dict[str, Any] = {}
@@ -200,7 +146,7 @@ class Supervisor:
     def states(self) -> list[WorkerState]:
         """The workers that serve, by number."""
         return [
-            WorkerState(place.worker if place.ready_since is not None else None, place.restarts)
+            WorkerState(place.worker if place.ready_since is not None else None, dict(place.restarts))
             for place in self._places
         ]
 
@@ -228,7 +174,7 @@ class Supervisor:
         """Start what is due; returns the seconds until something else is, None for never."""
         for number, place in enumerate(self._places):
             if place.due is not None and place.due <= self._clock():
-                place.restarts += 1
+                place.restarts[place.reason] += 1
                 try:
                     self._launch(number)
                 except OSError as error:
@@ -238,6 +184,28 @@ class Supervisor:
                     LOG.error("worker cannot start", extra={"fields": fields})
         return min((place.due - self._clock() for place in self._places if place.due is not None), default=None)
 
+    def end_hung(self) -> float | None:
+        """End whoever has been silent for too long; returns the seconds until the next look, None for never."""
+        if not self._silent_at_most:
+            return None
+        now, period = self._clock(), self._silent_at_most / LOOKS
+        # What this process slept itself, in a frozen container or a machine without memory, is nobody's silence.
+        slept = max(0.0, now - self._looked - 2 * period)
+        self._looked = now
+        for number, place in enumerate(self._places):
+            if place.worker is None:
+                continue
+            place.heard = now if place.worker.is_alive() else place.heard + slept
+            silent, which = now - place.heard, {"worker": number, "pid": place.worker.pid}
+            bound = self._silent_at_most if place.ready_since is not None else max(LOADING, self._silent_at_most)
+            if place.kill_at is None and silent > bound:
+                LOG.error("worker hangs", extra={"fields": {**which, "silent": round(silent, 3)}})
+                place.reason, place.kill_at = HUNG, now + LAST_CHANCE
+                place.worker.terminate()
+            elif place.kill_at is not None and now >= place.kill_at:
+                place.worker.kill()
+        return period
+
     def handle(self, event: Ready | Failed | Ended) -> None:
         """Take note of what became of a worker."""
         place = self._places[event.number]
@@ -245,7 +213,7 @@ class Supervisor:
             raise RuntimeError(f"worker {event.number} spoke after its end")
         which: dict[str, Any] = {"worker": event.number, "pid": place.worker.pid}
         if isinstance(event, Ready):
-            place.ready_since = self._clock()
+            place.ready_since = place.heard = self._clock()
             self.ready = self.ready or event.content
             LOG.info("worker ready", extra={"fields": {**which, **event.content}})
         elif isinstance(event, Failed):
@@ -255,7 +223,8 @@ class Supervisor:
             served = 0.0 if place.ready_since is None else self._clock() - place.ready_since
             wait = place.backoff.after(served)
             place.worker, place.ready_since, place.due = None, None, self._clock() + wait
-            LOG.error("worker ended", extra={"fields": {**which, "served": round(served, 3), "restart_in": wait}})
+            which |= {"served": round(served, 3), "reason": place.reason, "restart_in": wait}
+            LOG.error("worker ended", extra={"fields": which})
 
     def end(self, within: float) -> bool:
         """Let every worker stop in order.
@@ -302,16 +271,17 @@ class Supervisor:
         return ""
 
     def _next(self) -> Ready | Failed | Ended | str:
-        """What comes next; meanwhile start what is due."""
+        """What comes next; meanwhile start what is due, and end who hangs."""
         while True:
-            wait = self.start_due()
+            waits = [wait for wait in (self.start_due(), self.end_hung()) if wait is not None]
             with suppress(Empty):
-                return self._events.get(timeout=wait)
+                return self._events.get(timeout=max(0.0, min(waits)) if waits else None)
 
     def _launch(self, number: int) -> None:
         place = self._places[number]
-        place.due = None
+        place.due, place.kill_at = None, None
         place.worker = self._start(number, self._events.put)
+        place.reason, place.heard = DIED, self._clock()
         LOG.info("worker started", extra={"fields": {"worker": number, "pid": place.worker.pid}})
 
 
@@ -332,23 +302,55 @@ def run(options: ServerOptions) -> int:
     with ExitStack() as stack:
         log = stack.enter_context(log_to_stderr())
         shared: dict[str, Any] = {name: stack.enter_context(_held(options, name)) for name in SHARED}
-        worker_options = replace(options, metrics_address="", ready_file=None, **shared)
-        supervisor = Supervisor(options.workers, lambda number, tell: WorkerProcess(worker_options, number, tell))
-        stack.enter_context(stop_signals(supervisor.tell))
-        metrics_address = stack.enter_context(_endpoint(options, supervisor, log))
-        try:
-            told = supervisor.bring_up()
-        except BaseException:
-            supervisor.end(0.0)
-            raise
-        if not told:
-            addresses = {**dict.fromkeys(ADDRESSES, ""), **shared, "metrics_address": metrics_address}
-            announce(options, {**addresses, **supervisor.ready, "workers": supervisor.pids})
-            told = supervisor.keep_up()
+        worker_options = replace(
+            options,
+            metrics_address="",
+            ready_file=None,
+            admin_address="",
+            admin_api_keys=None,
+            admin_open=False,
+            **shared,
+        )
+        with _admin(options) as admin:
+            service = None if admin is None else admin.service
+            supervisor = Supervisor(
+                options.workers,
+                lambda number, tell: WorkerProcess(worker_options, number, tell, service),
+                silent_at_most=options.worker_timeout,
+            )
+            stack.enter_context(stop_signals(supervisor.tell))
+            metrics_address = stack.enter_context(_endpoint(options, supervisor, log))
+            try:
+                told = supervisor.bring_up()
+            except BaseException:
+                supervisor.end(0.0)
+                raise
+            if not told:
+                addresses = {**dict.fromkeys(ADDRESSES, ""), **shared, "metrics_address": metrics_address}
+                if admin is not None:
+                    addresses["admin_address"] = admin.open()
+                announce(options, {**addresses, **supervisor.ready, "workers": supervisor.pids})
+                told = supervisor.keep_up()
         LOG.info("stopping", extra={"fields": {"signal": told, "workers": supervisor.pids}})
         drained = supervisor.end(options.drain_wait + options.grace + SLACK)
         LOG.info("stopped", extra={"fields": {"drained": drained}})
     return 0 if drained else 1
+
+
+@contextmanager
+def _admin(options: ServerOptions) -> Iterator[AdminFront | None]:
+    """Hold the address where models are changed, if there is one."""
+    if not options.admin_address:
+        yield None
+        return
+    # Only here: it brings gRPC, which a supervisor without it never speaks.
+    from serve.process.workers_admin import AdminFront
+
+    front = AdminFront(options)
+    try:
+        yield front
+    finally:
+        front.close()
 
 
 @contextmanager

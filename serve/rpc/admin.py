@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
 from google.protobuf.message import Message
 
 from serve.answers.call import Call
 from serve.answers.errors import FieldViolation, InvalidRequest
-from serve.live.manager import ModelManager
 from serve.live.shadow import Shadow, ShadowRule
 from serve.live.store import VersionState
 from serve.rpc.pb.lowpass.v1 import admin_pb2 as pb
 from serve.rpc.services import Method
 
+if TYPE_CHECKING:  # It brings FAISS, which a supervisor of workers never asks anything.
+    from serve.live.manager import ModelManager
+
 ADMIN_SERVICE: str = pb.DESCRIPTOR.services_by_name["ModelAdminService"].full_name
 
 
-class ModelAdminService:
-    """The methods over a manager of models.
-
-    Args:
-        manager: Loads, labels and splits.
-        shadow: Lets models answer again.
-    """
-
-    def __init__(self, manager: ModelManager, shadow: Shadow) -> None:
-        self._manager = manager
-        self._shadow = shadow
+class AdminService(ABC):
+    """The methods of the service, whoever changes the models."""
 
     def methods(self) -> tuple[Method, ...]:
         """All of them, for a transport to register."""
@@ -38,6 +34,47 @@ class ModelAdminService:
             Method("SetSplit", pb.SetSplitRequest, pb.SetSplitResponse, self.set_split),
             Method("SetShadow", pb.SetShadowRequest, pb.SetShadowResponse, self.set_shadow),
         )
+
+    @abstractmethod
+    def list_models(self, request: pb.ListModelsRequest, call: Call, /) -> pb.ListModelsResponse:
+        """Show every version."""
+
+    @abstractmethod
+    def load(self, request: pb.LoadModelRequest, call: Call, /) -> pb.LoadModelResponse:
+        """Serve one more version."""
+
+    @abstractmethod
+    def unload(self, request: pb.UnloadModelRequest, call: Call, /) -> pb.UnloadModelResponse:
+        """Serve a version no longer."""
+
+    @abstractmethod
+    def set_label(self, request: pb.SetLabelRequest, call: Call, /) -> pb.SetLabelResponse:
+        """Move a label."""
+
+    @abstractmethod
+    def rollback(self, request: pb.RollbackRequest, call: Call, /) -> pb.RollbackResponse:
+        """Move `stable` back."""
+
+    @abstractmethod
+    def set_split(self, request: pb.SetSplitRequest, call: Call, /) -> pb.SetSplitResponse:
+        """Let labels answer a share."""
+
+    @abstractmethod
+    def set_shadow(self, request: pb.SetShadowRequest, call: Call, /) -> pb.SetShadowResponse:
+        """Let another model answer again."""
+
+
+class ModelAdminService(AdminService):
+    """The methods over a manager of models.
+
+    Args:
+        manager: Loads, labels and splits.
+        shadow: Lets models answer again.
+    """
+
+    def __init__(self, manager: ModelManager, shadow: Shadow) -> None:
+        self._manager = manager
+        self._shadow = shadow
 
     def list_models(self, _request: pb.ListModelsRequest, _call: Call) -> pb.ListModelsResponse:
         """Show every version."""

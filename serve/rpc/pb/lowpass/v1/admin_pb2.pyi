@@ -11,7 +11,7 @@ class ListModelsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ModelVersion(_message.Message):
-    __slots__ = ("model", "version", "labels", "loaded", "is_default", "leases", "load_seconds", "error", "bundle_id")
+    __slots__ = ("model", "version", "labels", "loaded", "is_default", "leases", "load_seconds", "error", "bundle_id", "differs")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
@@ -21,6 +21,7 @@ class ModelVersion(_message.Message):
     LOAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
+    DIFFERS_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     labels: _containers.RepeatedScalarFieldContainer[str]
@@ -30,7 +31,8 @@ class ModelVersion(_message.Message):
     load_seconds: float
     error: str
     bundle_id: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., loaded: _Optional[bool] = ..., is_default: _Optional[bool] = ..., leases: _Optional[int] = ..., load_seconds: _Optional[float] = ..., error: _Optional[str] = ..., bundle_id: _Optional[str] = ...) -> None: ...
+    differs: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., loaded: _Optional[bool] = ..., is_default: _Optional[bool] = ..., leases: _Optional[int] = ..., load_seconds: _Optional[float] = ..., error: _Optional[str] = ..., bundle_id: _Optional[str] = ..., differs: _Optional[str] = ...) -> None: ...
 
 class ModelRouting(_message.Message):
     __slots__ = ("model", "shares", "shadow_model", "shadow_revision", "shadow_share")

@@ -1,0 +1,378 @@
+"""The admin service of a supervisor: a change happens in all workers, or in none.
+
+Each worker offers the same service on a Unix socket in a folder that only this user may enter; keys and certificates
+are a matter of the supervisor's own address. A change is tried on one worker first, so that what is wrong with it is
+told once and has changed nothing, then on the others. Where one of those refuses, it is undone in the rest, as far as
+that goes; the error says where not. A worker that has died refuses nothing: what was changed since the start is kept
+(`Changes`), and told to its successor before that serves.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import grpc
+from google.rpc import code_pb2, status_pb2
+from grpc_status import rpc_status
+from prometheus_client import CollectorRegistry
+
+from export.bundle import RepositoryError
+from export.bundle.repository import PREVIOUS, STABLE, ModelRepository
+from serve.answers.call import Call
+from serve.answers.errors import AddressUnavailable, NotReady, WrongOptions
+from serve.client.admin import AdminClient
+from serve.client.errors import NotFoundByServer, RecommenderError, ServerUnavailable
+from serve.process.admin import SECONDS, admin_settings
+from serve.process.changes import TELL, Changes
+from serve.process.joined_versions import join_versions, name_workers
+from serve.process.options import ServerOptions
+from serve.rpc.admin import AdminService
+from serve.rpc.pb.lowpass.v1 import admin_pb2 as pb
+from serve.rpc.status import Refusal
+from serve.telemetry.metrics import Metrics
+from serve.transport.address import UNIX, read_address, split_address
+from serve.transport.choice import choose_transport
+
+LOG = logging.getLogger("lowpass.serve")
+LIST_WITHIN = 5.0
+"""Longest wait for what a worker holds, in seconds."""
+LEAVING = ("", "NOT_READY", "SHUTTING_DOWN")
+"""Reasons of UNAVAILABLE by which a worker says nothing of the change: it is gone, or about to be."""
+
+Ask = Callable[[AdminClient], Any]
+Undo = Callable[[Mapping[int, Any]], list[str]]
+"""Takes a change back in the workers that answered; returns what it could not, in words."""
+
+
+class WorkersAdmin(AdminService):
+    """The admin service over all workers.
+
+    Args:
+        root: Of their repository.
+        workers: How many there are.
+        changes: None yet.
+
+    Raises:
+        AddressUnavailable: There is no place for sockets.
+    """
+
+    def __init__(self, root: Path, workers: int, changes: Changes) -> None:
+        self._repository = ModelRepository(root)
+        self._workers = workers
+        self._changes = changes
+        self._changing = Lock()
+        self._sockets: dict[int, str] = {}
+        self._numbers = itertools.count()
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="lowpass-"))
+        except OSError as error:
+            raise AddressUnavailable(f"--admin-address: no place for sockets ({error}); set TMPDIR") from error
+        try:
+            read_address("--admin-address: TMPDIR is too long:", self.new_socket(workers))
+        except AddressUnavailable:
+            self.close()
+            raise
+
+    def new_socket(self, number: int) -> str:
+        """Where a worker that starts now is to offer its service, unix:PATH; another one each time."""
+        return f"{UNIX}{self._folder}/{number}-{next(self._numbers)}"
+
+    def join(self, number: int, socket: str) -> None:
+        """Tell a worker that has loaded what was changed since the start, and all that changes from now on."""
+        with self._changing:
+            for change in self._changes.in_order():
+                outcome = _attempt(socket, partial(_tell, change=change), SECONDS)
+                if isinstance(outcome, RecommenderError):
+                    fields = {"worker": number, "change": type(change).__name__, "error": str(outcome)}
+                    LOG.error("worker differs", extra={"fields": fields})
+            self._sockets[number] = socket
+
+    def leave(self, number: int, socket: str) -> None:
+        """A worker is gone."""
+        if self._sockets.get(number) == socket:
+            del self._sockets[number]
+        Path(socket.removeprefix(UNIX)).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove the folder of the sockets."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def list_models(self, _request: pb.ListModelsRequest, _call: Call) -> pb.ListModelsResponse:
+        """Show every version, and where workers differ."""
+        return pb.ListModelsResponse(versions=self._joined())
+
+    def load(self, request: pb.LoadModelRequest, call: Call) -> pb.LoadModelResponse:
+        """Serve one more version."""
+        model, revision = request.model, request.revision
+        with self._changing:
+            had = self._loaded()
+
+            def undo(answers: Mapping[int, pb.ModelVersion]) -> list[str]:
+                new = {
+                    number: each.version for number, each in answers.items() if (model, each.version) not in had[number]
+                }
+                return self._each(new, lambda version, admin: admin.unload(model, version))
+
+            answers = self._apply(call, lambda admin: admin.load(model, revision), undo=undo)
+            version = next(iter(answers.values())).version
+            self._changes.load(model, revision, version)
+        (joined,) = (each for each in self._joined(model) if each.version == version)
+        return pb.LoadModelResponse(version=joined)
+
+    def unload(self, request: pb.UnloadModelRequest, call: Call) -> pb.UnloadModelResponse:
+        """Serve a version no longer, wherever it is served."""
+        model, version = request.model, request.version
+
+        def ask(admin: AdminClient) -> bool | _Absent:
+            try:
+                return admin.unload(model, version)
+            except NotFoundByServer as error:
+                return _Absent(error)
+
+        def undo(answers: Mapping[int, bool | _Absent]) -> list[str]:
+            had = {number: version for number, answer in answers.items() if not isinstance(answer, _Absent)}
+            return self._each(had, lambda version, admin: admin.load(model, version))
+
+        with self._changing:
+            answers = self._apply(call, ask, undo=undo).values()
+            absent = [answer.error for answer in answers if isinstance(answer, _Absent)]
+            if len(absent) == len(answers):
+                raise _refusal(absent[0])
+            named = [label for label, at in self._labels(model).items() if at == version]
+            self._changes.unload(model, version, named)
+        return pb.UnloadModelResponse(drained=all(answers))
+
+    def set_label(self, request: pb.SetLabelRequest, call: Call) -> pb.SetLabelResponse:
+        """Move a label: one worker does, on disk and for itself, the others follow."""
+        model, label, revision = request.model, request.label, request.revision
+        with self._changing:
+            before, had = self._labels(model), self._loaded()
+
+            def undo(answers: Mapping[int, Any]) -> list[str]:
+                return self._put_back(model, label, before, {number: had[number] for number in answers})
+
+            self._apply(
+                call,
+                lambda admin: admin.set_label(model, label, revision),
+                lambda admin: admin.load(model, label),
+                undo=undo,
+            )
+            self._changes.load(model, label, self._labels(model).get(label, ""))
+        return pb.SetLabelResponse(versions=self._joined(model))
+
+    def rollback(self, request: pb.RollbackRequest, call: Call) -> pb.RollbackResponse:
+        """Move `stable` back."""
+        moved = self.set_label(pb.SetLabelRequest(model=request.model, label=STABLE, revision=PREVIOUS), call)
+        return pb.RollbackResponse(versions=moved.versions)
+
+    def set_split(self, request: pb.SetSplitRequest, call: Call) -> pb.SetSplitResponse:
+        """Let labels answer a share."""
+        with self._changing:
+            before = self._changes.split_of(request.model)
+            self._apply(call, partial(_tell, change=request), undo=partial(self._tell_all, before))
+            self._changes.set_split(request)
+        return pb.SetSplitResponse()
+
+    def set_shadow(self, request: pb.SetShadowRequest, call: Call) -> pb.SetShadowResponse:
+        """Let another model answer again."""
+        with self._changing:
+            before = self._changes.shadow_of(request.model)
+            self._apply(call, partial(_tell, change=request), undo=partial(self._tell_all, before))
+            self._changes.set_shadow(request)
+        return pb.SetShadowResponse()
+
+    def _apply(self, call: Call, first: Ask, others: Ask | None = None, *, undo: Undo) -> dict[int, Any]:
+        """Ask one worker, then the others at once.
+
+        Args:
+            others: What they are asked; as the first one, unless it is given.
+            undo: Takes back what was done where one of them refuses.
+
+        Returns:
+            The answers of those that are up, by number.
+
+        Raises:
+            Refusal: One refuses.
+            NotReady: None is up.
+        """
+        sockets, answers = dict(sorted(self._sockets.items())), dict[int, Any]()
+        while sockets and not answers:
+            number = next(iter(sockets))
+            outcome = _attempt(sockets.pop(number), first, call.deadline.remaining)
+            if isinstance(outcome, RecommenderError) and not _is_gone(outcome):
+                raise _refusal(outcome)
+            if not isinstance(outcome, RecommenderError):
+                answers[number] = outcome
+        if not answers:
+            raise NotReady("no worker is up: try again soon")
+        outcomes = _attempt_all(sockets, others or first, call.deadline.remaining)
+        answers |= {number: each for number, each in outcomes.items() if not isinstance(each, RecommenderError)}
+        refused = {n: each for n, each in outcomes.items() if isinstance(each, RecommenderError) and not _is_gone(each)}
+        if refused:
+            stuck = undo(answers)
+            words = "; ".join([f"undone in {name_workers(answers)}", *stuck]) if not stuck else "; ".join(stuck)
+            number, error = next(iter(refused.items()))
+            raise _refusal(error, f"refused by {name_workers(refused)} alone, {words}")
+        return answers
+
+    def _each(self, what: Mapping[int, str], ask: Callable[[str, AdminClient], Any]) -> list[str]:
+        """Ask several workers, each for its own; returns those that refuse, in words."""
+        stuck = []
+        for number, own in what.items():
+            outcome = _attempt(self._sockets.get(number, ""), partial(ask, own), SECONDS)
+            if isinstance(outcome, RecommenderError) and not _is_gone(outcome):
+                stuck.append(f"not undone in worker {number} ({outcome})")
+        return stuck
+
+    def _tell_all(self, change: Any, answers: Mapping[int, Any]) -> list[str]:
+        return self._each(dict.fromkeys(answers, ""), lambda _, admin: _tell(admin, change))
+
+    def _put_back(
+        self, model: str, label: str, before: Mapping[str, str], had: Mapping[int, set[tuple[str, str]]]
+    ) -> list[str]:
+        """Put a label back where it was, on disk and in the workers that followed it.
+
+        Args:
+            before: All labels.
+            had: What those workers had loaded.
+        """
+        if label in before:
+            self._repository.replace_labels(model, before)
+            return self._each(dict.fromkeys(had, label), lambda label, admin: admin.load(model, label))
+        # A worker forgets a label with its version, as long as the label is there.
+        version = self._labels(model).get(label, "")
+        if any((model, version) in loaded for loaded in had.values()):
+            return [f"the new label {label} stays at version {version}"]
+        stuck = self._each(dict.fromkeys(had, version), lambda version, admin: admin.unload(model, version))
+        if not stuck:
+            self._repository.replace_labels(model, before)
+        return stuck
+
+    def _labels(self, model: str) -> dict[str, str]:
+        """On disk; none where they cannot be read, which a worker then says better."""
+        with suppress(RepositoryError):
+            return self._repository.labels(model)
+        return {}
+
+    def _loaded(self) -> dict[int, set[tuple[str, str]]]:
+        listed = {number: [each for each in found if each.loaded] for number, found in self._listed().items()}
+        known = {number: {(each.model, each.version) for each in found} for number, found in listed.items()}
+        return {number: known.get(number, set()) for number in range(self._workers)}
+
+    def _listed(self) -> dict[int, list[pb.ModelVersion]]:
+        outcomes = _attempt_all(dict(self._sockets), lambda admin: admin.models(), LIST_WITHIN)
+        for outcome in outcomes.values():
+            if isinstance(outcome, RecommenderError) and not _is_gone(outcome) and outcome.code != "DEADLINE_EXCEEDED":
+                raise _refusal(outcome)
+        return {n: outcome for n, outcome in sorted(outcomes.items()) if not isinstance(outcome, RecommenderError)}
+
+    def _joined(self, model: str = "") -> list[pb.ModelVersion]:
+        listed = self._listed()
+        if not listed:
+            raise NotReady("no worker answers: try again soon")
+        return [each for each in join_versions(listed, self._workers) if model in ("", each.model)]
+
+
+class _Absent:
+    """A worker did not serve the version that it should unload."""
+
+    def __init__(self, error: NotFoundByServer) -> None:
+        self.error = error
+
+
+def _tell(admin: AdminClient, change: Any) -> object:
+    return TELL[type(change)](admin, change)
+
+
+def _attempt(socket: str, ask: Ask, within: float) -> Any:
+    """An answer, or the error in its place.
+
+    Args:
+        socket: Empty for a worker that is gone.
+        within: Seconds.
+    """
+    try:
+        if not socket:
+            raise ServerUnavailable("UNAVAILABLE", "the worker is gone")
+        # A connection a call: one that is kept would go on trying a worker that has died.
+        with AdminClient(socket, max(0.001, within)) as admin:
+            return ask(admin)
+    except RecommenderError as error:
+        return error
+
+
+def _attempt_all(sockets: Mapping[int, str], ask: Ask, within: float) -> dict[int, Any]:
+    with ThreadPoolExecutor(max(1, len(sockets)), thread_name_prefix="lowpass-admin") as pool:
+        return dict(zip(sockets, pool.map(lambda socket: _attempt(socket, ask, within), sockets.values()), strict=True))
+
+
+def _is_gone(error: RecommenderError) -> bool:
+    return isinstance(error, ServerUnavailable) and error.reason in LEAVING
+
+
+def _refusal(error: RecommenderError, words: str = "") -> Refusal:
+    """The status that a worker sent, to be sent on.
+
+    Args:
+        words: Said before its own.
+    """
+    status = None
+    cause = error.__cause__
+    if isinstance(cause, grpc.RpcError):
+        call: Any = cause
+        with suppress(ValueError):
+            status = rpc_status.from_call(call)
+    if status is None:
+        status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message)
+    status.message = f"{words}: {status.message}" if words else status.message
+    return Refusal(status)
+
+
+class AdminFront:
+    """The admin address of a supervisor; held from the start, open to callers once its workers serve.
+
+    Args:
+        options: Its repository, address, keys and certificates; what is split and shadowed from the start.
+
+    Attributes:
+        service: What answers there.
+
+    Raises:
+        StartupError: The address or its keys are unusable.
+    """
+
+    def __init__(self, options: ServerOptions) -> None:
+        if options.repository is None:
+            raise WrongOptions("--admin-address needs --repository")
+        split_address("--admin-address", options.admin_address)
+        changes = Changes(options.split_shares, options.shadow_rules)
+        _, make = choose_transport(options.transport, needs_grpcio=options.needs_grpcio)
+        self.service = WorkersAdmin(options.repository, options.workers, changes)
+        try:
+            # Workers count the calls; what is refused here is in the log.
+            self._transport = make(admin_settings(options, self.service, Metrics(CollectorRegistry())))
+            self._address = self._transport.bind(options.admin_address)
+        except BaseException:
+            self.service.close()
+            raise
+
+    def open(self) -> str:
+        """Let callers in; returns the address."""
+        self._transport.start()
+        self._transport.set_serving(True)
+        return self._address
+
+    def close(self) -> None:
+        """Change nothing more."""
+        self._transport.stop(0.0)
+        self.service.close()
