@@ -16,6 +16,20 @@ JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print one JS
 KEY_VARIABLE = "LOWPASS_API_KEY"
 
 
+class RepositoryPlace(click.ParamType):
+    """A directory, as a path, or `s3://BUCKET/PREFIX`, as text; it is read where it is opened."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Tell one from the other, without an import: what serves sets what NumPy reads first."""
+        if not isinstance(value, str) or value.lower().startswith("s3://"):
+            return value
+        if Path(value).is_file():
+            self.fail(f"{value}: is a file; give a directory, or s3://BUCKET/PREFIX", param, ctx)
+        return Path(value)
+
+
 @dataclass(frozen=True)
 class Connection:
     """A server, and what to show it.
