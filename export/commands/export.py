@@ -23,8 +23,9 @@ from export.bundle import (
     open_publisher,
 )
 from export.bundle.description import describe_bundle
+from export.bundle.opening import parse_place
 from export.bundle.s3.address import is_s3
-from export.commands.options import EXISTING_DIRECTORY, JSON_OPTION, RepositoryPlace
+from export.commands.options import EXISTING_DIRECTORY, JSON_OPTION
 
 RUN_ONLY = ("data", "teacher", "ann_recall", "max_index_bytes_per_item", "budget", "dtype")
 RIVALS_TAKE = ("rivals", "teacher", "repository", "as_json")
@@ -37,7 +38,7 @@ Load = Callable[[Path], Any]
 @click.option(
     "--repository",
     required=True,
-    type=RepositoryPlace(),
+    type=parse_place,
     metavar="DIR|URL",
     help="The model repository: a directory, or s3://BUCKET/PREFIX (endpoint and credentials by AWS_*).",
 )

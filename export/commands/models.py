@@ -13,13 +13,13 @@ import click
 
 from export.bundle import Place, find_bundle, open_bundle, open_repository
 from export.bundle.description import describe_bundle, describe_files, describe_indexes
-from export.bundle.opening import find_bundles
+from export.bundle.opening import find_bundles, parse_place
 from export.bundle.s3.address import is_s3
-from export.commands.options import JSON_OPTION, RepositoryPlace
+from export.commands.options import JSON_OPTION
 
 REPOSITORY_OPTION = click.option(
     "--repository",
-    type=RepositoryPlace(),
+    type=parse_place,
     metavar="DIR|URL",
     help="The model repository, a directory or s3://BUCKET/PREFIX; without it, NAME is a bundle's directory.",
 )

@@ -63,7 +63,7 @@ class LoadBackoff:
 
         Args:
             name: The model's.
-            look: Says what decides over it, the labels and the bundles that are to be served; asked only after a failure.
+            look: Says what decides over it, labels and bundles that are to be served; asked only after a failure.
         """
         failure = self._failures.get(name)
         return failure is None or self._clock() >= failure.retry_at or look() != failure.seen

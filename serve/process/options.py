@@ -61,8 +61,8 @@ class ServerOptions:
     mirror: Path | None = _option(
         None,
         MODELS,
-        "Where versions of an s3:// repository are kept on this machine, verified; a restart serves from there while the"
-        " store is gone.  [default: in the user's cache]",
+        "Where versions of an s3:// repository are kept on this machine, verified; a restart serves from there while"
+        " the store is gone.  [default: in the user's cache]",
         metavar="DIR",
     )
     mirror_spare: int = _option(

@@ -176,9 +176,8 @@ class Mirror:
             (draft / MANIFEST_FILE).write_bytes(content)
             draft.chmod(0o755)
             flush([*draft.iterdir(), draft])
-            self.drop(
-                path.parent.name, path.name
-            )  # damaged, or of another content: who has it mapped keeps what it has
+            # Damaged, or of another content; whoever has it mapped keeps what it has.
+            self.drop(path.parent.name, path.name)
             draft.rename(path)
             flush([path.parent])
         finally:

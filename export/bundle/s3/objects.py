@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotModifiedError, NotSupportedError, PreconditionError
-from obstore.store import ClientConfig, S3Store
+from obstore.store import S3Store
 
 from export.bundle.errors import RepositoryError, StoreError
 from export.bundle.s3.address import S3Address
@@ -32,6 +32,9 @@ CONNECT_SECONDS, REQUEST_SECONDS, RETRIES, RETRY_SECONDS = 5, 120, 4, 60
 _STATUS, _CODE = re.compile(r"status code: (\d{3})"), re.compile(r"<Code>(\w{1,64})</Code>")
 _CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _NOT_IMPLEMENTED = "501"
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig
 
 Count = Callable[[int], None]
 
