@@ -45,6 +45,8 @@ CLAIM_FILE = ".claim"
 MAXIMUM_LABELS_BYTES = 1024 * 1024
 ABANDONED = timedelta(days=1)
 """What has got no file for so long is no upload that still goes on."""
+SILENT_SECONDS = 3.0
+"""Who serves does not ask a store again sooner that has just not answered: each try takes its time."""
 TRIES = 20
 """Of a change of labels, or of a number, that others change too."""
 
@@ -73,6 +75,7 @@ class S3Repository(Repository):
         self._serves = serves
         self._say = say
         self._labels: dict[str, Content] = {}
+        self._silent_until = 0.0
 
     @property
     def place(self) -> str:
@@ -134,11 +137,10 @@ class S3Repository(Repository):
             StoreError: The store does not answer, or refuses.
         """
         try:
-            content = self._manifest_bytes(model, version)
-        except StoreError as error:
+            content = self._ask(lambda: self._manifest_bytes(model, version))
+        except StoreError:
             if not self._serves or not self._mirrored_whole(model, version):
                 raise
-            self.stale = str(error)
             self._mirror.hold(model, version)
             return self._mirror.path(model, version)
         prefix = f"{model}/{version}"
@@ -300,14 +302,22 @@ class S3Repository(Repository):
     def _or_mirrored(self, ask: Callable[[], T], mirrored: Callable[[], T]) -> T:
         """What the store says, or, where it does not answer and somebody serves, what the mirror does."""
         try:
-            answer = ask()
-        except StoreError as error:
+            answer = self._ask(ask)
+        except StoreError:
             if not self._serves or not self._mirror.local.models():
                 raise
-            self.stale = str(error)
             return mirrored()
         self.stale = ""
         return answer
+
+    def _ask(self, ask: Callable[[], T]) -> T:
+        if self._serves and time.monotonic() < self._silent_until:
+            raise StoreError(self.stale)
+        try:
+            return ask()
+        except StoreError as error:
+            self.stale, self._silent_until = str(error), time.monotonic() + SILENT_SECONDS
+            raise
 
     @contextmanager
     def _claimed(self, model: str, wanted: str) -> Iterator[tuple[str, Callable[[], None]]]:
