@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from serve.commands.options import JSON_OPTION, Connection, RepositoryPlace, connection_options
+from serve.commands.options import JSON_OPTION, Connection, connection_options, read_place
 from serve.process.options import read_share
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SERVER_OPTIONS = connection_options("127.0.0.1:50052", timeout=600.0)
 REPOSITORY_OPTION = click.option(
     "--repository",
-    type=RepositoryPlace(),
+    type=read_place,
     metavar="DIR|URL",
     help="Work on this model repository, a directory or s3://BUCKET/PREFIX; without it, on a server at its"
     " --admin-address.",

@@ -16,18 +16,16 @@ JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print one JS
 KEY_VARIABLE = "LOWPASS_API_KEY"
 
 
-class RepositoryPlace(click.ParamType):
-    """A directory, as a path, or `s3://BUCKET/PREFIX`, as text; it is read where it is opened."""
+def read_place(text: str) -> str | Path:
+    """A directory, as a path, or `s3://BUCKET/PREFIX`, as text; that is looked at where it is opened.
 
-    name = "place"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Tell one from the other, without an import: what serves sets what NumPy reads first."""
-        if not isinstance(value, str) or value.lower().startswith("s3://"):
-            return value
-        if Path(value).is_file():
-            self.fail(f"{value}: is a file; give a directory, or s3://BUCKET/PREFIX", param, ctx)
-        return Path(value)
+    Nothing is imported to tell them apart: what serves must set what NumPy reads first.
+    """
+    if text.lower().startswith("s3://"):
+        return text
+    if Path(text).is_file():
+        raise click.BadParameter(f"{text}: is a file; give a directory, or s3://BUCKET/PREFIX")
+    return Path(text)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from serve.answers.errors import WrongOptions
-from serve.commands.options import RepositoryPlace
+from serve.commands.options import read_place
 from serve.process.options import GROUPS, LIMITS, MODELS, declarations, make_options
 
 OTHER = "Other"
@@ -61,7 +61,7 @@ def _as_click(declared: dataclasses.Field[Any]) -> Callable[[Any], Any]:
     elif isinstance(default, float):
         kind = click.FloatRange(said.get("least"), said.get("most"))
     elif said.get("metavar") == "DIR|URL":
-        kind = RepositoryPlace()
+        kind = read_place
     elif default is None:
         kind = click.Path(path_type=Path, dir_okay=said.get("metavar") == "DIR")
     elif "choices" in said:

@@ -46,7 +46,7 @@ class S3Address:
         bucket, _, prefix = rest.partition("/")
         if not _BUCKET.fullmatch(bucket):
             raise ExportError(f"{text}: bucket {bucket!r} is 3 to 63 of a-z, 0-9, '.' and '-': {_FORM}")
-        parts = prefix.strip("/").split("/") if prefix.strip("/") else []
+        parts = prefix.rstrip("/").split("/") if prefix.rstrip("/") else []
         for part in parts:
             if not _PART.fullmatch(part):
                 raise ExportError(f"{text}: {part!r} of the prefix must be letters, digits and '._=+-': {_FORM}")
