@@ -62,7 +62,7 @@ class ServerOptions:
         None,
         MODELS,
         "Where versions of an s3:// repository are kept on this machine, verified; a restart serves from there while"
-        " the store is gone.  [default: in the user's cache]",
+        " the store is gone. Without it: in the user's cache.",
         metavar="DIR",
     )
     mirror_spare: int = _option(
