@@ -8,8 +8,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import obstore
 import pytest
+from obstore.exceptions import GenericError
+from obstore.store import S3Store
 
 import lowpass
 from export.bundle import (
@@ -207,3 +211,21 @@ def test_without_the_driver_a_line_says_what_to_install(
 def test_what_needs_no_store_does_not_import_its_driver() -> None:
     code = "import sys, export.bundle, serve.process.server; assert 'obstore' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_store_without_conditional_writes_is_written_all_the_same(
+    remote: S3Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, refused = obstore.put, []
+
+    def without(store: S3Store, key: str, content: Any, *, mode: Any = None, **rest: Any) -> Any:
+        if mode is not None:
+            refused.append(key)
+            raise GenericError("Server returned non-2xx status code: 501 Not Implemented: <Code>NotImplemented</Code>")
+        return put(store, key, content, **rest)
+
+    monkeypatch.setattr(obstore, "put", without)
+    publish(remote, label="stable")
+    publish(remote, label="stable")
+    assert (remote.versions("toy"), remote.labels("toy")) == (["1", "2"], {"stable": "2", "previous": "1"})
+    assert {"toy/1/.claim", "toy/1/manifest.json", "toy/labels.json"} <= set(refused)
