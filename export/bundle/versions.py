@@ -178,6 +178,9 @@ class Repository(ABC):
     def settle(self, model: str, labels: Mapping[str, str], versions: Collection[str]) -> None:  # noqa: B027  # most need nothing
         """Hear that versions of a model are served, under these labels; what nobody needs may go."""
 
+    def close(self) -> None:  # noqa: B027  # a directory has nothing to close
+        """Bring nothing more; what is under way ends."""
+
     def overview(self, model: str | None = None) -> list[ModelVersions]:
         """Versions and labels of `model`, or of every model by name.
 

@@ -152,6 +152,7 @@ class ModelManager:
     def stop(self) -> None:
         """Follow and load nothing more."""
         self._stopping.set()
+        self._repository.close()
         if self._watcher is not None:
             self._watcher.join(STOP_SECONDS)
         self._loader.stop()

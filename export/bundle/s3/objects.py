@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -24,11 +25,11 @@ from obstore.store import S3Store
 from export.bundle.errors import RepositoryError, StoreError
 from export.bundle.s3.address import S3Address
 
-PIECE_BYTES = 16 * 1024 * 1024
+PIECE_BYTES = 8 * 1024 * 1024
 """What is sent or read at a time: the most that a transfer holds in memory, but for parts of very long files."""
 MOST_PARTS = 9000
 """S3 takes 10,000 of a file."""
-CONNECT_SECONDS, REQUEST_SECONDS, RETRIES, RETRY_SECONDS = 5, 120, 4, 60
+CONNECT_SECONDS, REQUEST_SECONDS, RETRIES, RETRY_SECONDS = 5, 30, 4, 60
 _STATUS, _CODE = re.compile(r"status code: (\d{3})"), re.compile(r"<Code>(\w{1,64})</Code>")
 _CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _NOT_IMPLEMENTED = "501"
@@ -76,6 +77,7 @@ class Objects:
 
     def __init__(self, address: S3Address) -> None:
         self.address = address
+        self._closed = Event()
         with self._asking():
             self._store = _open(address)
 
@@ -179,11 +181,17 @@ class Objects:
         digest = hashlib.sha256()
         with self._asking(), path.open("xb") as stream:
             for start in range(0, size, PIECE_BYTES):
+                if self._closed.is_set():
+                    raise StoreError(f"{self.address}/{key}: not brought, since its reader stops; start that again")
                 piece = obstore.get_range(self._store, key, start=start, end=min(start + PIECE_BYTES, size))
                 stream.write(piece)
                 digest.update(piece)
                 count(len(piece))
         return digest.hexdigest()
+
+    def close(self) -> None:
+        """Let downloads under way end with an error at their next piece."""
+        self._closed.set()
 
     def remove(self, keys: Sequence[str]) -> None:
         """Remove objects; one that is not there is no error."""

@@ -182,6 +182,10 @@ class S3Repository(Repository):
         if not self.stale:
             self._mirror.settle(model, labels, versions)
 
+    def close(self) -> None:
+        """Bring nothing more."""
+        self._objects.close()
+
     def unfinished(self, model: str) -> dict[str, datetime]:
         """Versions without a manifest, and when each got its latest file: an upload under way, or what one left."""
         return {

@@ -168,6 +168,13 @@ def test_long_files_go_and_come_in_pieces(
     assert (tmp_path / "come").read_bytes() == content
     assert digest == hashlib.sha256(content).hexdigest()
     assert sum(counted) == 2 * len(content)
+
+    def stop(_: int) -> None:
+        objects.close()
+
+    with pytest.raises(StoreError, match="long: not brought, since its reader stops"):
+        objects.download("long", tmp_path / "part", len(content), stop)
+    assert (tmp_path / "part").stat().st_size == 5 * 1024 * 1024
     with pytest.raises(RepositoryError, match="long: longer than 1000 bytes"):
         objects.read("long", 1000)
 
