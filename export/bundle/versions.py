@@ -272,7 +272,8 @@ class Repository(ABC):
         """
         if label is not None:
             require_label(label)
-        version = version or self.next_version(model)
+        if not version:
+            return self._directory(model) / self.next_version(model)
         if not _VERSION.fullmatch(version):
             raise RepositoryError(f"version {version!r}: must be a positive integer; leave it out for the next one")
         if int(version) in self._numbers(model):

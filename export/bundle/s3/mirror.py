@@ -42,22 +42,27 @@ class Mirror:
     """A directory that holds versions of one repository.
 
     Args:
-        root: Made where it is not there.
+        root: Made by `prepare`, where it is not there.
         source: The repository.
         spare: Versions that stay although nobody needs them.
 
     Attributes:
         local: What is there, as a repository.
-
-    Raises:
-        RepositoryError: It is another repository's, or something else is there, or it cannot be written.
     """
 
     def __init__(self, root: Path, source: str, spare: int) -> None:
         self.local = ModelRepository(root)
-        self._spare = spare
+        self._source, self._spare = source, spare
         self._held: dict[tuple[str, str], int] = {}
         self._writing = Lock()
+
+    def prepare(self) -> None:
+        """Make the directory, or see that it is this repository's; who only asks the store needs none.
+
+        Raises:
+            RepositoryError: It is another repository's, or something else is there, or it cannot be written.
+        """
+        root, source = self.local.root, self._source
         marker = root / SOURCE_FILE
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -93,6 +98,7 @@ class Mirror:
             CannotWriteBundle: The disk is full, or may not be written.
             BundleError: What `bring` raises.
         """
+        self.prepare()
         path = self.path(model, version)
         try:
             path.parent.mkdir(exist_ok=True)

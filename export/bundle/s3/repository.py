@@ -56,6 +56,8 @@ T = TypeVar("T")
 def open_s3(address: S3Address, mirror: Path | None, *, spare: int, serves: bool, say: Say) -> S3Repository:
     """Open a repository in an object store; see `export.bundle.opening.open_repository`."""
     kept = Mirror(mirror or default_mirror(address, read_endpoint()), str(address), spare)
+    if serves:
+        kept.prepare()
     return S3Repository(Objects(address), kept, serves=serves, say=say)
 
 
@@ -176,6 +178,11 @@ class S3Repository(Repository):
                 if each.key == f"{model}/{LABELS_FILE}" or each.key.rpartition("/")[0] in wanted
             )
         return frozenset()
+
+    def reserve(self, model: str, version: str = "", label: str | None = None) -> Path:
+        """Where a new bundle may be built; see `Repository.reserve`. Raises also where the mirror cannot be one."""
+        self._mirror.prepare()
+        return super().reserve(model, version, label)
 
     def settle(self, model: str, labels: Mapping[str, str], versions: Collection[str]) -> None:
         """Keep what is served as the last good, and let versions go that neither that nor a label needs."""

@@ -41,7 +41,7 @@ def test_the_whole_way(workplace: Path, tmp_path: Path, capsys: pytest.CaptureFi
     student = as_json(capsys, "export", workplace / "student", *where, "--model", "student")
     assert 0 < student["quality"]["kept_recall"] <= 2
     made = as_json(capsys, "export", "--rivals", 4, "--teacher", "teacher", "--repository", models)
-    assert [entry["model"]["name"] for entry in made["bundles"]] == ["teacher-svd4", "teacher-pq16"]
+    assert [entry["model"]["name"] for entry in made["bundles"]] == ["teacher-pq16", "teacher-svd4"]
     repository = ModelRepository(models)
     assert repository.labels("student") == {"stable": "1"}
     again = as_json(capsys, "export", workplace / "student", *where, "--model", "student", "--label", "canary")

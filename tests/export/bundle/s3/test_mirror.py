@@ -114,11 +114,23 @@ def test_what_a_killed_process_held_goes(remote: Repository, read: Read, tmp_pat
 def test_a_directory_of_something_else_is_no_mirror(tmp_path: Path) -> None:
     (tmp_path / "models" / "student" / "1").mkdir(parents=True)
     with pytest.raises(RepositoryError, match="is not empty and no mirror of s3://models/a; give an empty directory"):
-        Mirror(tmp_path / "models", "s3://models/a", 0)
-    Mirror(tmp_path / "new", "s3://models/a", 0)
-    Mirror(tmp_path / "new", "s3://models/a", 0)
+        Mirror(tmp_path / "models", "s3://models/a", 0).prepare()
+    Mirror(tmp_path / "new", "s3://models/a", 0).prepare()
+    Mirror(tmp_path / "new", "s3://models/a", 0).prepare()
     with pytest.raises(RepositoryError, match="is the mirror of s3://models/a; give one of its own to s3://models/b"):
-        Mirror(tmp_path / "new", "s3://models/b", 0)
+        Mirror(tmp_path / "new", "s3://models/b", 0).prepare()
+
+
+def test_who_only_asks_the_store_needs_no_mirror(remote: Repository, tmp_path: Path) -> None:
+    publish(remote, label="stable")
+    (tmp_path / "file").touch()
+    asking = open_repository(remote.place, mirror=tmp_path / "file" / "mirror")
+    assert asking.overview() == remote.overview()
+    assert asking.manifest("toy", "1") == remote.manifest("toy", "1")
+    with pytest.raises(RepositoryError, match=r"cannot be a mirror .*; give another directory"):
+        asking.reserve("toy")
+    with pytest.raises(RepositoryError, match="cannot be a mirror"):
+        asking.resolve("toy")
 
 
 def test_progress_tells_every_few_seconds_what_is_left() -> None:
