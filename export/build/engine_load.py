@@ -19,7 +19,7 @@ from tqdm import tqdm
 from distill.evaluation.metrics import overlap
 from export.build.index_candidates import N_PROBE, POINTS_PER_LIST, count_lists
 from export.build.questions import FEWEST_USERS, MOST_USERS, SCANNED_NUMBERS
-from export.bundle import STABLE, Bundle, EngineError, ExactIndex, ExportError, ModelRepository, rescore
+from export.bundle import STABLE, Bundle, EngineError, ExactIndex, ExportError, Repository, rescore
 from export.bundle.engines import KINDS, Card, Engine, EngineAddress, collection_name, open_engine
 from export.bundle.engines.card import APPROXIMATE
 
@@ -100,7 +100,7 @@ class Loaded:
 
 
 def load_version(
-    repository: ModelRepository, bundle: Bundle, address: EngineAddress, *, kind: str = "", recall: float = 0.99
+    repository: Repository, bundle: Bundle, address: EngineAddress, *, kind: str = "", recall: float = 0.99
 ) -> Loaded:
     """Load the items of a version, unless they are there, and let the plain name follow the label `stable`.
 

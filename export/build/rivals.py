@@ -25,7 +25,7 @@ from export.build.precision import PRODUCT, codebook_size, store
 from export.build.publish import ChosenIndex, publish_version
 from export.build.quality import as_csr, compare_with_teacher, measure_bundle
 from export.build.questions import draw_questions, measure_recall
-from export.bundle import Bundle, BundleContents, ExportError, ModelRepository, open_bundle
+from export.bundle import Bundle, BundleContents, ExportError, Repository, open_bundle
 
 BYTES_PER_NUMBER = 4
 
@@ -42,7 +42,7 @@ class _Rival:
 
 
 def build_rivals(
-    repository: ModelRepository, teacher: str, dim: int, *, ann_recall: float = 0.99, seed: int = 0
+    repository: Repository, teacher: str, dim: int, *, ann_recall: float = 0.99, seed: int = 0
 ) -> list[Path]:
     """Build both rivals of a teacher as bundles.
 
@@ -102,7 +102,7 @@ def _seen(bundle: Bundle) -> sp.csr_matrix:
     return as_csr(bundle.seen_indptr, bundle.seen_indices, len(bundle.item_ids))
 
 
-def _publish(repository: ModelRepository, teacher: Bundle, rival: _Rival) -> Path:
+def _publish(repository: Repository, teacher: Bundle, rival: _Rival) -> Path:
     of_teacher, settings = teacher.manifest, teacher.manifest.fold_in
     contents = _contents_like(teacher, rival.users, rival.items)
     quality = measure_bundle(contents, of_teacher.quality.get("eval_users"))

@@ -29,6 +29,8 @@ from export.bundle.errors import (
     RowOutOfRange,
     ShapeMismatch,
     SizeMismatch,
+    StoreError,
+    StoreExtraMissing,
     TruncatedIndex,
     UnknownId,
     UnknownLabel,
@@ -39,19 +41,13 @@ from export.bundle.errors import (
 )
 from export.bundle.idtable import IdTable, StringColumn
 from export.bundle.manifest import SCHEMA_VERSION, FileEntry, IndexCard, Manifest, ModelCard, compute_bundle_id
+from export.bundle.opening import Place, find_bundle, open_publisher, open_repository
 from export.bundle.reader import open_bundle, open_manifest
-from export.bundle.repository import (
-    PREVIOUS,
-    STABLE,
-    ModelRepository,
-    ModelVersions,
-    Publisher,
-    find_bundle,
-    write_file,
-)
+from export.bundle.repository import ModelRepository, write_file
 from export.bundle.search import K_FACTOR, ExactIndex, rescore
 from export.bundle.shard import UserShard, shard_of
 from export.bundle.sharded import ShardedRepository
+from export.bundle.versions import PREVIOUS, STABLE, ModelVersions, Publisher, Repository
 from export.bundle.writer import BundleContents, write_bundle
 
 __all__ = [
@@ -83,13 +79,17 @@ __all__ = [
     "ModelRepository",
     "ModelVersions",
     "NotABundle",
+    "Place",
     "Publisher",
+    "Repository",
     "RepositoryError",
     "RowOutOfRange",
     "ScoredItem",
     "ShapeMismatch",
     "ShardedRepository",
     "SizeMismatch",
+    "StoreError",
+    "StoreExtraMissing",
     "StringColumn",
     "TruncatedIndex",
     "UnknownId",
@@ -103,6 +103,8 @@ __all__ = [
     "find_bundle",
     "open_bundle",
     "open_manifest",
+    "open_publisher",
+    "open_repository",
     "rescore",
     "shard_of",
     "write_bundle",

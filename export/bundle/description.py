@@ -9,14 +9,14 @@ from typing import Any
 from tabulate import tabulate
 
 from export.bundle.manifest import QUALITY_NUMBERS, IndexCard, Manifest
-from export.bundle.repository import ModelVersions
+from export.bundle.versions import ModelVersions
 
 RECALL = "validation_recall@20"
 TRAINED = f"trained_vectors_{RECALL}"
 MEASURED = ("ann_recall", "median_us", "bytes_per_item", "build_seconds")
 
 
-def describe_bundle(path: Path, manifest: Manifest) -> list[str]:
+def describe_bundle(path: Path | str, manifest: Manifest) -> list[str]:
     """Say in a few lines what the bundle at `path` is and how good it is."""
     model, counts, index = manifest.model, manifest.counts, manifest.index
     taught = f", teacher {model.teacher}" if model.teacher else ""

@@ -24,7 +24,9 @@
     └── RepositoryError       the model repository is wrong
         ├── UnknownModel      no such model
         ├── UnknownVersion    no such version of the model
-        └── UnknownLabel      no such label of the model
+        ├── UnknownLabel      no such label of the model
+        ├── StoreError        the object store that holds it does not answer, or refuses
+        └── StoreExtraMissing the object store's driver is not installed
 
 Each message names the file and field, what is wrong, and the remedy, in one line.
 """
@@ -145,3 +147,11 @@ class UnknownVersion(RepositoryError):
 
 class UnknownLabel(RepositoryError):
     """No such label of the model."""
+
+
+class StoreError(RepositoryError):
+    """The object store that holds the repository does not answer, or refuses."""
+
+
+class StoreExtraMissing(RepositoryError):
+    """The object store's driver is not installed."""

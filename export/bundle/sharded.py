@@ -20,8 +20,9 @@ import numpy.typing as npt
 from export.bundle.errors import CannotWriteBundle, ExportError, RepositoryError
 from export.bundle.manifest import Manifest
 from export.bundle.reader import open_bundle, open_manifest
-from export.bundle.repository import PREVIOUS, STABLE, ModelRepository, find_bundle, remove_version, shard_folders
+from export.bundle.repository import ModelRepository, remove_version
 from export.bundle.shard import MAXIMUM_SHARDS, UserShard, shard_of
+from export.bundle.versions import PREVIOUS, STABLE
 from export.bundle.writer import BundleContents, flush, open_draft, open_unverified, write_bundle
 
 
@@ -188,38 +189,6 @@ class ShardedRepository:
             )
         version = version or str(max(int(shard.next_version(model)) for shard in self.shards))
         return [shard.reserve(model, version, label) for shard in self.shards]
-
-
-def open_repository(root: Path, model: str) -> ModelRepository | ShardedRepository:
-    """The repository at `root` that has `model`: the shards of it, where they are all there.
-
-    Raises:
-        RepositoryError: It is there in shards, and some are missing, or it is there in 2 and in 4.
-    """
-    plain, folders = ModelRepository(root), shard_folders(root, model)
-    if model in plain.models() or not folders:
-        return plain
-    names = [path.name for path in folders]
-    counts = sorted({int(name.rpartition("-")[2]) for name in names})
-    wanted = [UserShard(number, counts[0]).folder for number in range(counts[0])]
-    if len(counts) > 1 or sorted(names) != sorted(wanted):
-        absent = [name for name in wanted if name not in names] if len(counts) == 1 else []
-        lacks = f" ({absent[0]} is missing)" if absent else ""
-        raise RepositoryError(
-            f"{root}: {model} is in {', '.join(names)}, which are not all shards of one number{lacks};"
-            " put what is missing there, or give one of them"
-        )
-    return ShardedRepository(root, counts[0])
-
-
-def find_bundles(name: str, repository: Path | None = None) -> list[Path]:
-    """Find a bundle, or those of all shards of the users; as `find_bundle`."""
-    if repository is not None:
-        model, _, revision = name.partition(":")
-        found = open_repository(repository, model)
-        if isinstance(found, ShardedRepository):
-            return found.bundles(model, revision or None)
-    return [find_bundle(name, repository)]
 
 
 def split_users(contents: BundleContents, shards: int) -> Iterator[BundleContents]:

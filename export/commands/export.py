@@ -14,14 +14,18 @@ from click.core import ParameterSource
 from export.bundle import (
     ExportError,
     ModelRepository,
+    Place,
     Publisher,
+    Repository,
     ShardedRepository,
-    find_bundle,
     open_bundle,
     open_manifest,
+    open_publisher,
 )
 from export.bundle.description import describe_bundle
-from export.commands.options import DIRECTORY, EXISTING_DIRECTORY, JSON_OPTION
+from export.bundle.opening import parse_place
+from export.bundle.s3.address import is_s3
+from export.commands.options import EXISTING_DIRECTORY, JSON_OPTION
 
 RUN_ONLY = ("data", "teacher", "ann_recall", "max_index_bytes_per_item", "budget", "dtype")
 RIVALS_TAKE = ("rivals", "teacher", "repository", "as_json")
@@ -31,7 +35,13 @@ Load = Callable[[Path], Any]
 
 @click.command()
 @click.argument("source", required=False, type=EXISTING_DIRECTORY)
-@click.option("--repository", required=True, type=DIRECTORY, help="Root of the model repository.")
+@click.option(
+    "--repository",
+    required=True,
+    type=parse_place,
+    metavar="DIR|URL",
+    help="The model repository: a directory, or s3://BUCKET/PREFIX (endpoint and credentials by AWS_*).",
+)
 @click.option("--model", help="Name of the model in the repository.")
 @click.option("--data", type=EXISTING_DIRECTORY, help="Data directory the run was trained on.")
 @click.option("--candidate", help="Candidate of the frontier.  [default: the recommended one]")
@@ -114,9 +124,10 @@ def export(
     """
     given = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     shards = options.pop("user_shards")
-    stored = ModelRepository(options.pop("repository"))
-    sharded = None if shards is None else ShardedRepository(stored.root, shards)
-    repository = sharded or stored
+    place: Place = options.pop("repository")
+    repository = open_publisher(place, shards, say=lambda text: click.echo(text, err=True))
+    sharded = repository if isinstance(repository, ShardedRepository) else None
+    stored = repository if isinstance(repository, Repository) else ModelRepository(Path(place))
     # All shards have the same items, so that one of them is loaded.
     loaded_from = sharded.shards[0] if sharded else stored
     load = None if to is None else _load_into(loaded_from, to, to_index, options["ann_recall"])
@@ -131,7 +142,8 @@ def export(
         raise ExportError("--model: give the name of the model in the repository")
     if source is None:
         _refuse(given - set(LOADING_TAKES), "a version that is there is only loaded into the engine of --to")
-        _report([find_bundle(options["model"], loaded_from.root)], as_json, load=load)
+        model, _, revision = options["model"].partition(":")
+        _report([loaded_from.resolve(model, revision or None)], as_json, load=load)
         return
     options["label"] = options["label"] or None
     if options["candidate"] or _is_frontier(source):
@@ -142,6 +154,8 @@ def export(
         _report_shards(sharded.bundles(path.parent.name, path.name), as_json, name, load)
     else:
         _report([path], as_json, candidate=name, load=load)
+        if is_s3(place) and not as_json:
+            click.echo(f"published as {stored.address(path.parent.name, path.name)}")
 
 
 def _is_frontier(source: Path) -> bool:
@@ -182,7 +196,7 @@ def _export_candidate(
     return publish_candidate(choice, repository, options["model"], chosen), choice.candidate["name"]
 
 
-def _export_rivals(repository: ModelRepository, dim: int, given: set[str], teacher: str | None) -> Sequence[Path]:
+def _export_rivals(repository: Repository, dim: int, given: set[str], teacher: str | None) -> Sequence[Path]:
     from export.build.rivals import build_rivals
 
     _refuse(given - set(RIVALS_TAKE), "rivals are made of the bundle of --teacher and named after it")
@@ -191,7 +205,7 @@ def _export_rivals(repository: ModelRepository, dim: int, given: set[str], teach
     return build_rivals(repository, teacher, dim)
 
 
-def _load_into(repository: ModelRepository, url: str, kind: str, recall: float) -> Load:
+def _load_into(repository: Repository, url: str, kind: str, recall: float) -> Load:
     """Check the words about an engine before long work; what is returned loads a bundle."""
     from export.build.engine_load import check_kind, load_version
     from export.bundle.engines import EngineAddress

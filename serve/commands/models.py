@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from serve.commands.options import JSON_OPTION, Connection, connection_options
+from serve.commands.options import JSON_OPTION, Connection, connection_options, read_place
 from serve.process.options import read_share
 
 if TYPE_CHECKING:
+    from export.bundle import Place
     from serve.client.admin import AdminClient
 
 SERVER_OPTIONS = connection_options("127.0.0.1:50052", timeout=600.0)
 REPOSITORY_OPTION = click.option(
     "--repository",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Work on this model repository on disk; without it, on a server at its --admin-address.",
+    type=read_place,
+    metavar="DIR|URL",
+    help="Work on this model repository, a directory or s3://BUCKET/PREFIX; without it, on a server at its"
+    " --admin-address.",
 )
 
 
@@ -56,7 +59,7 @@ def _client(connection: Connection) -> AdminClient:
 @click.command(name="list")
 @click.argument("model", default="")
 @_on_either
-def list_(model: str, repository: Path | None, connection: Connection, *, as_json: bool) -> None:
+def list_(model: str, repository: Place | None, connection: Connection, *, as_json: bool) -> None:
     """Show every version of MODEL, or of every model, and its labels.
 
     Example: lowpass models list --repository demo/models
@@ -79,7 +82,7 @@ def list_(model: str, repository: Path | None, connection: Connection, *, as_jso
 @click.argument("revision")
 @_on_either
 def label(
-    model: str, name: str, revision: str, repository: Path | None, connection: Connection, *, as_json: bool
+    model: str, name: str, revision: str, repository: Place | None, connection: Connection, *, as_json: bool
 ) -> None:
     """Point the label NAME of MODEL to REVISION (a version or another label), once that bundle verifies.
 
@@ -89,9 +92,9 @@ def label(
     Example: lowpass models label student stable 7 --repository demo/models
     """
     if repository is not None:
-        from export.bundle.sharded import open_repository
+        from export.bundle.opening import open_shards
 
-        open_repository(repository, model).set_label(model, name, revision)
+        open_shards(repository, model, _say).set_label(model, name, revision)
         _print_stored(repository, model, as_json)
         return
     with _client(connection) as client:
@@ -101,15 +104,15 @@ def label(
 @click.command()
 @click.argument("model")
 @_on_either
-def rollback(model: str, repository: Path | None, connection: Connection, *, as_json: bool) -> None:
+def rollback(model: str, repository: Place | None, connection: Connection, *, as_json: bool) -> None:
     """Move `stable` of MODEL back to `previous`.
 
     Example: lowpass models rollback student --repository demo/models
     """
     if repository is not None:
-        from export.bundle.sharded import open_repository
+        from export.bundle.opening import open_shards
 
-        open_repository(repository, model).rollback(model)
+        open_shards(repository, model, _say).rollback(model)
         _print_stored(repository, model, as_json)
         return
     with _client(connection) as client:
@@ -185,12 +188,18 @@ def shadow(model: str, other: str, share: float, connection: Connection) -> None
     click.echo(f"{model}: " + (f"{other} answers {share:.1%} again" if other else "no shadow"))
 
 
-def _print_stored(root: Path, model: str, as_json: bool) -> None:
-    from export.bundle.repository import ModelRepository, shard_folders
+def _say(text: str) -> None:
+    click.echo(text, err=True)
 
-    plain = ModelRepository(root)
+
+def _print_stored(place: Place, model: str, as_json: bool) -> None:
+    from export.bundle import ModelRepository, open_repository
+    from export.bundle.repository import shard_folders
+
+    plain = open_repository(place)
     places = {"": plain} if not model or model in plain.models() else {}
-    places |= {path.name: ModelRepository(path) for path in shard_folders(root, model)}
+    if isinstance(plain, ModelRepository):
+        places |= {path.name: ModelRepository(path) for path in shard_folders(plain.root, model)}
     rows: list[dict[str, Any]] = []
     for folder, repository in (places or {"": plain}).items():
         for found in repository.overview(model or None):

@@ -16,6 +16,18 @@ JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print one JS
 KEY_VARIABLE = "LOWPASS_API_KEY"
 
 
+def read_place(text: str) -> str | Path:
+    """A directory, as a path, or `s3://BUCKET/PREFIX`, as text; that is looked at where it is opened.
+
+    Nothing is imported to tell them apart: what serves must set what NumPy reads first.
+    """
+    if text.lower().startswith("s3://"):
+        return text
+    if Path(text).is_file():
+        raise click.BadParameter(f"{text}: is a file; give a directory, or s3://BUCKET/PREFIX")
+    return Path(text)
+
+
 @dataclass(frozen=True)
 class Connection:
     """A server, and what to show it.

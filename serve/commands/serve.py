@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from serve.answers.errors import WrongOptions
+from serve.commands.options import read_place
 from serve.process.options import GROUPS, LIMITS, MODELS, declarations, make_options
 
 OTHER = "Other"
@@ -59,6 +60,8 @@ def _as_click(declared: dataclasses.Field[Any]) -> Callable[[Any], Any]:
         kind = click.IntRange(said.get("least"), said.get("most"))
     elif isinstance(default, float):
         kind = click.FloatRange(said.get("least"), said.get("most"))
+    elif said.get("metavar") == "DIR|URL":
+        kind = read_place
     elif default is None:
         kind = click.Path(path_type=Path, dir_okay=said.get("metavar") == "DIR")
     elif "choices" in said:
@@ -198,7 +201,7 @@ def serve(context: click.Context, /, fake: bool, print_config: bool, **given: An
         click.echo(_as_toml(context))
         return 0
     if fake == (given["repository"] is not None):
-        raise click.UsageError("give either --repository DIR or --fake")
+        raise click.UsageError("give either --repository DIR|URL or --fake")
     options = make_options(given)
     # Before NumPy and FAISS come in: serving threads are the parallelism, native pools would only fight them.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):

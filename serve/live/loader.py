@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from export.bundle import Bundle, ExactIndex, Manifest, open_bundle
 from export.bundle.repository import ModelRepository, shard_folders
+from export.bundle.versions import Repository
 from serve.answers.errors import NothingToServe, RequestError, UnusableBundle
 from serve.answers.fold_in import OnnxFoldIn
 from serve.answers.indexes.engine_index import EngineIndex
@@ -56,7 +57,7 @@ class ModelChoice:
         return cls(name, revision or None)
 
 
-def choose_models(repository: ModelRepository, wanted: Sequence[str]) -> list[ModelChoice]:
+def choose_models(repository: Repository, wanted: Sequence[str]) -> list[ModelChoice]:
     """What to load.
 
     Args:
@@ -67,9 +68,9 @@ def choose_models(repository: ModelRepository, wanted: Sequence[str]) -> list[Mo
     """
     choices = [ModelChoice.parse(text) for text in wanted or repository.models()]
     if not choices:
-        inside = shard_folders(repository.root)
+        inside = shard_folders(repository.root) if isinstance(repository, ModelRepository) else []
         remedy = f"but shards of users: give one, e.g. {inside[0]}" if inside else "fill it with 'lowpass export'"
-        raise NothingToServe(f"{repository.root}: holds no model: {remedy}")
+        raise NothingToServe(f"{repository.place}: holds no model: {remedy}")
     return list(dict.fromkeys(choices))
 
 
@@ -149,19 +150,22 @@ class BackgroundLoader:
             BundleError: The bundle is wrong.
             UnusableBundle: It opened but cannot answer, or takes longer than `allowed_seconds`.
         """
-        which = {"model": name, "version": path.name}
         try:
             model = self._load_beside(name, path, recorded, beside_requests)
         except Exception as error:
-            self.errors[name, path.name] = str(error)
-            self._metrics.load_failed(name)
-            LOG.error("load failed", extra={"fields": {**which, "error": str(error)}})
+            self.failed(name, path.name, error)
             raise
         self.errors.pop((name, path.name), None)
         self._metrics.model_loaded(model.summary, model.load_seconds)
         details = {"bundle_id": model.summary.bundle_id, "load_seconds": round(model.load_seconds, 3)}
-        LOG.info("model loaded", extra={"fields": {**which, **details}})
+        LOG.info("model loaded", extra={"fields": {"model": name, "version": path.name, **details}})
         return model
+
+    def failed(self, name: str, version: str, error: Exception) -> None:
+        """Take note of why a version is not loaded."""
+        self.errors[name, version] = str(error)
+        self._metrics.load_failed(name)
+        LOG.error("load failed", extra={"fields": {"model": name, "version": version, "error": str(error)}})
 
     def stop(self) -> None:
         """Wait for a load under way, but not for ever."""

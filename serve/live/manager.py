@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from time import monotonic, sleep
 
-from export.bundle import BundleError, RepositoryError, UnknownLabel, UnknownModel, UnknownVersion
-from export.bundle.repository import PREVIOUS, STABLE, ModelRepository
+from export.bundle import BundleError, RepositoryError, StoreError, UnknownLabel, UnknownModel, UnknownVersion
+from export.bundle.versions import PREVIOUS, STABLE, Repository, Signature
 from serve.answers.errors import (
     FieldViolation,
     InvalidRequest,
@@ -28,7 +28,7 @@ from serve.answers.errors import (
     VersionNotServed,
 )
 from serve.live.engines import Engines
-from serve.live.loader import BackgroundLoader, choose_models
+from serve.live.loader import STOP_SECONDS, BackgroundLoader, choose_models
 from serve.live.split import Split
 from serve.live.store import ModelStore, ServedModel, VersionState
 from serve.telemetry.metrics import Metrics
@@ -37,7 +37,7 @@ LOG = logging.getLogger("lowpass.serve")
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 600.0
 """Between the first two tries, and at most, in seconds; the pause doubles."""
 
-Signature = frozenset[tuple[str, int, int]]
+Look = Callable[[], Signature]
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,19 @@ class LoadBackoff:
         self._clock = clock
         self._failures: dict[str, _Failure] = {}
 
-    def allows(self, name: str, directories: Iterable[Path]) -> bool:
+    def allows(self, name: str, look: Look) -> bool:
         """Whether to try a model now.
 
         Args:
             name: The model's.
-            directories: What decides over it: its own, with the labels, and the bundles that are to be served.
+            look: Says what decides over it, labels and bundles that are to be served; asked only after a failure.
         """
         failure = self._failures.get(name)
-        return failure is None or self._clock() >= failure.retry_at or _signature(directories) != failure.seen
+        return failure is None or self._clock() >= failure.retry_at or look() != failure.seen
 
-    def failed(self, name: str, directories: Iterable[Path]) -> None:
+    def failed(self, name: str, look: Look) -> None:
         """Take note of a failure."""
-        before, seen = self._failures.get(name), _signature(directories)
+        before, seen = self._failures.get(name), look()
         again = before is not None and before.seen == seen
         pause = min(2 * before.pause, LONGEST_PAUSE) if before is not None and again else FIRST_PAUSE
         self._failures[name] = _Failure(seen, pause, self._clock() + pause)
@@ -78,19 +78,6 @@ class LoadBackoff:
     def succeeded(self, name: str) -> None:
         """Forget what was."""
         self._failures.pop(name, None)
-
-
-def _signature(directories: Iterable[Path]) -> Signature:
-    """Names, sizes and times of change of what a directory holds; a directory that is not there holds nothing."""
-    found = set()
-    for directory in directories:
-        for path in sorted(directory.glob("*")):
-            try:
-                status = path.stat()
-            except OSError:
-                continue
-            found.add((str(path), status.st_size, status.st_mtime_ns))
-    return frozenset(found)
 
 
 class ModelManager:
@@ -108,7 +95,7 @@ class ModelManager:
 
     def __init__(
         self,
-        repository: ModelRepository,
+        repository: Repository,
         choices: Sequence[str],
         store: ModelStore,
         metrics: Metrics,
@@ -130,7 +117,7 @@ class ModelManager:
         )
         self._changing = threading.RLock()
         self._live: dict[str, list[str | None]] = {}
-        self._gives_way = False
+        self._gives_way = self._is_stale = False
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
 
@@ -144,7 +131,12 @@ class ModelManager:
         for choice in choose_models(self._repository, self._wanted):
             self._live.setdefault(choice.name, []).append(choice.revision)
         for name in self._live:
-            self._bring_up(name)
+            try:
+                self._bring_up(name)
+            except (BundleError, StartupError, OSError) as error:
+                if not self._bring_up_last_good(name, error):
+                    raise
+        self._say_if_stale()
 
     def give_way(self) -> None:
         """From now on requests are answered beside loads, which give way to them."""
@@ -163,8 +155,9 @@ class ModelManager:
     def stop(self) -> None:
         """Follow and load nothing more."""
         self._stopping.set()
+        self._repository.close()
         if self._watcher is not None:
-            self._watcher.join()
+            self._watcher.join(STOP_SECONDS)
         self._loader.stop()
 
     def refresh(self) -> None:
@@ -174,17 +167,18 @@ class ModelManager:
         """
         with self._changing:
             for name in self._live:
-                directory = self._repository.root / name
-                wanted = [directory, *(directory / self._named(name, revision) for revision in self._live[name])]
-                if not self._backoff.allows(name, wanted):
+                look = partial(self._look, name)
+                if not self._backoff.allows(name, look):
                     continue
                 try:
                     self._bring_up(name)
                 except (BundleError, StartupError, OSError) as error:
-                    self._backoff.failed(name, wanted)
+                    if not isinstance(error, StoreError):  # which says nothing of the bundle: asked again next time
+                        self._backoff.failed(name, look)
                     LOG.error("model left as it is", extra={"fields": {"model": name, "error": str(error)}})
                 else:
                     self._backoff.succeeded(name)
+            self._say_if_stale()
 
     def load(self, name: str, revision: str = "") -> ServedModel:
         """Serve one more version until it is unloaded, or what one more label names, whatever that is.
@@ -198,7 +192,7 @@ class ModelManager:
             ModelUnusable: It is wrong.
         """
         with self._changing, _as_request_errors(f"{name}:{revision}".rstrip(":")):
-            version = self._repository.resolve(name, revision or None).name
+            version = self._repository.version_of(name, revision or None)
             self._load(name, version)
             self._keep(name, revision or None)
             self._bring_up(name)
@@ -241,7 +235,7 @@ class ModelManager:
             ModelUnusable: It is wrong, or the label is.
         """
         with self._changing, _as_request_errors(f"{name}:{revision}"):
-            version = self._repository.resolve(name, revision).name
+            version = self._repository.version_of(name, revision)
             is_verified = self._load(name, version) and self._verify
             self._repository.set_label(name, label, version, verify=not is_verified)
             self._keep(name, label)
@@ -297,9 +291,38 @@ class ModelManager:
     def _named(self, name: str, revision: str | None) -> str:
         """The version that a revision names; empty where it names none any more."""
         try:
-            return self._repository.resolve(name, revision).name
+            return self._repository.version_of(name, revision)
         except RepositoryError:
             return ""
+
+    def _look(self, name: str) -> Signature:
+        named = (self._named(name, revision) for revision in self._live[name])
+        return self._repository.signature(name, [version for version in named if version])
+
+    def _say_if_stale(self) -> None:
+        """Count each look at a repository that is out of reach; a line in the log at its begin and its end."""
+        why = self._repository.stale
+        for name in self._live if why else ():
+            self._metrics.load_failed(name)
+        fields = {"repository": self._repository.place}
+        if why and not self._is_stale:
+            LOG.error("repository out of reach, serving from its mirror", extra={"fields": {**fields, "error": why}})
+        elif self._is_stale and not why:
+            LOG.info("repository within reach again", extra={"fields": fields})
+        self._is_stale = bool(why)
+
+    def _bring_up_last_good(self, name: str, error: Exception) -> bool:
+        """Serve what was served last from a repository that has a mirror, where what it names now cannot be."""
+        mirror = self._repository.last_good
+        if mirror is None or name not in mirror.models():
+            return False
+        try:
+            self._bring_up(name, mirror)
+        except (BundleError, StartupError, OSError):
+            return False
+        fields = {"model": name, "version": self._store.versions(name).default, "error": str(error)}
+        LOG.error("serving the last good version from the mirror", extra={"fields": fields})
+        return True
 
     def _states(self, name: str) -> Iterator[VersionState]:
         entry = self._store.get(name)
@@ -320,27 +343,33 @@ class ModelManager:
         if revision not in live and not (revision == STABLE and None in live):
             live.append(revision)
 
-    def _bring_up(self, name: str) -> None:
+    def _bring_up(self, name: str, repository: Repository | None = None) -> None:
         """Load what is to be live of a model, make it live in one step, and drop what is not any more."""
-        labels = self._repository.labels(name)
-        versions = [self._repository.resolve(name, revision).name for revision in self._live[name]]
+        source = repository or self._repository
+        labels = source.labels(name)
+        versions = [source.version_of(name, revision) for revision in self._live[name]]
         entry = self._store.get(name)
         if entry is not None:
             versions += [labels[label] for label in entry.split.shares if label in labels]
         for version in dict.fromkeys(versions):
-            self._load(name, version)
+            self._load(name, version, source)
         self._store.point(name, labels, versions[0])
         for version in self._store.versions(name).versions:
             if version not in versions:
                 self._drop(name, version)
+        source.settle(name, labels, versions)
 
-    def _load(self, name: str, version: str) -> bool:
+    def _load(self, name: str, version: str, repository: Repository | None = None) -> bool:
         """Load a version unless it is loaded; returns whether it was not."""
         entry = self._store.get(name)
         if entry is not None and version in entry.versions:
             return False
         recorded = list(entry.versions[entry.default].recorded) if entry is not None else []
-        path = self._repository.resolve(name, version)
+        try:
+            path = (repository or self._repository).fetch(name, version)
+        except (BundleError, OSError) as error:
+            self._loader.failed(name, version, error)
+            raise
         self._store.add(self._loader.load(name, path, recorded, beside_requests=self._gives_way))
         return True
 

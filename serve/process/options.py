@@ -19,6 +19,7 @@ from serve.process.cores import default_threads
 from serve.transport.address import is_local, read_address
 
 if TYPE_CHECKING:
+    from export.bundle.opening import Place
     from serve.live.shadow import ShadowRule
     from serve.rpc.credentials import TlsFiles
     from serve.transport.choice import TransportName
@@ -51,7 +52,22 @@ class ServerOptions:
         WrongOptions: Some contradict each other.
     """
 
-    repository: Path | None = _option(None, MODELS, "Root of a model repository.", metavar="DIR")
+    repository: Place | None = _option(
+        None,
+        MODELS,
+        "A model repository: its root, or s3://BUCKET/PREFIX (endpoint and credentials by AWS_*).",
+        metavar="DIR|URL",
+    )
+    mirror: Path | None = _option(
+        None,
+        MODELS,
+        "Where versions of an s3:// repository are kept on this machine, verified; a restart serves from there while"
+        " the store is gone. Without it: in the user's cache.",
+        metavar="DIR",
+    )
+    mirror_spare: int = _option(
+        2, MODELS, "Versions that stay in the mirror although no label names them and nobody serves them.", least=0
+    )
     models: tuple[str, ...] = _option(
         (),
         MODELS,
@@ -190,6 +206,8 @@ class ServerOptions:
             raise WrongOptions("--model, --split, --shadow, --admin-address and --watch need --repository")
         if self.repository is None and self.indexes:
             raise WrongOptions("--index needs --repository")
+        if self.mirror is not None and not isinstance(self.repository, str):
+            raise WrongOptions("--mirror: is of an s3:// repository; a directory is served from where it is")
         if self.ready_file is not None and not self.ready_file.absolute().parent.is_dir():
             raise WrongOptions(f"--ready-file {self.ready_file}: its directory does not exist: make it first")
         self._check_admin()

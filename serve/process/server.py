@@ -11,12 +11,12 @@ import logging
 import time
 from dataclasses import replace
 from importlib import metadata
-from pathlib import Path
 from queue import SimpleQueue
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
-from export.bundle.repository import STABLE, ModelRepository
+from export.bundle.opening import Place, open_repository
+from export.bundle.versions import STABLE
 from serve.answers.admission import Admission
 from serve.answers.fake import fake_model
 from serve.answers.indexes.faiss_index import limit_native_threads
@@ -107,9 +107,13 @@ class Server:
     def _is_busy(self) -> bool:
         return self.admission.in_flight > self._options.threads
 
-    def _manage(self, repository: Path) -> ModelManager:
+    def _manage(self, repository: Place) -> ModelManager:
+        options = self._options
+        opened = open_repository(
+            repository, mirror=options.mirror, spare=options.mirror_spare, serves=True, say=LOG.warning
+        )
         return ModelManager(
-            ModelRepository(repository),
+            opened,
             self._options.models,
             self.store,
             self.metrics,

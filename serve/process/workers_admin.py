@@ -27,7 +27,8 @@ from grpc_status import rpc_status
 from prometheus_client import CollectorRegistry
 
 from export.bundle import RepositoryError
-from export.bundle.repository import PREVIOUS, STABLE, ModelRepository
+from export.bundle.opening import Place, open_repository
+from export.bundle.versions import PREVIOUS, STABLE
 from serve.answers.call import Call
 from serve.answers.errors import AddressUnavailable, NotReady, WrongOptions
 from serve.client.admin import AdminClient
@@ -58,7 +59,7 @@ class WorkersAdmin(AdminService):
     """The admin service over all workers.
 
     Args:
-        root: Of their repository.
+        root: Their repository.
         workers: How many there are.
         changes: None yet.
 
@@ -66,8 +67,8 @@ class WorkersAdmin(AdminService):
         AddressUnavailable: There is no place for sockets.
     """
 
-    def __init__(self, root: Path, workers: int, changes: Changes) -> None:
-        self._repository = ModelRepository(root)
+    def __init__(self, root: Place, workers: int, changes: Changes) -> None:
+        self._repository = open_repository(root)
         self._workers = workers
         self._changes = changes
         self._changing = Lock()

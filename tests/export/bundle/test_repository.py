@@ -11,20 +11,19 @@ from pathlib import Path
 import pytest
 
 from export.bundle import (
-    BundleExists,
-    ChecksumMismatch,
     ModelRepository,
     ModelVersions,
     NotABundle,
+    Repository,
     RepositoryError,
     UnknownLabel,
     UnknownModel,
     UnknownVersion,
-    WrongAnswer,
     find_bundle,
 )
 from export.bundle.description import describe_versions
 from tests.export.toy import toy_contents, toy_manifest, write_placeholders
+from tests.kits.repository_kit import RepositoryKit, publish
 
 
 @pytest.fixture
@@ -36,51 +35,15 @@ def repository(tmp_path: Path) -> ModelRepository:
     return repository
 
 
-def publish(repository: ModelRepository, version: str = "", name: str = "toy") -> Path:
-    return repository.publish(toy_manifest(name, version), toy_contents(), write_placeholders)
+class TestModelRepository(RepositoryKit):
+    @pytest.fixture
+    def repository(self, tmp_path: Path) -> Repository:
+        return ModelRepository(tmp_path / "models")
 
-
-def test_versions_are_numbered_on(repository: ModelRepository) -> None:
-    assert repository.versions("toy") == ["1", "2"]
-    assert publish(repository, "10").name == "10"
-    assert publish(repository).name == "11"
-    assert repository.versions("toy") == ["1", "2", "10", "11"]
-    assert repository.models() == ["toy"]
-
-
-def test_a_version_is_not_written_twice(repository: ModelRepository) -> None:
-    with pytest.raises(BundleExists):
-        publish(repository, "2")
-
-
-def test_the_default_is_stable_or_else_the_newest(repository: ModelRepository) -> None:
-    assert repository.resolve("toy").name == "2"
-    repository.set_label("toy", "stable", "1")
-    assert repository.resolve("toy").name == "1"
-    assert repository.resolve("toy", "2").name == "2"
-    assert repository.resolve("toy", "stable").name == "1"
-
-
-def test_moving_stable_leaves_previous_and_rolls_back(repository: ModelRepository) -> None:
-    repository.set_label("toy", "stable", "1")
-    repository.set_label("toy", "stable", "2")
-    assert repository.labels("toy") == {"stable": "2", "previous": "1"}
-    repository.set_label("toy", "stable", "previous")
-    assert repository.labels("toy") == {"stable": "1", "previous": "2"}
-
-
-def test_moving_stable_to_where_it_is_keeps_previous(repository: ModelRepository) -> None:
-    for version in ("1", "2", "2"):
-        repository.set_label("toy", "stable", version)
-    assert repository.labels("toy") == {"stable": "2", "previous": "1"}
-
-
-def test_a_label_never_points_to_a_bad_bundle(repository: ModelRepository) -> None:
-    repository.set_label("toy", "stable", "1")
-    (repository.resolve("toy", "2") / "fold_in.onnx").write_bytes(b"placeholdeR")
-    with pytest.raises(ChecksumMismatch):
-        repository.set_label("toy", "stable", "2")
-    assert repository.labels("toy") == {"stable": "1"}
+    def damage(self, repository: Repository, model: str, version: str, file: str) -> None:
+        path = repository.fetch(model, version) / file
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
 
 def test_drafts_and_strangers_are_not_versions(repository: ModelRepository) -> None:
@@ -90,39 +53,6 @@ def test_drafts_and_strangers_are_not_versions(repository: ModelRepository) -> N
     (repository.root / ".draft").mkdir()
     assert repository.versions("toy") == ["1", "2"]
     assert repository.models() == ["toy"]
-
-
-def test_an_empty_repository_has_no_models(tmp_path: Path) -> None:
-    assert ModelRepository(tmp_path / "nowhere").models() == []
-
-
-@pytest.mark.parametrize("name", ["absent", "../toy", "", ".", "a/b"])
-def test_unknown_model(repository: ModelRepository, name: str) -> None:
-    with pytest.raises(UnknownModel):
-        repository.resolve(name)
-
-
-def test_unknown_version(repository: ModelRepository) -> None:
-    with pytest.raises(UnknownVersion, match="1, 2"):
-        repository.resolve("toy", "3")
-
-
-@pytest.mark.parametrize("label", ["canary", "../1", ""])
-def test_unknown_label(repository: ModelRepository, label: str) -> None:
-    with pytest.raises(UnknownLabel):
-        repository.resolve("toy", label)
-
-
-@pytest.mark.parametrize("label", ["Stable", "1", "", "a/b"])
-def test_what_is_no_label_is_refused(repository: ModelRepository, label: str) -> None:
-    with pytest.raises(RepositoryError, match="label"):
-        repository.set_label("toy", label, "1")
-
-
-@pytest.mark.parametrize("version", ["0", "01", "v1", "../1", "-1"])
-def test_what_is_no_version_is_refused(repository: ModelRepository, version: str) -> None:
-    with pytest.raises(RepositoryError, match="version"):
-        publish(repository, version)
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"stable": 1}', '{"stable": "../../etc"}', '{"../x": "1"}'])
@@ -138,15 +68,6 @@ def test_a_label_to_a_version_that_is_gone(repository: ModelRepository) -> None:
         repository.resolve("toy")
 
 
-def test_what_fails_its_check_is_no_version(repository: ModelRepository) -> None:
-    def refuse(_: Path) -> None:
-        raise WrongAnswer("recommend.onnx: wrong")
-
-    with pytest.raises(WrongAnswer):
-        repository.publish(toy_manifest(version=""), toy_contents(), write_placeholders, refuse, "stable")
-    assert [path.name for path in sorted((repository.root / "toy").iterdir())] == ["1", "2"]
-
-
 def test_a_label_that_cannot_be_set_leaves_no_version_behind(
     repository: ModelRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,28 +78,6 @@ def test_a_label_that_cannot_be_set_leaves_no_version_behind(
     with pytest.raises(RepositoryError, match=r"labels\.json: cannot be written"):
         repository.publish(toy_manifest(version=""), toy_contents(), write_placeholders, label="stable")
     assert [path.name for path in sorted((repository.root / "toy").iterdir())] == ["1", "2"]
-
-
-def test_a_word_that_is_no_label_is_refused_before_anything_is_written(repository: ModelRepository) -> None:
-    with pytest.raises(RepositoryError, match="label 'Stable'"):
-        repository.reserve("toy", label="Stable")
-    with pytest.raises(RepositoryError, match="label 'Stable'"):
-        repository.publish(toy_manifest(version=""), toy_contents(), write_placeholders, label="Stable")
-    assert repository.versions("toy") == ["1", "2"]
-
-
-def test_a_published_version_takes_its_label(repository: ModelRepository) -> None:
-    path = repository.publish(toy_manifest(version=""), toy_contents(), write_placeholders, label="canary")
-    assert (path.name, repository.labels("toy")) == ("3", {"canary": "3"})
-
-
-def test_rolling_back_changes_places(repository: ModelRepository) -> None:
-    repository.set_label("toy", "stable", "1")
-    with pytest.raises(UnknownLabel, match="previous"):
-        repository.rollback("toy")
-    repository.set_label("toy", "stable", "2")
-    repository.rollback("toy")
-    assert repository.labels("toy") == {"stable": "1", "previous": "2"}
 
 
 def test_an_overview_of_one_model_or_of_all(repository: ModelRepository) -> None:

@@ -30,8 +30,9 @@ from export.bundle import (
     open_bundle,
     shard_of,
 )
-from export.bundle.repository import LABELS_FILE, shard_folders
-from export.bundle.sharded import find_bundles, open_repository
+from export.bundle.opening import find_bundles, open_shards
+from export.bundle.repository import shard_folders
+from export.bundle.versions import LABELS_FILE
 from export.bundle.writer import OF_USERS
 from tests.export.toy import toy_contents, toy_manifest, write_placeholders
 
@@ -311,7 +312,7 @@ def test_a_shard_that_is_missing_is_named(repository: ShardedRepository) -> None
     publish(repository)
     shutil.move(repository.root / "shard-2-of-4", repository.root / "shard-7-of-4")
     with pytest.raises(RepositoryError, match=r"not all shards of one number \(shard-2-of-4 is missing\)"):
-        open_repository(repository.root, "toy")
+        open_shards(repository.root, "toy")
 
 
 def test_a_model_is_there_whole_or_in_shards(repository: ShardedRepository) -> None:
@@ -328,17 +329,17 @@ def test_a_model_is_there_whole_or_in_shards(repository: ShardedRepository) -> N
 def test_what_a_root_holds_is_found(repository: ShardedRepository) -> None:
     publish(repository)
     root = repository.root
-    found = open_repository(root, "toy")
+    found = open_shards(root, "toy")
     assert isinstance(found, ShardedRepository)
     assert len(found.shards) == SHARDS
     assert [path.name for path in shard_folders(root, "toy")] == [f"shard-{number}-of-4" for number in range(4)]
     assert [path.parent.parent.name for path in find_bundles("toy:1", root)] == [f"shard-{n}-of-4" for n in range(4)]
-    assert isinstance(open_repository(root, "other"), ModelRepository)
+    assert isinstance(open_shards(root, "other"), ModelRepository)
     with pytest.raises(UnknownModel, match="but in shard-0-of-4, shard-1-of-4, shard-2-of-4…: give one of these"):
         ModelRepository(root).resolve("toy")
     publish(ShardedRepository(root, 2))
     with pytest.raises(RepositoryError, match="not all shards of one number"):
-        open_repository(root, "toy")
+        open_shards(root, "toy")
 
 
 def spoil(path: Path, **shard: object) -> None:

@@ -195,3 +195,22 @@ def test_users_in_shards(workplace: Path, tmp_path: Path, capsys: pytest.Capture
     assert printed[-2].startswith(f"2 shards in {tmp_path}, each of ")
     assert printed[-1].endswith("on this disk: index and ids of the items are hard links")
     assert ModelRepository(tmp_path / "shard-1-of-2").labels("student") == {"stable": "2", "previous": "1"}
+
+
+def test_a_repository_in_an_object_store(workplace: Path, bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ("--repository", bucket)
+    said = run(capsys, "export", workplace / "student", "--data", workplace / "data", *where, "--model", "student")
+    assert f"published as {bucket}/student/1" in said
+    again = ("--data", workplace / "data", *where, "--model", "student", "--label", "canary")
+    made = as_json(capsys, "export", workplace / "student", *again)
+    assert made["model"]["version"] == "2"
+    shown = as_json(capsys, "models", "show", "student:canary", *where)
+    assert shown == {**made, "path": f"{bucket}/student/2"}
+    assert f"{bucket}/student/2: good. " in run(capsys, "models", "verify", "student:2", *where)
+    run(capsys, "models", "label", "student", "stable", "canary", *where)
+    (first, second) = as_json(capsys, "models", "rollback", "student", *where)["versions"]
+    assert (first["labels"], second["labels"]) == (["stable"], ["canary", "previous"])
+    assert "student:1" in run(capsys, "models", "list", *where)
+    sharded = ("--model", "student", "--user-shards", "2", "--data", str(workplace / "data"))
+    assert lowpass.main(["export", str(workplace / "student"), *where, *sharded]) == 2
+    assert "--user-shards: all shards move together in a directory" in capsys.readouterr().err

@@ -167,7 +167,7 @@ def test_the_options_in_force_are_a_file_that_sets_them(
         ("[limits]\nmax_wait = nan", ": limits.max_wait: is nan; give a finite number, e.g. max_wait = "),
         ("[starting_and_stopping]\ngrace = -1", ": starting_and_stopping.grace: -1.0 is not in the range"),
         ("[models]\nmodel = 'a'", ": models.model: is 'a'; give a list of strings, e.g. model = [\"NAME[:LABEL]\"]"),
-        ("[models]\nrepository = 1", ': models.repository: is 1; give a string, e.g. repository = "DIR"'),
+        ("[models]\nrepository = 1", ': models.repository: is 1; give a string, e.g. repository = "DIR|URL"'),
         ("threads = 2\n[workers_and_threads]\nthreads = 3", "workers_and_threads.threads: is set by threads already"),
         ("max_k = 2\nmax-k = 3", ": max-k: is set by max_k already; remove one of them"),
         ("threads = true", "threads: is True; give a whole number"),

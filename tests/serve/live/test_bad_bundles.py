@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from export.bundle.arrays import sha256_of
 from export.bundle.repository import ModelRepository
+from export.bundle.versions import Signature
 from serve.live.manager import FIRST_PAUSE, LoadBackoff, ModelManager
 from serve.live.store import ModelStore
 from serve.telemetry.metrics import Metrics
@@ -172,12 +173,18 @@ def test_a_label_never_points_to_what_does_not_verify(
 def test_times_of_change_beyond_the_bundles_own_do_not_matter(tmp_path: Path) -> None:
     clock: Any = Clock()
     backoff = LoadBackoff(clock)
-    (tmp_path / "file").write_text("a")
-    backoff.failed("student", [tmp_path])
-    assert not backoff.allows("student", [tmp_path])
-    assert backoff.allows("student", [])
-    assert backoff.allows("teacher", [tmp_path])
-    os.utime(tmp_path / "file", (1, 1))
-    assert backoff.allows("student", [tmp_path])
+    file = tmp_path / "student" / "1" / "file"
+    file.parent.mkdir(parents=True)
+    file.write_text("a")
+
+    def look() -> Signature:
+        return ModelRepository(tmp_path).signature("student", ["1"])
+
+    backoff.failed("student", look)
+    assert not backoff.allows("student", look)
+    assert backoff.allows("student", frozenset)
+    assert backoff.allows("teacher", look)
+    os.utime(file, (1, 1))
+    assert backoff.allows("student", look)
     backoff.succeeded("student")
-    assert backoff.allows("student", [tmp_path])
+    assert backoff.allows("student", look)

@@ -47,6 +47,7 @@ def test_the_default_k_is_never_refused() -> None:
         ({"shadows": ("m:n=0.1",)}, "need --repository"),
         ({"watch": 1.0}, "need --repository"),
         ({"indexes": ("milvus://h:1/items",)}, "--index needs --repository"),
+        ({"repository": HERE, "mirror": Path("m")}, "--mirror: is of an s3:// repository"),
         ({"admin_address": "127.0.0.1:0"}, "need --repository"),
         ({"tls_cert": Path("a")}, "--tls-cert and --tls-key go together"),
         ({"tls_key": Path("a")}, "--tls-cert and --tls-key go together"),

@@ -14,6 +14,7 @@ from google.rpc import code_pb2
 from prometheus_client import CollectorRegistry
 
 from export.bundle.repository import ModelRepository
+from export.bundle.versions import Repository
 from serve.answers.admission import Deadline
 from serve.answers.call import Call
 from serve.answers.errors import AddressUnavailable, ModelUnusable, NotReady
@@ -37,10 +38,10 @@ class RefusingManager(ModelManager):
 
     refused: frozenset[str] = frozenset()
 
-    def _load(self, name: str, version: str) -> bool:
+    def _load(self, name: str, version: str, repository: Repository | None = None) -> bool:
         if version in self.refused:
             raise ModelUnusable(f"{name}/{version}/index.faiss: unreadable")
-        return super()._load(name, version)
+        return super()._load(name, version, repository)
 
 
 class Worker:
