@@ -38,6 +38,7 @@ class Cell:
         share: Length of a bar behind the text, in [0, 1]; None for none.
         hint: Shown when the pointer rests on it.
         colour: Number of a group's colour, shown as a swatch; None for none.
+        link: Where the text leads, relative to the page; "" for nowhere.
     """
 
     text: str
@@ -45,6 +46,7 @@ class Cell:
     share: float | None = None
     hint: str = ""
     colour: int | None = None
+    link: str = ""
 
 
 Row = Sequence[Cell | str]

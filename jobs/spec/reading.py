@@ -1,0 +1,267 @@
+"""Reading a spec: TOML in, a `JobSpec` out, or every fault there is."""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from distill.data.prepare import SPLIT_METHODS, PrepareOptions
+from distill.data.readers import READERS, ColumnNames
+from distill.methods import METHODS, Method
+from distill.training.job import RANDOM, STUDENT_SETTINGS, SVD, TRAINING_SETTINGS
+from export.build.publish import ExportOptions
+from jobs.errors import SpecError
+from jobs.repository import open_repository
+from jobs.spec.faults import USERS, Faults
+from jobs.spec.sections import (
+    CONTINUE,
+    CONTINUE_FROM,
+    EXPORT_FIELDS,
+    IMPORT,
+    MODEL_FIELDS,
+    OFF,
+    STUDENT,
+    STUDENT_DIM,
+    TEACHER_DIM,
+    DataSpec,
+    GateSpec,
+    ImportSpec,
+    JobSpec,
+    MetricsSpec,
+    MlflowSpec,
+    ModelSpec,
+    PublishSpec,
+)
+
+SECTIONS = ("data", "teacher", "student", "export", "publish", "gate", "metrics", "mlflow")
+TOP = ("name", "directory", "keep_runs")
+DIRECTORY, KEEP_RUNS = "jobs", 7
+SPLITS = ("auto", "ready", *SPLIT_METHODS)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_COLUMNS = {f"{field.name}_column": field.name for field in fields(ColumnNames) if field.name != "ids_as_written"}
+_PREPARE = {field.name for field in fields(PrepareOptions)}
+
+
+def load_spec(path: Path) -> JobSpec:
+    """Read and check a spec; nothing is run, and nothing is written.
+
+    Args:
+        path: The file; paths in it are relative to its folder.
+
+    Raises:
+        SpecError: It is unreadable, or something in it is wrong; every fault has a line.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read ({error}); give the path of a spec in TOML") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{path}: is not TOML ({error}); mend that line") from error
+    faults = Faults(path)
+    tables = _take_tables(content, faults)
+    base = path.resolve().parent
+    name, directory, keep_runs = _top(content, base, faults)
+    data = _data(tables["data"], name, base, faults)
+    teacher = _teacher(tables["teacher"], base, faults)
+    student = _student(tables["student"], faults)
+    export = _export(tables["export"], faults)
+    publish = _publish(tables["publish"], name, base, faults)
+    gate = _gate(tables["gate"], faults)
+    metrics = _metrics(tables["metrics"], base, faults)
+    mlflow = _mlflow(tables["mlflow"], faults) if "mlflow" in content else None
+    faults.require_none()
+    assert data and teacher and student and export and publish and gate and metrics  # noqa: S101, PT018 - else a fault
+    return JobSpec(
+        path.resolve(), name, directory, keep_runs, data, teacher, student, export, publish, gate, metrics, mlflow
+    )
+
+
+def _take_tables(content: Mapping[str, Any], faults: Faults) -> dict[str, dict[str, Any]]:
+    for name in content:
+        if name not in (*TOP, *SECTIONS):
+            faults.add(name, f"no such setting; a spec has {', '.join((*TOP, *SECTIONS))}")
+    tables: dict[str, dict[str, Any]] = {}
+    for name in SECTIONS:
+        table = content.get(name, {})
+        if not isinstance(table, dict):
+            faults.add(name, f"is a value, not a section; write [{name}] and its settings below it")
+            table = {}
+        tables[name] = dict(table)
+    for name in ("data", "publish"):
+        if name not in content:
+            faults.add(name, f"is missing; write a section [{name}]")
+    return tables
+
+
+def _top(content: Mapping[str, Any], base: Path, faults: Faults) -> tuple[str, Path, int]:
+    name, directory, keep_runs = (
+        content.get(key, usual) for key, usual in (("name", ""), ("directory", DIRECTORY), ("keep_runs", KEEP_RUNS))
+    )
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        faults.add("name", f"{name!r} is no name of a job; give letters, digits, '.', '_' and '-', at most 128")
+        name = "job"
+    if not isinstance(directory, str):
+        faults.add("directory", f"{directory!r} is no path; give the folder where jobs keep their runs")
+        directory = DIRECTORY
+    elif (base / directory).exists() and not (base / directory).is_dir():
+        faults.add("directory", f"{base / directory} is a file; give the folder where jobs keep their runs")
+    if not isinstance(keep_runs, int) or isinstance(keep_runs, bool) or keep_runs < 1:
+        faults.add("keep_runs", f"{keep_runs!r} is no number of runs; give 1 or more")
+        keep_runs = KEEP_RUNS
+    return name, base / directory, keep_runs
+
+
+def _data(table: dict[str, Any], name: str, base: Path, faults: Faults) -> DataSpec | None:
+    options = {key: table.pop(key) for key in _PREPARE & set(table)}
+    columns = {field: table.pop(key) for key, field in _COLUMNS.items() if key in table}
+    if "ids_as_written" in table:
+        columns["ids_as_written"] = table.pop("ids_as_written")
+    if options.get("split", "auto") not in SPLITS:
+        faults.add("data.split", f"{options.pop('split')!r} is none; give one of {', '.join(SPLITS)}")
+    if table.get("format") is not None and table["format"] not in READERS:
+        faults.add("data.format", f"{table.pop('format')!r} is none; give one of {', '.join(READERS)}")
+    built = faults.build(PrepareOptions, options, "data")
+    named = faults.build(ColumnNames, columns, "data")
+    if not table and not options:
+        return None  # told already
+    spec = faults.build(DataSpec, {"name": name, **_absolute(table, ("source", "items"), base)}, "data")
+    if built is not None and (min(built.ratios) < 0 or built.ratios[0] < 1):
+        faults.add("data.ratios", f"{list(built.ratios)}: give three whole numbers, the first at least 1: [8, 1, 1]")
+    if spec is None or built is None or named is None:
+        return None
+    for field, path in (("source", spec.source), ("items", spec.items)):
+        if path is not None and not path.exists():
+            faults.add(f"data.{field}", f"{path}: no such file or folder; check the path")
+    return replace(spec, options=built, columns=named)
+
+
+def _teacher(table: dict[str, Any], base: Path, faults: Faults) -> ModelSpec | None:
+    if "method" in table:
+        faults.add("teacher.method", "a teacher learns from no teacher; leave it out, and give the student a method")
+        table.pop("method")
+    if IMPORT not in table:
+        return _model("teacher", {"dim": TEACHER_DIM, **table}, {}, faults)
+    given = table.pop(IMPORT)
+    for name in table:
+        faults.add(
+            f"teacher.{name}", "means nothing beside [teacher.import]: nothing is trained; leave one of them out"
+        )
+    if not isinstance(given, dict):
+        faults.add("teacher.import", "is a value; write [teacher.import] with users and items below it")
+        return None
+    paths = ("users", "items", "users_ids", "items_ids")
+    imported = faults.build(ImportSpec, _absolute(given, paths, base), "teacher.import")
+    for name, path in imported.files.items() if imported else ():
+        if not path.is_file():
+            faults.add(f"teacher.import.{name}", f"{path}: no such file; check the path")
+    return None if imported is None else ModelSpec(imported=imported)
+
+
+def _student(table: dict[str, Any], faults: Faults) -> ModelSpec | None:
+    if IMPORT in table:
+        faults.add("student.import", "a student is distilled, not imported; import the teacher")
+        table.pop(IMPORT)
+    method = table.get("method", STUDENT["method"])
+    if isinstance(method, str) and not METHODS.get(method, Method).needs_teacher:
+        faults.add("student.method", f"'{method}' learns from no teacher; see 'lowpass methods'")
+        return None
+    if (start := table.get("start", RANDOM)) not in {RANDOM, SVD}:
+        faults.add("student.start", f"'{start}': give {RANDOM} or {SVD}, or {CONTINUE} = true for yesterday's run")
+        table.pop("start")
+    return _model("student", {"dim": STUDENT_DIM, **table}, STUDENT, faults)
+
+
+def _model(section: str, table: dict[str, Any], usual: Mapping[str, Any], faults: Faults) -> ModelSpec | None:
+    named = {key: table.pop(key) for key in MODEL_FIELDS & set(table)}
+    if named.pop(CONTINUE, False):
+        named["continued"] = True
+        if CONTINUE_FROM not in {*TRAINING_SETTINGS, *STUDENT_SETTINGS}:
+            faults.add(f"{section}.{CONTINUE}", "no training here goes on from another run's rows; leave it out")
+    if "tensorboard" in table:
+        faults.add(f"{section}.tensorboard", "a job writes no events; leave it out")
+        table.pop("tensorboard")
+    spec = faults.build(ModelSpec, {**usual, **named}, section)
+    if spec is None:
+        return None
+    alone = replace(spec, settings={})
+    if faults.attempt(section, table, lambda settings: replace(alone, settings=dict(settings)).build()) is None:
+        return None
+    return replace(spec, settings=table)
+
+
+def _export(table: dict[str, Any], faults: Faults) -> ExportOptions | None:
+    for name in sorted(set(table) - EXPORT_FIELDS):
+        faults.add(f"export.{name}", f"no such setting; it has {', '.join(sorted(EXPORT_FIELDS))}")
+    known = {name: value for name, value in table.items() if name in EXPORT_FIELDS}
+    try:
+        return faults.build(ExportOptions, known, "export")
+    except USERS as error:
+        faults.add("export", str(error))
+        return None
+
+
+def _publish(table: dict[str, Any], name: str, base: Path, faults: Faults) -> PublishSpec | None:
+    if not table:
+        return None  # told already, or empty: then the field is missing
+    spec = faults.build(PublishSpec, table, "publish")
+    if spec is None:
+        return None
+    if "://" not in spec.repository:
+        spec = replace(spec, repository=str(base / spec.repository))
+    for field, check in (
+        ("repository", lambda: open_repository(spec.repository)),
+        ("model", lambda: open_repository(spec.repository).reserve(spec.model or name)),
+        ("label", lambda: open_repository(spec.repository).reserve(spec.model or name, label=spec.label)),
+    ):
+        try:
+            check()
+        except USERS as error:
+            faults.add(f"publish.{field}", str(error))
+            break
+    return spec
+
+
+def _gate(table: dict[str, Any], faults: Faults) -> GateSpec | None:
+    for name, value in table.items():
+        if isinstance(value, bool) or (isinstance(value, int | float) and not (math.isfinite(value) and value >= 0)):
+            faults.add(f"gate.{name}", f"{value!r} is no bound; give a number, 0 or more, or '{OFF}'")
+    return faults.build(GateSpec, table, "gate")
+
+
+def _metrics(table: dict[str, Any], base: Path, faults: Faults) -> MetricsSpec | None:
+    spec = faults.build(MetricsSpec, _absolute(table, ("textfile",), base), "metrics")
+    if spec is None:
+        return None
+    if spec.textfile is not None:
+        if spec.textfile.suffix != ".prom":
+            faults.add("metrics.textfile", f"{spec.textfile}: the textfile collector reads names that end in .prom")
+        if not spec.textfile.parent.is_dir():
+            faults.add("metrics.textfile", f"{spec.textfile.parent}: no such folder; give the collector's")
+    if spec.pushgateway is not None:
+        _require_url("metrics.pushgateway", spec.pushgateway, faults)
+    return spec
+
+
+def _mlflow(table: dict[str, Any], faults: Faults) -> MlflowSpec | None:
+    spec = faults.build(MlflowSpec, table, "mlflow")
+    if spec is not None:
+        _require_url("mlflow.uri", spec.uri, faults)
+    return spec
+
+
+def _require_url(place: str, url: str, faults: Faults) -> None:
+    parts = urlsplit(url)
+    if parts.username or parts.password:
+        faults.add(place, "holds a user or a password, which would be shown; leave it out of the URL")
+    elif parts.scheme not in {"http", "https"} or not parts.hostname:
+        faults.add(place, f"'{url}' is no address; give http://HOST:PORT")
+
+
+def _absolute(table: Mapping[str, Any], names: tuple[str, ...], base: Path) -> dict[str, Any]:
+    return {name: base / value if name in names and isinstance(value, str) else value for name, value in table.items()}
