@@ -2,8 +2,8 @@
 
 `lowpass serve` must never import torch (see DESIGN.md, law 1), so nothing of ours is imported at module level.
 
-Exit codes: 0 done, 1 our fault, 2 the user's fault, 3 a job that its gate held. An exception that carries an `exit_code`
-attribute is a message for the user; any other one is a defect.
+Exit codes: 0 done, 1 our fault, 2 the user's fault, 3 a job that its gate held. An exception that carries an
+`exit_code` attribute is a message for the user; any other one is a defect.
 """
 
 from __future__ import annotations

@@ -314,9 +314,11 @@ class _Run:
 
     def _runs(self) -> list[Path]:
         """The teacher's and the student's run, where this run made them."""
+        if self.state.outcome == NOTHING:
+            return []
         inputs = self.planner.inputs_of(self.done)
-        places = {"teacher": lambda: inputs.teacher, "distill": lambda: inputs.student}
-        return [place() for step, place in places.items() if step in self.done and self.state.outcome != NOTHING]
+        found = [inputs.teacher] if "teacher" in self.done else []
+        return [*found, inputs.student] if "distill" in self.done else found
 
     def _try(self, what: str, send: Callable[[], str]) -> str:
         try:

@@ -64,8 +64,8 @@ def describe_progress(folder: JobFolder, state: RunState, times: Mapping[str, fl
     """Where a job stands now, in a line or two."""
     if not folder.is_locked():
         if state.outcome == RUNNING:
-            step = "before its first step" if state.current is None else f"in step {state.current.name}"
-            return f"nobody runs it: the run was cut off {step}; 'lowpass job run' goes on with it"
+            where = "before its first step" if state.current is None else f"in step {state.current.name}"
+            return f"nobody runs it: the run was cut off {where}; 'lowpass job run' goes on with it"
         return "nobody runs it"
     says = f"run by {folder.holder()}"
     step = state.current

@@ -8,7 +8,6 @@ from time import perf_counter
 
 import numpy as np
 
-from serve.answers.errors import RequestError
 from serve.answers.indexes.faiss_index import limit_native_threads
 from serve.answers.recommender import Recommender
 from serve.answers.types import Answers, Query
@@ -75,6 +74,6 @@ def _items(recommender: Recommender, query: Query) -> set[str]:
 
 def _taken(answers: Answers) -> set[str]:
     (outcome,) = answers.outcomes
-    if isinstance(outcome, RequestError):
+    if isinstance(outcome, Exception):
         raise outcome
     return set(outcome.item_ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -68,12 +69,14 @@ def build_registry(state: RunState, folder: JobFolder) -> CollectorRegistry:
     earlier = [state, *(other for other in folder.states() if other.run != state.run)]
     succeeded = next((other for other in earlier if other.outcome in {PUBLISHED, NOTHING}), None)
 
-    def gauge(name: str, says: str, values: dict[tuple[str, ...], float], labels: tuple[str, ...] = ()) -> None:
+    def gauge(name: str, says: str, values: Mapping[Any, float], labels: tuple[str, ...] = ()) -> None:
         made: Any = Gauge(f"lowpass_job_{name}", says, ("job_name", *labels), registry=registry)
         for label_values, value in values.items():
             made.labels(state.job, *label_values).set(value)
 
-    times = {} if succeeded is None or succeeded.ended is None else {(): _unix(succeeded.ended)}
+    times: dict[tuple[str, ...], float] = (
+        {} if succeeded is None or succeeded.ended is None else {(): _unix(succeeded.ended)}
+    )
     gauge("last_success_timestamp_seconds", "When a run last published, or had nothing to do.", times)
     gauge("last_run_timestamp_seconds", "When a run last ended.", {(): _unix(state.ended or state.started)})
     gauge(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,7 +52,7 @@ class Faults:
         Args:
             kind: A dataclass.
             table: Name → value.
-            section: Its place in the file, "" for the top.
+            section: Its place in the file.
 
         Returns:
             None where something was noted.
@@ -60,13 +61,12 @@ class Faults:
             return TypeAdapter(kind).validate_python(dict(table))
         except ValidationError as error:
             for found in error.errors():
-                names = [str(part) for part in found["loc"] if not str(part).startswith(("float", "literal"))]
-                place = ".".join([section, *names] if section else names)
-                self.add(place, _explain(found, kind))
+                names = [section, *(str(part) for part in found["loc"])]
+                self.add(".".join(names), _explain(found, kind))
         return None
 
     def attempt(self, section: str, settings: Mapping[str, Any], build: Callable[[Mapping[str, Any]], T]) -> T | None:
-        """Build from settings that only the builder can judge: each alone first, so that each that is wrong is noted.
+        """Build from settings that only the builder can judge; what it refuses is noted, and it goes on without.
 
         Args:
             section: Place in the file.
@@ -76,28 +76,25 @@ class Faults:
         Returns:
             None where something was noted.
         """
-        told = False
-        for name, value in settings.items():
-            told |= self._tried(section, {name: value}, build) is None
-        return None if told else self._tried(section, settings, build)
-
-    def _tried(self, section: str, settings: Mapping[str, Any], build: Callable[[Mapping[str, Any]], T]) -> T | None:
-        try:
-            return build(settings)
-        except USERS as error:
-            name, separator, rest = str(error).partition(": ")
-            known = bool(separator) and " " not in name
-            self.add(f"{section}.{name}" if known else section, rest if known else str(error))
-        except (TypeError, ValueError) as error:
-            self.add(".".join([section, *settings][:2]), f"does not fit ({error}); see 'lowpass methods'")
-        return None
+        left, told = dict(settings), False
+        while True:
+            try:
+                built = build(left)
+            except USERS as error:
+                told, text = True, str(error)
+                name = next((name for name in left if text.startswith((f"{name}:", f"{name} "))), None)
+                if name is None:
+                    self.add(section, text)
+                    return None
+                self.add(f"{section}.{name}", text.removeprefix(name).removeprefix(":").strip())
+                del left[name]
+            else:
+                return None if told else built
 
 
 def _explain(found: Mapping[str, Any], kind: type[Any]) -> str:
     if found["type"] in UNKNOWN:
-        fields = ", ".join(TypeAdapter(kind).json_schema(mode="validation").get("properties", {}))
-        return f"no such setting; it has {fields}"
+        return f"no such setting; it has {', '.join(field.name for field in fields(kind))}"
     if found["type"] in MISSING:
         return "is missing; give it"
-    remedy = "; give a number, or 'off'" if "float" in found["loc"] or "literal" in str(found["loc"]) else ""
-    return f"{found.get('input')!r} does not fit ({found['msg']}){remedy}"
+    return f"{found.get('input')!r} does not fit ({found['msg']})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,11 @@ from urllib.parse import urlsplit
 from distill.data.prepare import SPLIT_METHODS, PrepareOptions
 from distill.data.readers import READERS, ColumnNames
 from distill.methods import METHODS, Method
+from distill.settings import build_settings
 from distill.training.job import RANDOM, STUDENT_SETTINGS, SVD, TRAINING_SETTINGS
+from distill.training.sweep.plan import sweepable
 from export.build.publish import ExportOptions
+from export.bundle import ModelRepository
 from jobs.errors import SpecError
 from jobs.repository import open_repository
 from jobs.spec.faults import USERS, Faults
@@ -46,6 +49,8 @@ SPLITS = ("auto", "ready", *SPLIT_METHODS)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _COLUMNS = {f"{field.name}_column": field.name for field in fields(ColumnNames) if field.name != "ids_as_written"}
 _PREPARE = {field.name for field in fields(PrepareOptions)}
+_BOUNDS = {field.name for field in fields(GateSpec)}
+_DATA = ("source", "name", "format", "items")
 
 
 def load_spec(path: Path) -> JobSpec:
@@ -93,9 +98,6 @@ def _take_tables(content: Mapping[str, Any], faults: Faults) -> dict[str, dict[s
             faults.add(name, f"is a value, not a section; write [{name}] and its settings below it")
             table = {}
         tables[name] = dict(table)
-    for name in ("data", "publish"):
-        if name not in content:
-            faults.add(name, f"is missing; write a section [{name}]")
     return tables
 
 
@@ -118,26 +120,26 @@ def _top(content: Mapping[str, Any], base: Path, faults: Faults) -> tuple[str, P
 
 
 def _data(table: dict[str, Any], name: str, base: Path, faults: Faults) -> DataSpec | None:
-    options = {key: table.pop(key) for key in _PREPARE & set(table)}
+    known = {*_DATA, *_PREPARE, *_COLUMNS, "ids_as_written"}
+    for key in sorted(set(table) - known):
+        faults.add(f"data.{key}", f"no such setting; it has {', '.join(sorted(known))}")
+        del table[key]
+    for key, names in (("split", SPLITS), ("format", tuple(READERS))):
+        if key in table and table[key] not in names:
+            faults.add(f"data.{key}", f"{table.pop(key)!r} is none; give one of {', '.join(names)}")
     columns = {field: table.pop(key) for key, field in _COLUMNS.items() if key in table}
-    if "ids_as_written" in table:
-        columns["ids_as_written"] = table.pop("ids_as_written")
-    if options.get("split", "auto") not in SPLITS:
-        faults.add("data.split", f"{options.pop('split')!r} is none; give one of {', '.join(SPLITS)}")
-    if table.get("format") is not None and table["format"] not in READERS:
-        faults.add("data.format", f"{table.pop('format')!r} is none; give one of {', '.join(READERS)}")
-    built = faults.build(PrepareOptions, options, "data")
+    columns |= {key: table.pop(key) for key in ("ids_as_written",) if key in table}
+    built = faults.build(PrepareOptions, {key: table.pop(key) for key in _PREPARE & set(table)}, "data")
     named = faults.build(ColumnNames, columns, "data")
-    if not table and not options:
-        return None  # told already
-    spec = faults.build(DataSpec, {"name": name, **_absolute(table, ("source", "items"), base)}, "data")
     if built is not None and (min(built.ratios) < 0 or built.ratios[0] < 1):
         faults.add("data.ratios", f"{list(built.ratios)}: give three whole numbers, the first at least 1: [8, 1, 1]")
+    table = _absolute(table, ("source", "items"), base)
+    for key in ("source", "items"):
+        if isinstance(path := table.get(key), Path) and not path.exists():
+            faults.add(f"data.{key}", f"{path}: no such file or folder; check the path")
+    spec = faults.build(DataSpec, {"name": name, **table}, "data")
     if spec is None or built is None or named is None:
         return None
-    for field, path in (("source", spec.source), ("items", spec.items)):
-        if path is not None and not path.exists():
-            faults.add(f"data.{field}", f"{path}: no such file or folder; check the path")
     return replace(spec, options=built, columns=named)
 
 
@@ -183,54 +185,73 @@ def _model(section: str, table: dict[str, Any], usual: Mapping[str, Any], faults
         named["continued"] = True
         if CONTINUE_FROM not in {*TRAINING_SETTINGS, *STUDENT_SETTINGS}:
             faults.add(f"{section}.{CONTINUE}", "no training here goes on from another run's rows; leave it out")
-    if "tensorboard" in table:
-        faults.add(f"{section}.tensorboard", "a job writes no events; leave it out")
-        table.pop("tensorboard")
     spec = faults.build(ModelSpec, {**usual, **named}, section)
     if spec is None:
         return None
-    alone = replace(spec, settings={})
-    if faults.attempt(section, table, lambda settings: replace(alone, settings=dict(settings)).build()) is None:
+    known = _known_settings(section, spec.method, faults)
+    if known is None:
         return None
-    return replace(spec, settings=table)
+    settings = _flatten(table)
+    for name in [name for name in settings if name not in known]:
+        faults.add(f"{section}.{name}", f"no such setting; it has {', '.join(known)}")
+        del settings[name]
+    if faults.attempt(section, settings, lambda given: replace(spec, settings=dict(given)).build()) is None:
+        return None
+    return replace(spec, settings=settings)
+
+
+def _known_settings(section: str, method: str, faults: Faults) -> dict[str, str] | None:
+    """Names of all flat settings; a job writes no events for TensorBoard."""
+    student = STUDENT_SETTINGS if method != "scratch" else {"dim": STUDENT_SETTINGS["dim"]}
+    training = {name: kind for name, kind in TRAINING_SETTINGS.items() if name not in {"tensorboard", CONTINUE_FROM}}
+    try:
+        return {**student, **sweepable(method), **training}
+    except USERS as error:
+        faults.add(f"{section}.method", str(error).removeprefix("method: "))
+        return None
+
+
+def _flatten(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of one part of a composition are a table of its name, or "part.name"."""
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        flat |= {f"{name}.{key}": own for key, own in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def _export(table: dict[str, Any], faults: Faults) -> ExportOptions | None:
     for name in sorted(set(table) - EXPORT_FIELDS):
         faults.add(f"export.{name}", f"no such setting; it has {', '.join(sorted(EXPORT_FIELDS))}")
     known = {name: value for name, value in table.items() if name in EXPORT_FIELDS}
-    try:
-        return faults.build(ExportOptions, known, "export")
-    except USERS as error:
-        faults.add("export", str(error))
-        return None
+    return faults.attempt("export", known, lambda given: build_settings(ExportOptions, given, "export"))
 
 
 def _publish(table: dict[str, Any], name: str, base: Path, faults: Faults) -> PublishSpec | None:
-    if not table:
-        return None  # told already, or empty: then the field is missing
+    if isinstance(table.get("repository"), str) and "://" not in table["repository"]:
+        table["repository"] = str(base / table["repository"])
     spec = faults.build(PublishSpec, table, "publish")
     if spec is None:
         return None
-    if "://" not in spec.repository:
-        spec = replace(spec, repository=str(base / spec.repository))
-    for field, check in (
-        ("repository", lambda: open_repository(spec.repository)),
-        ("model", lambda: open_repository(spec.repository).reserve(spec.model or name)),
-        ("label", lambda: open_repository(spec.repository).reserve(spec.model or name, label=spec.label)),
-    ):
+    anywhere = ModelRepository(base)
+    checks: dict[str, Callable[[], object]] = {
+        "repository": lambda: open_repository(spec.repository),
+        "model": lambda: anywhere.next_version(spec.model or name),
+        "label": lambda: anywhere.reserve(name, label=spec.label),
+    }
+    for field, check in checks.items():
         try:
             check()
         except USERS as error:
             faults.add(f"publish.{field}", str(error))
-            break
     return spec
 
 
 def _gate(table: dict[str, Any], faults: Faults) -> GateSpec | None:
-    for name, value in table.items():
-        if isinstance(value, bool) or (isinstance(value, int | float) and not (math.isfinite(value) and value >= 0)):
+    for name, value in list(table.items()):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name in _BOUNDS and value != OFF and not (is_number and math.isfinite(value) and value >= 0):
             faults.add(f"gate.{name}", f"{value!r} is no bound; give a number, 0 or more, or '{OFF}'")
+            del table[name]
     return faults.build(GateSpec, table, "gate")
 
 
