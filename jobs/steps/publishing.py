@@ -58,7 +58,7 @@ def publish(staged: Path, repository: ModelRepository, model: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         _name(staged, model, target.name)
         try:
-            if staged.stat().st_dev == target.parent.stat().st_dev:
+            if on_one_disk(staged, target.parent):
                 staged.rename(target)
             else:
                 _copy(staged, target)
@@ -70,6 +70,11 @@ def publish(staged: Path, repository: ModelRepository, model: str) -> Path:
         flush([target.parent])
         return target
     raise BundleExists(f"{target}: others publish there faster than this job; run it again") from last
+
+
+def on_one_disk(one: Path, other: Path) -> bool:
+    """Whether a rename can lead from one folder to the other."""
+    return one.stat().st_dev == other.stat().st_dev
 
 
 def _name(staged: Path, model: str, version: str) -> None:
