@@ -129,7 +129,8 @@ def _data(table: dict[str, Any], name: str, base: Path, faults: Faults) -> DataS
             faults.add(f"data.{key}", f"{table.pop(key)!r} is none; give one of {', '.join(names)}")
     columns = {field: table.pop(key) for key, field in _COLUMNS.items() if key in table}
     columns |= {key: table.pop(key) for key in ("ids_as_written",) if key in table}
-    built = faults.build(PrepareOptions, {key: table.pop(key) for key in _PREPARE & set(table)}, "data")
+    options = {key: table.pop(key) for key in _PREPARE & set(table)}
+    built = faults.build(PrepareOptions, options, "data")
     named = faults.build(ColumnNames, columns, "data")
     if built is not None and (min(built.ratios) < 0 or built.ratios[0] < 1):
         faults.add("data.ratios", f"{list(built.ratios)}: give three whole numbers, the first at least 1: [8, 1, 1]")
@@ -140,6 +141,8 @@ def _data(table: dict[str, Any], name: str, base: Path, faults: Faults) -> DataS
     spec = faults.build(DataSpec, {"name": name, **table}, "data")
     if spec is None or built is None or named is None:
         return None
+    if spec.is_prepared and (told := {*options, *columns, *({"format", "items"} & set(table))}):
+        faults.add("data.source", f"is prepared already, so that {', '.join(sorted(told))} means nothing: leave it out")
     return replace(spec, options=built, columns=named)
 
 

@@ -45,7 +45,7 @@ class DataSpec:
     """Where interactions are, and how they are prepared.
 
     Attributes:
-        source: A file, or a folder of files.
+        source: A file, a folder of files, or a data directory, which is prepared already.
         name: Of the data set; the job's when empty.
         format: A key of `READERS`; told by the name when None.
         items: File of item titles and categories.
@@ -59,6 +59,11 @@ class DataSpec:
     items: Path | None = None
     options: PrepareOptions = field(default_factory=PrepareOptions)
     columns: ColumnNames = field(default_factory=ColumnNames)
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the source is a data directory."""
+        return (self.source / "dataset.json").is_file()
 
 
 @checked(frozen=True, config=CLOSED)

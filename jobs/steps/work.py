@@ -108,17 +108,15 @@ class Prepare(Work):
         return {"source": hash_source(data.source), "named": data.source.name, "items": items, "settings": settings}
 
     def make(self, folder: Path, inputs: Inputs, say: Say) -> tuple[str, str]:
-        """Read, filter, split and store."""
+        """Read, filter, split and store; what is prepared already is taken as it is."""
         data = self.spec.data
-        interactions = prepare_source(
-            data.source,
-            data.options,
-            name=data.name,
-            format_name=data.format,
-            columns=data.columns,
-            items=data.items,
-            begin=lambda stage: say(f"  {stage}"),
-        )
+        if data.is_prepared:
+            interactions = load_interactions(data.source)
+        else:
+            interactions = prepare_source(
+                data.source, data.options, name=data.name, format_name=data.format, columns=data.columns,
+                items=data.items, begin=lambda stage: say(f"  {stage}"),
+            )  # fmt: skip
         for warning in interactions.settings.get("understood", {}).get("warnings", []):
             say(f"  warning: {warning}")
         save_interactions(interactions, folder / DATA)
