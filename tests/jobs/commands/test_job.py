@@ -115,7 +115,7 @@ def test_resume_goes_on_with_what_was_cut_off_and_with_nothing_else(
     )
     state = folder.latest()
     assert state is not None
-    state.outcome, state.published = RUNNING, None
+    state.outcome, state.published, state.spec = RUNNING, None, str(job / "job.toml")
     write_state(folder.run_folder(state.run), state)
     code, out, _ = ask(capsys, "resume", folder.path, "--json")
     assert code == 0

@@ -72,7 +72,7 @@ def test_a_state_that_cannot_be_read_is_told_and_passed_over(tmp_path: Path, con
     with pytest.raises(UnknownJob, match=r"state\.json: unreadable"):
         read_state(path)
     assert folder.latest() is None
-    with pytest.raises(UnknownJob, match=r"no state\.json there"):
+    with pytest.raises(UnknownJob, match=r"no state\.json in it"):
         read_state(tmp_path)
 
 

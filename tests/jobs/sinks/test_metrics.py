@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import shutil
+import socket
+import subprocess
+import urllib.request
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +18,9 @@ from jobs.spec.reading import load_spec
 from jobs.spec.sections import JobSpec, MetricsSpec
 from tests.jobs.sinks.receiver import receiving
 from tests.jobs.toy import write_job
+from tests.kits.transport_bench import eventually
+
+PUSHGATEWAY = shutil.which("prometheus-pushgateway") or shutil.which("pushgateway")
 
 HELD = [
     GateRow("kept_ndcg", 0.8, 0.9, passed=False, look="look"),
@@ -43,9 +50,7 @@ def read(text: str) -> Series:
         for sample in family.samples:
             labels = {key: value for key, value in sample.labels.items() if key != "job_name"}
             assert sample.labels["job_name"] == "toy"
-            found[sample.name.removeprefix("lowpass_job_") + "".join(f" {value}" for value in labels.values())] = (
-                sample.value
-            )
+            found[" ".join([sample.name.removeprefix("lowpass_job_"), *labels.values()])] = sample.value
     return found
 
 
@@ -116,3 +121,33 @@ def test_a_gateway_that_refuses_is_an_error(spec: JobSpec) -> None:
         refused = replace(spec, metrics=MetricsSpec(None, gateway.url))
         with pytest.raises(OSError, match="400"):
             push(refused, state, JobFolder(spec.folder))
+
+
+@pytest.mark.skipif(PUSHGATEWAY is None, reason="no Pushgateway here: apt-get install prometheus-pushgateway")
+def test_a_real_pushgateway_takes_it_and_replaces_what_was_there(spec: JobSpec) -> None:
+    assert PUSHGATEWAY is not None
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    process = subprocess.Popen([PUSHGATEWAY, f"--web.listen-address={address}"], stderr=subprocess.DEVNULL)
+    pushed = replace(spec, metrics=MetricsSpec(None, f"http://{address}"))
+    try:
+        eventually(lambda: is_ready(address))
+        for day, outcome in ((1, "published"), (2, "held")):
+            push(pushed, add_run(spec, day, outcome, gate=HELD if outcome == "held" else []), JobFolder(spec.folder))
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+            lines = [line for line in answer.read().decode().splitlines() if line.startswith("lowpass_job")]
+    finally:
+        process.kill()
+        process.wait()
+    name = 'instance="",job="lowpass_job",job_name="toy"'
+    assert f'lowpass_job_last_outcome{{{name},outcome="held"}} 1' in lines
+    assert f'lowpass_job_last_outcome{{{name},outcome="published"}} 0' in lines
+    assert f'lowpass_job_gate_value{{check="kept_ndcg",{name}}} 0.8' in lines
+
+
+def is_ready(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{address}/-/ready", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

@@ -65,7 +65,7 @@ def test_a_run_is_recorded_with_settings_measures_and_page(
 
 def test_a_server_that_refuses_or_keeps_no_artifacts_is_an_error(finished_job: Path) -> None:
     spec, state, folder = finished(finished_job)
-    with receiving(lambda request: (403, {"message": "no"})) as server, pytest.raises(OSError, match="403 .*no"):
+    with receiving(lambda request: (403, {"message": "no"})) as server, pytest.raises(OSError, match=r"403 .*no"):
         record_run(replace(spec, mlflow=MlflowSpec(server.url)), state, folder)
     with receiving(lambda request: answer(request, known=True, artifacts="s3://bucket")) as server:  # noqa: SIM117
         with pytest.raises(OSError, match="keeps artifacts at s3, not by HTTP: --serve-artifacts"):
