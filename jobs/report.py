@@ -61,7 +61,7 @@ def _cards(state: RunState) -> list[tuple[str, str, str]]:
 def _steps(state: RunState, folder: Path) -> Section:
     lead = "What was done, in order. A step is reused where neither its inputs nor its settings have changed."
     rows = [_step_row(step) for step in state.steps]
-    parts: list[Table | Text] = [Table("", ["step", "what came out", "outcome", "took"], rows, words=2)]
+    parts: list[Table | Text] = [Table("", ["step", "what came out", "outcome", "took"], rows, words=2, stacks=True)]
     if state.candidate is not None:
         manifest = Path(os.path.relpath(Path(state.candidate) / MANIFEST_FILE, folder)).as_posix()
         what = "The version" if state.published else "The bundle, which is not published"
@@ -86,7 +86,7 @@ def _gate(state: RunState) -> Section:
     )
     rows = [_gate_row(row) for row in state.gate]
     header = ["check", "what was found, and where to look", "measured", "bound", "verdict"]
-    return Section("gate", "Gate", lead, [Table("", header, rows, words=2)])
+    return Section("gate", "Gate", lead, [Table("", header, rows, words=2, stacks=True)])
 
 
 def _gate_row(row: GateRow) -> Row:

@@ -62,6 +62,7 @@ class Table:
         rows: As many cells each; text stands for a plain cell.
         words: Columns, from the left, that hold words and not numbers.
         fold: Whether it is folded away at first.
+        stacks: Whether on a narrow screen each row becomes a list of its cells: for long words, that nobody compares.
     """
 
     caption: str
@@ -69,6 +70,7 @@ class Table:
     rows: Sequence[Row]
     words: int = 1
     fold: bool = False
+    stacks: bool = False
     kind: str = field(default="table", init=False)
 
 

@@ -55,7 +55,8 @@ def _run(spec: JobSpec, point: str) -> None:
 
 
 def _stand_still_after_state(point: str) -> None:
-    write = jobs.runner.write_state
+    module: Any = jobs.runner
+    write = module.write_state
 
     def write_and_stand_still(folder: Path, state: RunState) -> None:
         write(folder, state)
@@ -63,7 +64,7 @@ def _stand_still_after_state(point: str) -> None:
         if state.step(name).outcome == outcome:
             time.sleep(2 * WITHIN)
 
-    jobs.runner.write_state = write_and_stand_still
+    module.write_state = write_and_stand_still
 
 
 def _stand_still_after_checkpoint(point: str) -> None:

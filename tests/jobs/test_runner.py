@@ -16,8 +16,9 @@ import pytest
 import jobs.runner
 from export.bundle import ModelRepository, open_bundle
 from jobs.errors import JobLocked, NothingToResume
+from jobs.gate.checks import judge
 from jobs.record.folder import JobFolder
-from jobs.record.state import read_state
+from jobs.record.state import RunState, read_state
 from jobs.runner import run_job
 from jobs.spec.reading import load_spec
 from jobs.spec.sections import GateSpec
@@ -26,7 +27,7 @@ from tests.jobs.toy import SPEC, run, write_interactions, write_job
 MADE = ("prepare", "teacher", "distill", "export")
 
 
-def reused(state: jobs.runner.RunState) -> set[str]:
+def reused(state: RunState) -> set[str]:
     return {step.name for step in state.steps if step.reused}
 
 
@@ -224,7 +225,6 @@ def test_states_can_be_read_while_a_run_goes_on(job: Path, monkeypatch: pytest.M
     write_interactions(job / "interactions.csv", taken=14)
     seen = []
     folder = JobFolder(job / "jobs" / "toy")
-    judge = jobs.runner.judge
 
     def look(*arguments: object, **settings: object) -> object:
         seen.append(read_state(folder.path / "latest"))
