@@ -12,7 +12,7 @@ from types import FrameType
 
 from distill.data.interactions import load_interactions
 from distill.run import open_run
-from export.bundle import UnknownModel, open_manifest
+from export.bundle import STABLE, UnknownModel, open_manifest
 from jobs.errors import NothingToResume
 from jobs.estimate import last_times, say_estimate, say_seconds
 from jobs.gate.checks import Candidate, judge
@@ -149,7 +149,8 @@ class _Run:
             bundle = self.planner.bundle(result)
             assert bundle is not None  # noqa: S101 - or the export would have been made again
             self.state.candidate = str(bundle)
-            if self._pass_gate(bundle, labelled):
+            standing = find_labelled(self.repository, self.spec.model, STABLE) or labelled
+            if self._pass_gate(bundle, standing):
                 version = self._publish(bundle)
                 self._label(version)
                 self._end_published(version)
@@ -201,9 +202,9 @@ class _Run:
             f"to {stands} since, and it is left there"
         )
 
-    def _pass_gate(self, bundle: Path, labelled: Path | None) -> bool:
+    def _pass_gate(self, bundle: Path, standing: Path | None) -> bool:
         with self._step("gate") as step:
-            stands = None if labelled is None else open_manifest(labelled).bundle_id
+            stands = None if standing is None else open_manifest(standing).bundle_id
             made_of = {"bundle": self.done["export"].content, "labelled": stands, "bounds": asdict(self.spec.gate)}
             step.key = digest("gate", made_of)
             passed = find_passed(self.planner.results, step.key)
@@ -215,7 +216,7 @@ class _Run:
                 return True
             self._say_begun(step)
             started = time.perf_counter()
-            self._measure(bundle, labelled)
+            self._measure(bundle, standing)
             kept = [row for row in self.state.gate if row.passed]
             step.says = f"{len(kept)} of {len(self.state.gate)} checks passed"
             if len(kept) < len(self.state.gate):
@@ -225,11 +226,11 @@ class _Run:
             keep_passed(self.planner.results, step.key, passed, round(time.perf_counter() - started, 3))
             return True
 
-    def _measure(self, bundle: Path, labelled: Path | None) -> None:
+    def _measure(self, bundle: Path, standing: Path | None) -> None:
         inputs = self.planner.inputs_of(self.done)
         data, teacher = load_interactions(inputs.data), open_run(inputs.teacher)
         eval_users = self.spec.student.build().options.eval_users
-        candidate = Candidate(bundle, self.spec.model, data, teacher, labelled, eval_users)
+        candidate = Candidate(bundle, self.spec.model, data, teacher, standing, eval_users)
         self.state.gate = judge(candidate, self.spec.gate, lambda name: self._tell(f"  {name}"))
         for row in self.state.gate:
             if not row.passed:

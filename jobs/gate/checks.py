@@ -46,7 +46,7 @@ class Candidate:
         model: Its name.
         data: What it was made of.
         teacher: What its student was distilled from.
-        labelled: The bundle that the label points to now, or None.
+        labelled: The bundle that is `stable`, or without one the label's; None where there is neither.
         eval_users: On how many users quality is measured, as of `draw_users`.
     """
 

@@ -120,6 +120,13 @@ def test_a_rollback_by_hand_is_not_undone_by_the_same_data(job: Path) -> None:
     assert labels(job) == {"stable": "1", "previous": "2"}
 
 
+def test_a_canary_is_measured_against_what_is_stable(job: Path) -> None:
+    write_job(job, ("dim = 8", "dim = 9"), ('repository = "models"', 'repository = "models"\nlabel = "canary"'))
+    state = run(job / "job.toml")
+    assert (state.outcome, labels(job)) == ("published", {"stable": "1", "canary": "2"})
+    assert "of version 1" in next(row.look for row in state.gate if row.check == "worse_than_stable")
+
+
 def test_a_version_that_was_removed_is_made_again(job: Path) -> None:
     shutil.rmtree(job / "models")
     state = run(job / "job.toml")
