@@ -164,7 +164,7 @@ CHECKS: Mapping[str, Check] = {
         "the student's learning curve: more epochs, a larger [student] dim, or another method; a teacher that became "
         "better alone lowers it too",
     ),
-    "kept_recall": Check(_kept(RECALL), "least", "as for kept_ndcg"),
+    "kept_recall": Check(_kept(RECALL), "least", "what kept_ndcg says"),
     "worse_than_stable": Check(
         _worse_than_stable,
         "most",

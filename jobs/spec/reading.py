@@ -206,12 +206,12 @@ def _model(section: str, table: dict[str, Any], usual: Mapping[str, Any], faults
 def _known_settings(section: str, method: str, faults: Faults) -> dict[str, str] | None:
     """Names of all flat settings; a job writes no events for TensorBoard."""
     student = STUDENT_SETTINGS if method != "scratch" else {"dim": STUDENT_SETTINGS["dim"]}
-    training = {name: kind for name, kind in TRAINING_SETTINGS.items() if name not in {"tensorboard", CONTINUE_FROM}}
     try:
-        return {**student, **sweepable(method), **training}
+        known = {**student, **sweepable(method), **TRAINING_SETTINGS}
     except USERS as error:
         faults.add(f"{section}.method", str(error).removeprefix("method: "))
         return None
+    return {name: kind for name, kind in known.items() if name not in {"tensorboard", CONTINUE_FROM}}
 
 
 def _flatten(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def test_a_second_run_is_told_who_runs_the_job(job: Path) -> None:
 
 
 def test_what_cannot_be_told_is_a_warning(job: Path) -> None:
-    write_job(job, ("dim = 8", "dim = 7"), more='[metrics]\npushgateway = "http://127.0.0.1:1"\n')
+    write_job(job, ("dim = 8", "dim = 9"), more='[metrics]\npushgateway = "http://127.0.0.1:1"\n')
     state = run(job / "job.toml")
     assert state.outcome == "published"
     assert [warning.partition(":")[0] for warning in state.warnings] == ["metrics.pushgateway"]
