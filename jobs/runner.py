@@ -64,6 +64,7 @@ def run_job(spec: JobSpec, *, shown: bool = True, must_resume: bool = False) -> 
     """
     folder = JobFolder(spec.folder)
     with folder.locked(), _stopping():
+        _close(folder)
         last = _find_unfinished(folder, spec, must_resume=must_resume)
         if last is None:
             state = RunState(spec.name, folder.new_run().name, str(spec.path), now())
@@ -71,6 +72,17 @@ def run_job(spec: JobSpec, *, shown: bool = True, must_resume: bool = False) -> 
             steps = [StepState(name) for name in STEPS]
             state = replace(last, outcome=RUNNING, ended=None, steps=steps, error=None, warnings=[])
         return _Run(spec, folder, state, before=last, shown=shown).to_end()
+
+
+def _close(folder: JobFolder) -> None:
+    """Give the last run its page where it was cut off after its end: this run's metrics tell what that one's did not."""
+    last = folder.latest()
+    if last is None or last.outcome == RUNNING or last.step("metrics").outcome != RUNNING:
+        return
+    step, path = last.step("metrics"), folder.run_folder(last.run)
+    step.outcome, step.says = FAILED, "cut off"
+    write_state(path, last)
+    write_report(path, last, [])
 
 
 def _find_unfinished(folder: JobFolder, spec: JobSpec, *, must_resume: bool) -> RunState | None:

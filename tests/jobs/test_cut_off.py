@@ -45,6 +45,8 @@ def test_killed_everywhere_a_job_ends_as_one_that_was_not(tmp_path: Path, finish
     published = folder.last_published()
     assert published is not None
     assert [step.reused for step in published.steps if step.name != "publish"] == [False] * (len(STEPS) - 1)
+    assert published.step("metrics").says == "cut off"
+    assert (folder.run_folder(published.run) / "report.html").is_file()
     assert not list(tmp_path.rglob("*.draft*"))
 
 
