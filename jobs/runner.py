@@ -75,7 +75,7 @@ def run_job(spec: JobSpec, *, shown: bool = True, must_resume: bool = False) -> 
 
 
 def _close(folder: JobFolder) -> None:
-    """Give the last run its page where it was cut off after its end: this run's metrics tell what that one's did not."""
+    """Give the last run its page where it was cut off after its end; this run's metrics tell what it did not."""
     last = folder.latest()
     if last is None or last.outcome == RUNNING or last.step("metrics").outcome != RUNNING:
         return
