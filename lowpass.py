@@ -2,8 +2,8 @@
 
 `lowpass serve` must never import torch (see DESIGN.md, law 1), so nothing of ours is imported at module level.
 
-Exit codes: 0 done, 1 our fault, 2 the user's fault. An exception that carries an `exit_code` attribute is a
-message for the user; any other one is a defect.
+Exit codes: 0 done, 1 our fault, 2 the user's fault, 3 a job that its gate held. An exception that carries an
+`exit_code` attribute is a message for the user; any other one is a defect.
 """
 
 from __future__ import annotations
@@ -38,6 +38,12 @@ COMMANDS: dict[str, str | dict[str, str]] = {
         "unload": "serve.commands.models:unload",
         "split": "serve.commands.models:split",
         "shadow": "serve.commands.models:shadow",
+    },
+    "job": {
+        "run": "jobs.commands.job:run",
+        "status": "jobs.commands.job:status",
+        "show": "jobs.commands.job:show",
+        "resume": "jobs.commands.job:resume",
     },
     "serve": "serve.commands.serve:serve",
     "query": "serve.commands.query:query",
@@ -76,9 +82,9 @@ class LazyGroup(click.Group):
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
-            if (error.name or "").split(".")[0] in {"distill", "export", "serve"}:
+            if (error.name or "").split(".")[0] in {"distill", "export", "jobs", "serve"}:
                 raise
-            room = module_name.split(".", maxsplit=1)[0]
+            room = module_name.split(".", maxsplit=1)[0].replace("jobs", "job")
             raise click.ClickException(
                 f"'{cmd_name}' needs the Python package '{error.name}': pip install 'lowpass[{room}]'"
             ) from error
@@ -97,7 +103,11 @@ GROUPS = {
     A change that fails changes nothing.
 
     Example: lowpass models label student stable 7 --repository demo/models
-    """
+    """,
+    "job": """Make, measure and publish a model by one spec, again and again.
+
+    Example: lowpass job run job.toml
+    """,
 }
 """Group → its help."""
 
@@ -122,6 +132,11 @@ SUMMARIES = {
     "models unload": "Serve a version no longer.",
     "models split": "Let labels answer shares of a model's requests.",
     "models shadow": "Let another model answer a share of the requests again, unseen.",
+    "job": "Run the whole road by one spec, nightly: train, distill, export, gate, publish.",
+    "job run": "Run a job, or go on with it; do nothing where nothing changed.",
+    "job status": "Say where a job stands.",
+    "job show": "Show a run: steps, gate, what was published.",
+    "job resume": "Go on with a run that was cut off, or that failed.",
     "serve": "Answer top-k queries over gRPC, with Prometheus metrics.",
     "query": "Ask a running server.",
     "bench": "Load a running server, or compare models: quality, bytes, latency, throughput.",
@@ -147,7 +162,7 @@ def main(arguments: list[str] | None = None, command: click.Command = cli, name:
         name: The program's, for its help.
 
     Returns:
-        0 done, 1 our fault, 2 the user's fault.
+        0 done, 1 our fault, 2 the user's fault; 3 of a job that its gate held.
     """
     # ONNX Runtime from 1.29 on sends the names and hashes of models to its maker, unless told not to.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

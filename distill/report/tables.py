@@ -38,6 +38,7 @@ class Cell:
         share: Length of a bar behind the text, in [0, 1]; None for none.
         hint: Shown when the pointer rests on it.
         colour: Number of a group's colour, shown as a swatch; None for none.
+        link: Where the text leads, relative to the page; "" for nowhere.
     """
 
     text: str
@@ -45,6 +46,7 @@ class Cell:
     share: float | None = None
     hint: str = ""
     colour: int | None = None
+    link: str = ""
 
 
 Row = Sequence[Cell | str]
@@ -60,6 +62,7 @@ class Table:
         rows: As many cells each; text stands for a plain cell.
         words: Columns, from the left, that hold words and not numbers.
         fold: Whether it is folded away at first.
+        stacks: Whether on a narrow screen each row becomes a list of its cells: for long words, that nobody compares.
     """
 
     caption: str
@@ -67,6 +70,7 @@ class Table:
     rows: Sequence[Row]
     words: int = 1
     fold: bool = False
+    stacks: bool = False
     kind: str = field(default="table", init=False)
 
 

@@ -1,0 +1,1 @@
+"""What a new version must be, before a label points to it."""

@@ -1,0 +1,111 @@
+"""What a run would do: which steps have been done of the same inputs and settings, and which are to be done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.record.folder import JobFolder
+from jobs.record.state import RunState
+from jobs.repository import open_repository
+from jobs.spec.sections import JobSpec
+from jobs.steps.keys import digest
+from jobs.steps.publishing import find_version
+from jobs.steps.results import Result, Results
+from jobs.steps.work import DATA, STUDENT, TEACHER, Export, Inputs, Work, find_staged, works
+
+PLACES = {"prepare": DATA, "teacher": TEACHER, "distill": STUDENT}
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A step of which the inputs are known.
+
+    Attributes:
+        work: What it does.
+        key: Of its inputs and settings.
+        base: The key without the run that it goes on from.
+        continued: The run to go on from, or None.
+        result: What it has made already, or None.
+    """
+
+    work: Work
+    key: str
+    base: str
+    continued: Path | None
+    result: Result | None
+
+
+class Planner:
+    """Finds keys and results of a job's steps, one after the other.
+
+    Args:
+        spec: Of the job.
+        folder: Its folder.
+    """
+
+    def __init__(self, spec: JobSpec, folder: JobFolder) -> None:
+        self.spec = spec
+        self.results = Results(folder.steps)
+        self.works = works(spec)
+        self._before: RunState | None = folder.last_published()
+
+    def plan(self, work: Work, contents: Mapping[str, str]) -> PlannedStep:
+        """Find the key of a step whose inputs have been made, and what was made of it.
+
+        Args:
+            work: Of the step.
+            contents: Step → content, of the steps before.
+        """
+        base = work.key(contents)
+        before = self._result_before(work) if work.continued else None
+        if before is not None and before.base == base:
+            return PlannedStep(work, before.key, base, None, before)  # nothing has changed since
+        key = base if before is None else digest(work.name, {"base": base, "continued": before.content})
+        continued = None if before is None else self.results.place(work.name, before.key) / PLACES[work.name]
+        return PlannedStep(work, key, base, continued, self._find(work, key))
+
+    def inputs_of(self, done: Mapping[str, Result], continued: Path | None = None) -> Inputs:
+        """What a step is made of: what the steps before have made, and the run to go on from."""
+        return Inputs({name: self.results.place(name, result.key) for name, result in done.items()}, continued)
+
+    def _result_before(self, work: Work) -> Result | None:
+        """What the last published run has made of a step."""
+        return None if self._before is None else self.results.find(work.name, self._before.step(work.name).key)
+
+    def _find(self, work: Work, key: str) -> Result | None:
+        result = self.results.find(work.name, key)
+        if result is None or not isinstance(work, Export):
+            return result
+        # A bundle that was published was moved to the repository, where somebody may have removed it.
+        return result if self.bundle(result) is not None else None
+
+    def bundle(self, result: Result) -> Path | None:
+        """Where the bundle of an export is: as it was made, or in the repository."""
+        staged = find_staged(self.results.place(result.step, result.key))
+        repository = open_repository(self.spec.publish.repository)
+        return staged or find_version(repository, self.spec.model, result.content)
+
+
+def look_ahead(planner: Planner) -> list[tuple[str, str]]:
+    """Say of each step that makes something whether it would be reused.
+
+    Returns:
+        Step and words: "reused", "runs", or "runs, if … changes".
+    """
+    contents: dict[str, str] = {}
+    said: list[tuple[str, str]] = []
+    for work in planner.works:
+        unknown = [name for name in work.needs if name not in contents]
+        if unknown:
+            said.append((work.name, f"depends on what {unknown[0]} makes"))
+            continue
+        step = planner.plan(work, contents)
+        if step.result is None:
+            going_on = "" if step.continued is None else f", going on from {step.continued}"
+            said.append((work.name, f"runs{going_on}"))
+        else:
+            contents[work.name] = step.result.content
+            said.append((work.name, f"reused: {step.result.says}"))
+    return said

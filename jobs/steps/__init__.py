@@ -1,0 +1,1 @@
+"""The steps of a job, each kept by the hash of its inputs and settings."""
