@@ -180,17 +180,28 @@ teacher's SVD after two. Validation Recall@20 after five: 0.150 from nothing; 0.
 0.005, and 0.183 at 0.02 along a cosine."""
 
 
-def large_defaults(method: str, data: Interactions, *, has_teacher: bool) -> dict[str, Any]:
+LARGE_CONTINUED_EPOCHS = 3
+"""Of 10, as a share of them; not measured at that size."""
+
+
+def large_defaults(
+    method: str, data: Interactions, *, has_teacher: bool, is_continued: bool = False
+) -> dict[str, Any]:
     """Choose flat settings by the size of the data, for what is not given: none where it is small.
 
     Args:
         method: A method or a composition.
         data: Its users and items count.
         has_teacher: Whether there is one to start from.
+        is_continued: Whether yesterday's run is gone on from: in its place, and for fewer epochs.
     """
     if is_whole(*data.train.shape) or not learns_lists(method):
         return {}
-    return {name: value for name, value in LARGE_DEFAULTS.items() if has_teacher or name != "start"}
+    chosen = {name: value for name, value in LARGE_DEFAULTS.items() if has_teacher or name != "start"}
+    if is_continued:
+        chosen.pop("start", None)
+        chosen["epochs"] = LARGE_CONTINUED_EPOCHS
+    return chosen
 
 
 FLAGS = {"learning_rate": "--lr"}
