@@ -30,11 +30,11 @@ TRAINING = (
     click.option("--backbone", type=click.Choice(list(BACKBONES)), default="bprmf", show_default=True),
     click.option("--backbone-set", "backbone_settings", multiple=True, metavar=SETTING, callback=parse_pairs,
                  help="A setting of the backbone; may be repeated."),
-    click.option("--continue-from", metavar="RUN",
+    click.option("--continue-from", type=DIRECTORY, metavar="RUN",
                  help="Go on from yesterday's run of the same backbone, method and dimension: rows are found by their "
                       "ids, new users and items start from their neighbours, and epochs are fewer."),
     click.option("--epochs", type=click.IntRange(1),
-                 help="At most so many.  [default: 1000; 40 with --continue-from; 10, or 3, of ce and rcekd where "
+                 help="At most so many.  [default: 1000; 30 with --continue-from; 10, or 3, of ce and rcekd where "
                       "users × items exceed 5·10⁹]"),
     click.option("--batch-size", type=click.IntRange(1),
                  help="Interactions a step, or users for a response method.  [default: 2048 / 256]"),
@@ -47,7 +47,7 @@ TRAINING = (
                  help="row-adam moves the rows of a batch alone: an epoch takes time by its interactions, not also by "
                       "users and items. auto: from 200,000 of these on.  [default: auto]"),
     click.option("--patience", type=click.IntRange(1),
-                 help="Epochs without a better validation NDCG@10 before stopping.  [default: 100; 20 with "
+                 help="Epochs without a better validation NDCG@10 before stopping.  [default: 100; 15 with "
                       "--continue-from]"),
     click.option("--eval-every", type=click.IntRange(1),
                  help="In epochs.  [default: 5; 1 where --epochs is 10 by default]"),

@@ -21,6 +21,8 @@ from distill.evaluation.sample import draw_users
 from distill.run import Run, match_ids, read_ids
 
 CUTOFF = 20
+SPARED = 10
+"""Common items for each place of a list, at the least: chance alone then fills no more than a tenth of it."""
 LEAST_OVERLAP = 0.3
 """Overlap@20 below which a model is not yesterday's any more."""
 
@@ -72,7 +74,7 @@ class Drift:
 
 
 def measure_drift(
-    old_run: Run, new_run: Run, data: Interactions, k: int = CUTOFF, *, eval_users: int | None = None
+    old_run: Run, new_run: Run, data: Interactions, k: int | None = None, *, eval_users: int | None = None
 ) -> Drift:
     """Compare the lists of two runs for the users and items of both, today's training items left out of both.
 
@@ -80,7 +82,7 @@ def measure_drift(
         old_run: Yesterday's, with its ids.
         new_run: Today's.
         data: What today's was trained on.
-        k: Length of the lists; at most as many as there are common items.
+        k: Length of the lists; when None 20, or a tenth of the common items where they are fewer.
         eval_users: At most so many users, drawn; when None all up to 10⁹ scores, as quality is measured.
 
     Raises:
@@ -96,19 +98,19 @@ def compare_lists(
     old_run: Run,
     today: tuple[npt.NDArray[Any], npt.NDArray[Any]],
     data: Interactions,
-    k: int = CUTOFF,
+    k: int | None = None,
     *,
     eval_users: int | None = None,
 ) -> Drift:
     """Do what `measure_drift` does, of users' and items' embeddings that are no run yet: shapes (|U|, d), (|I|, d)."""
-    if k < 1:
+    if k is not None and k < 1:
         raise SettingError(f"k: {k} is below 1")
     user_ids, item_ids = read_ids(old_run)
     user_rows, item_rows = match_ids(user_ids, data.user_ids), match_ids(item_ids, data.item_ids)
     users, items = np.flatnonzero(user_rows >= 0), np.flatnonzero(item_rows >= 0)
     if not len(users) or not len(items):
         raise SettingError(f"{old_run.path}: has no users or no items in common with data set '{data.name}'")
-    k = min(k, len(items))
+    k = max(1, min(CUTOFF, len(items) // SPARED)) if k is None else min(k, len(items))
     hidden = sp.csr_matrix(data.train[users][:, items])
     free = len(items) - np.diff(hidden.indptr)
     sample = draw_users(np.where(free >= k, free, 0), len(items), eval_users)

@@ -34,7 +34,7 @@ from distill.data.interactions import Interactions
 from distill.errors import RunError
 from distill.run import Run, match_ids, open_run, read_ids
 
-CONTINUED_DEFAULTS: Mapping[str, Any] = {"epochs": 40, "patience": 20, "eval_every": 5, "schedule": "cosine"}
+CONTINUED_DEFAULTS: Mapping[str, Any] = {"epochs": 30, "patience": 15, "eval_every": 5, "schedule": "cosine"}
 RANDOM_SPLIT = "random"
 
 Matches = npt.NDArray[np.int64]

@@ -80,7 +80,7 @@ class Job:
     start: str = RANDOM
     backbone_settings: Any = None
     co_teachers: str = NONE
-    continue_from: str | None = None
+    continue_from: Path | None = None
 
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
@@ -117,7 +117,7 @@ class Student:
     dim: int = 64
     start: str = RANDOM
     co_teachers: str | None = None
-    continue_from: str | None = None
+    continue_from: Path | None = None
 
 
 STUDENT_SETTINGS = {field.name: str(field.type) for field in fields(Student)}
@@ -219,7 +219,7 @@ def command_line(job: Job, data: Path, out: Path, teacher: Path | None = None) -
     if job.start != RANDOM:
         words += ["--start", job.start]
     if job.continue_from is not None:
-        words += ["--continue-from", job.continue_from]
+        words += ["--continue-from", str(job.continue_from)]
     if job.co_teachers != usual.co_teachers:
         words += ["--co-teachers", job.co_teachers]
     for name, value in vars(job.options).items():
@@ -287,8 +287,8 @@ def describe(job: Job, data: DataName, teacher: Run | None) -> dict[str, Any]:
 def _describe_continued(job: Job) -> dict[str, Any]:
     if job.continue_from is None:
         return {}
-    run = open_run(Path(job.continue_from))
-    return {"continue_from": job.continue_from, "continue_from_fingerprint": features_fingerprint(run)}
+    run = open_run(job.continue_from)
+    return {"continue_from": str(job.continue_from), "continue_from_fingerprint": features_fingerprint(run)}
 
 
 def run_job(
@@ -369,7 +369,7 @@ def _continue(student: Backbone, job: Job, data: Interactions) -> Continued | No
     """Lay yesterday's rows into the student, where there are any."""
     if job.continue_from is None:
         return None
-    continued = open_continued(Path(job.continue_from), job.backbone, job.method, job.dim, data)
+    continued = open_continued(job.continue_from, job.backbone, job.method, job.dim, data)
     fresh = student.features.detach().numpy()
     rows = continued.rows(data.train, fresh[: data.num_users], fresh[data.num_users :])
     with torch.no_grad():

@@ -73,7 +73,19 @@ def test_rows_in_another_order_are_a_catastrophe(tmp_path: Path) -> None:
     assert not measure_drift(before, near, data).is_catastrophic
     far = measure_drift(before, broken, data)
     assert far.is_catastrophic
+    assert far.k == 20
     assert far.overlap < 0.2 < LEAST_OVERLAP
+
+
+def test_lists_are_a_tenth_of_a_small_catalogue_unless_their_length_is_given(tmp_path: Path) -> None:
+    """Of 50 items random lists of 20 share two fifths, of 5 a tenth: a bound would find nothing broken."""
+    rng = np.random.default_rng(4)
+    data = build_random(rng, 100, 50, 6)
+    before = as_run(tmp_path / "a", data, rng.normal(size=(100, 6)), rng.normal(size=(50, 6)))
+    now = as_run(tmp_path / "b", data, rng.normal(size=(100, 6)), rng.normal(size=(50, 6)))
+    assert (found := measure_drift(before, now, data)).k == 5
+    assert found.is_catastrophic
+    assert not measure_drift(before, now, data, 20).is_catastrophic
 
 
 def test_of_many_users_some_are_drawn_and_the_error_is_said(tmp_path: Path) -> None:

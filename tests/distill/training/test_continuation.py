@@ -15,7 +15,7 @@ from distill.data.interactions import Interactions, build_user_items
 from distill.errors import RunError, SettingError
 from distill.run import ID_FILES, Run, match_ids, open_run, read_ids, write_ids, write_run
 from distill.training.continuation import CONTINUED_DEFAULTS, Continued, open_continued, place_new_rows
-from distill.training.job import build_job, command_line, describe, large_defaults, run_job
+from distill.training.job import Job, build_job, command_line, describe, large_defaults, run_job
 from tests.distill.toy import build_checkerboard, build_interactions
 
 DIM = 3
@@ -196,7 +196,7 @@ def days(tmp_path_factory: pytest.TempPathFactory) -> tuple[Interactions, Intera
     return before, now, path
 
 
-def continued_job(path: Path, epochs: int = 5):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def continued_job(path: Path, epochs: int = 5) -> Job:
     return build_job("scratch", {"dim": 4, "continue_from": str(path), "epochs": epochs, "batch_size": 16})
 
 
