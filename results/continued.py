@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -126,18 +126,18 @@ def _measure(place: Place, day: int, paths: list[list[Path]]) -> Day:
     kept, errors = {}, {}
     for metric in METRICS:
         kept[metric], errors[metric] = _compare(reports, metric, moved)
-    continued = runs[1][0].metrics["continued"]
+    told = runs[1][0].metrics["continued"]
+    counts = {"users": data.num_users, "items": data.num_items, "moved": int(moved.sum())}
     costs = [[json.loads((path / COST_FILE).read_text())["processor_seconds"] for path in pair] for pair in paths]
     return Day(
         day,
-        {"users": data.num_users, "items": data.num_items, **{name: continued[name] for name in ("users_new", "items_new")},
-         "moved": int(moved.sum())},
+        {**counts, "users_new": told["users_new"], "items_new": told["items_new"]},
         kept,
         errors,
         np.array([[run.metrics["training"]["processor_seconds"] for run in pair] for pair in runs]),
         np.array(costs),
         _drifts(open_run(place.run(STUDENT, day - 1, CONTINUED)), runs[1], data),
-    )  # fmt: skip
+    )
 
 
 def _compare(

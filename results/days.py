@@ -1,8 +1,8 @@
 """A data set as it was day by day: all interactions up to a time, prepared as a job would prepare them that day.
 
-The base holds the first half of the interactions, and five days bring a tenth each, as in CCD (arXiv 2405.19046). ML-100K
-has times. ML-1M as it is at hand has none: its times are drawn (`draw_times`), so it says what size and noise do and
-nothing of how tastes change.
+The base holds the first half of the interactions, and five days bring a tenth each, as in CCD (arXiv 2405.19046).
+ML-100K has times. ML-1M as it is at hand has none: its times are drawn (`draw_times`), so it says what size and noise
+do and nothing of how tastes change.
 """
 
 from __future__ import annotations

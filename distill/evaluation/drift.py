@@ -119,9 +119,7 @@ def compare_lists(
         np.asarray(old_run.user_embeddings[user_rows[users]], np.float32),
         np.asarray(old_run.item_embeddings[item_rows[items]], np.float32), hidden, asked, k,
     )  # fmt: skip
-    now = rank_items(
-        np.asarray(today[0][users], np.float32), np.asarray(today[1][items], np.float32), hidden, asked, k
-    )
+    now = rank_items(np.asarray(today[0][users], np.float32), np.asarray(today[1][items], np.float32), hidden, asked, k)
     shared = overlap(list(before), list(now))
     return Drift(
         overlap=float(shared.mean()),

@@ -137,9 +137,10 @@ def build_job(
     Args:
         method: A method or a composition.
         given: Name → value, which may be text; None counts as not given. `dim`, `start`, `co_teachers` and
-            `continue_from` are the student's, the fields of `TrainingOptions` the training's, all others the method's ("part.name" in a
-            composition). A training option that is not given has the method's default, else the backbone's, else that
-            of trainings that continue, else the general one; a method that learns lists has the co-teachers "auto".
+            `continue_from` are the student's, the fields of `TrainingOptions` the training's, all others the method's
+            ("part.name" in a composition). A training option that is not given has the method's default, else the
+            backbone's, else that of trainings that continue, else the general one; a method that learns lists has the
+            co-teachers "auto".
         backbone: Name in `BACKBONES`.
         backbone_settings: Name → value, which may be text.
 
@@ -184,9 +185,7 @@ LARGE_CONTINUED_EPOCHS = 3
 """Of 10, as a share of them; not measured at that size."""
 
 
-def large_defaults(
-    method: str, data: Interactions, *, has_teacher: bool, is_continued: bool = False
-) -> dict[str, Any]:
+def large_defaults(method: str, data: Interactions, *, has_teacher: bool, is_continued: bool = False) -> dict[str, Any]:
     """Choose flat settings by the size of the data, for what is not given: none where it is small.
 
     Args:

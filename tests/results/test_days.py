@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def test_the_base_holds_half_and_each_day_brings_as_much(days: list[Interactions
 
 
 def test_what_was_trained_on_yesterday_is_held_out_on_no_later_day(days: list[Interactions]) -> None:
-    for before, now in zip(days, days[1:], strict=False):
+    for before, now in pairwise(days):
         trained = pairs(before, "train")
         assert trained <= pairs(now, "train")
         assert not trained & (pairs(now, "validation") | pairs(now, "test"))

@@ -23,7 +23,7 @@ YESTERDAY = build_interactions((4, 5), [(0, 0), (0, 1), (1, 1), (1, 2), (2, 2), 
 
 
 def today() -> Interactions:
-    """Yesterday's ids in another order; user u3 and item i4 are gone, users "new", "alone" and items "n0", "n1" come."""
+    """Yesterday's ids in another order, without u3 and i4; users "new", "alone" and items "n0", "n1" come."""
     users = np.array(["new", "u2", "u0", "alone", "u1"])
     items = np.array(["i3", "n0", "i1", "i0", "i2", "n1", "nobody"])
     pairs = [("new", "i0"), ("new", "i2"), ("new", "n0"), ("u2", "i2"), ("u2", "i3"), ("u2", "n0"), ("u0", "i0"),
@@ -133,10 +133,10 @@ def test_a_run_without_ids_or_of_strangers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"items.parquet: missing.*evaluate .* --data DATA --save"):
         open_continued(tmp_path, "bprmf", "scratch", DIM, today())
     (tmp_path / ID_FILES["item_id"]).write_bytes(b"PAR1 no")
-    with pytest.raises(RunError, match="items.parquet: unreadable ids"):
+    with pytest.raises(RunError, match=r"items\.parquet: unreadable ids"):
         open_continued(tmp_path, "bprmf", "scratch", DIM, today())
     shutil.copy(tmp_path / ID_FILES["user_id"], tmp_path / ID_FILES["item_id"])
-    with pytest.raises(RunError, match="items.parquet: unreadable ids"):
+    with pytest.raises(RunError, match=r"items\.parquet: unreadable ids"):
         read_ids(open_run(tmp_path))
 
 
