@@ -89,7 +89,8 @@ def draw_times(table: RawTable, rng: np.random.Generator) -> RawTable:
 
 def take_rows(table: RawTable, rows: npt.NDArray[np.int64]) -> RawTable:
     """Some rows of a table, without titles."""
-    ratings, times = (None if values is None else values[rows] for values in (table.ratings, table.timestamps))
+    ratings = None if table.ratings is None else table.ratings[rows]
+    times = None if table.timestamps is None else table.timestamps[rows]
     return replace(
         table, user_index=table.user_index[rows], item_index=table.item_index[rows], ratings=ratings, timestamps=times,
         item_titles={}, item_categories={},

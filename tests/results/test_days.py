@@ -58,8 +58,8 @@ def test_who_moved_is_who_came(days: list[Interactions]) -> None:
 def test_drawn_times_begin_when_user_and_item_came() -> None:
     rng = np.random.default_rng(1)
     users, items = rng.integers(0, 50, ROWS), rng.integers(0, 20, ROWS)
-    ids = [np.array([str(row) for row in range(size)]) for size in (50, 20)]
-    table = draw_times(RawTable(*ids, users, items), np.random.default_rng(2))
+    user_ids, item_ids = (np.array([str(row) for row in range(size)]) for size in (50, 20))
+    table = draw_times(RawTable(user_ids, item_ids, users, items), np.random.default_rng(2))
     times = np.asarray(table.timestamps)
     assert times.min() >= 0
     assert times.max() <= 1e9

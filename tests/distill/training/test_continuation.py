@@ -65,7 +65,7 @@ def test_new_rows_are_the_mean_of_their_neighbours_at_the_fitted_length(tmp_path
     y = run.item_embeddings.astype(np.float64)
 
     def length(rows: list[npt.NDArray[np.float64]], means: list[npt.NDArray[np.float64]]) -> float:
-        return sum(a @ b for a, b in zip(rows, means, strict=True)) / sum(mean @ mean for mean in means)
+        return float((np.array(rows) * means).sum() / np.square(means).sum())
 
     item_means = [x[0], (x[0] + x[1]) / 2, (x[1] + x[2]) / 2, x[2]]
     n0 = length(list(y[:4]), item_means) * (x[0] + x[2]) / 2
