@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 import lowpass
-from distill.commands.options import DIRECTORY
+from distill.commands.options import DIRECTORY, FILE
 from distill.data.interactions import Interactions, load_interactions, save_interactions
 from distill.evaluation.drift import CUTOFF, LEAST_OVERLAP, compare_lists
 from distill.evaluation.protocol import EvaluationReport, evaluate
@@ -37,6 +37,18 @@ KINDS = {TEACHER: ("scratch", 64), STUDENT: (RECOMMENDED_METHOD, 20)}
 ANEW, CONTINUED = "anew", "continued"
 COST_FILE = "cost.json"
 METRICS = ("Recall@20", "NDCG@10")
+PAGE = """\
+# Going on from yesterday
+
+Written by `python -m results.continued --out results/studies/continued.md`;
+[measuring.md](../../docs/measuring.md#going-on-from-yesterday) says what it means.
+
+A base of half the interactions, then days that bring a tenth each. Each day a BPRMF teacher of 64 numbers and a student
+of 20 by the default method are trained on all interactions until then, from nothing and gone on from yesterday's, which
+went on themselves. Test of that day's split by time: continued / from nothing = share ± paired standard error over
+users; "moved" users are new or have new interactions. Times are processor seconds of teacher and student together: of
+training steps, and of all that the runs take (co-teachers, evaluation, drift). In the last row ± is the standard error
+of the mean over days and seeds."""
 
 
 @dataclass(frozen=True)
@@ -224,12 +236,16 @@ def _summary(days: list[Day]) -> list[str]:
 @click.option("--days", "num_days", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--seed", "seeds", type=int, multiple=True, default=(0,), show_default=True)
 @click.option("--render", is_flag=True, help="Print what is there, and train nothing.")
-def continued(names: tuple[str, ...], sources: Path, work: Path, num_days: int, seeds: tuple[int, ...], *,
-              render: bool) -> None:  # fmt: skip
+@click.option("--out", type=FILE, help="Write the page too, such as results/studies/continued.md.")
+def continued(
+    names: tuple[str, ...], sources: Path, work: Path, num_days: int, seeds: tuple[int, ...], out: Path | None, *,
+    render: bool,
+) -> None:  # fmt: skip
     """Train a base and the days after it, from nothing and continued, and print what that keeps and costs.
 
     Example: python -m results.continued --data ml-100k --seed 0 --seed 1
     """
+    page = [PAGE]
     for name in names:
         places = [Place(work / name, seed) for seed in seeds]
         for place in () if render else places:
@@ -238,7 +254,10 @@ def continued(names: tuple[str, ...], sources: Path, work: Path, num_days: int, 
                 train_day(place, day)
         found = {place.seed: list(read_days(place, num_days)) for place in places}
         if any(found.values()):
-            click.echo(render_days(name, found) + "\n")
+            page.append(render_days(name, found))
+            click.echo(page[-1] + "\n")
+    if out is not None:
+        write_file(out, ("\n\n".join(page) + "\n").encode())
 
 
 if __name__ == "__main__":

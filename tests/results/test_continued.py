@@ -44,7 +44,10 @@ def test_days_are_trained_once_and_laid_side_by_side(
     assert "| mean" in first
     for kind in ("continued", "from nothing", "items in another order", "random"):
         assert f"| {kind}" in first
-    assert lowpass.main([*words, "--render"], command=continued) == 0
+    page = tmp_path / "page.md"
+    assert lowpass.main([*words, "--render", "--out", str(page)], command=continued) == 0
     assert capsys.readouterr().out == first
+    assert page.read_text().startswith("# Going on from yesterday")
+    assert first.strip() in page.read_text()
     assert lowpass.main(words, command=continued) == 0
     assert len(quick) == 2 + 2 * 4
