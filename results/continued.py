@@ -40,7 +40,7 @@ METRICS = ("Recall@20", "NDCG@10")
 PAGE = """\
 # Going on from yesterday
 
-Written by `python -m results.continued --out results/studies/continued.md`;
+Written by `python -m results.continued --out results/notes/continued.md`;
 [measuring.md](../../docs/measuring.md#going-on-from-yesterday) says what it means.
 
 A base of half the interactions, then days that bring a tenth each. Each day a BPRMF teacher of 64 numbers and a student
@@ -236,7 +236,7 @@ def _summary(days: list[Day]) -> list[str]:
 @click.option("--days", "num_days", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--seed", "seeds", type=int, multiple=True, default=(0,), show_default=True)
 @click.option("--render", is_flag=True, help="Print what is there, and train nothing.")
-@click.option("--out", type=FILE, help="Write the page too, such as results/studies/continued.md.")
+@click.option("--out", type=FILE, help="Write the page too, such as results/notes/continued.md.")
 def continued(
     names: tuple[str, ...], sources: Path, work: Path, num_days: int, seeds: tuple[int, ...], out: Path | None, *,
     render: bool,
