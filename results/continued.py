@@ -219,8 +219,8 @@ def _summary(days: list[Day]) -> list[str]:
     for metric in METRICS:
         for whom in (0, 1):
             shares = np.array([day.kept[metric][whom][0] / day.kept[metric][whom][1] for day in days])
-            error = np.std(shares, ddof=1) / np.sqrt(len(shares)) if len(shares) > 1 else np.nan
-            cells.append(f"{shares.mean():.1%} ± {error:.1%}")
+            error = f" ± {np.std(shares, ddof=1) / np.sqrt(len(shares)):.1%}" if len(shares) > 1 else ""
+            cells.append(f"{shares.mean():.1%}{error}")
     for kind in ("steps", "costs"):
         now, anew = np.sum([getattr(day, kind).sum(axis=0) for day in days], axis=0)
         cells += [f"{now:.1f} / {anew:.1f}", f"{now / anew:.1%}"]
