@@ -6,6 +6,8 @@ A run directory holds
 - `embeddings.safetensors`: `user_embeddings` (|U|, d) and `item_embeddings` (|I|, d), final features whose inner
   product is the score: float32, or float16 where they were imported so; it is mapped, and whoever calculates takes the
   rows it needs to float32;
+- `users.parquet`, `items.parquet`: the outside ids of the rows, as in the data directory; runs from before they were
+  kept have none;
 - `metrics.json`: validation and test reports with their convention, seconds and peak memory;
 - `trajectory/EPOCH.safetensors`, where training was asked to keep some: the embeddings at earlier epochs, in float16;
 - `history.csv`: a line an evaluated epoch: epoch, losses, validation metrics, seconds;
@@ -25,20 +27,27 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from distill.data.ids import as_array
 from distill.data.interactions import Interactions
 from distill.embeddings_file import Vectors, map_embeddings, write_embeddings
 from distill.errors import RunError, SettingError
 from distill.finite import blocks_of_rows, find_flaw
-from distill.storage import write_file
+from distill.storage import publish_file, write_file
 
 CONFIG_FILE = "config.json"
 EMBEDDINGS_FILE = "embeddings.safetensors"
 METRICS_FILE = "metrics.json"
 HISTORY_FILE = "history.csv"
 TRAJECTORY = "trajectory"
+ID_FILES = {"user_id": "users.parquet", "item_id": "items.parquet"}
+"""Column → file of outside ids, of a run as of a data directory."""
+
+Ids = npt.NDArray[np.str_]
 
 Seen = Literal["train+validation", "all"]
 
@@ -189,6 +198,48 @@ def write_run(
     write_file(path / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())
     write_embeddings(path / EMBEDDINGS_FILE, tensors)
     write_file(path / METRICS_FILE, (json.dumps(metrics, indent=2) + "\n").encode())
+
+
+def write_ids(path: Path, user_ids: Ids, item_ids: Ids) -> None:
+    """Write the outside ids of a run's rows, shapes (|U|,) and (|I|,), before the run is finished."""
+    for (column, name), ids in zip(ID_FILES.items(), (user_ids, item_ids), strict=True):
+        with publish_file(path / name) as draft:
+            pq.write_table(pa.table({column: pa.array(ids, pa.string())}), draft)
+
+
+def read_ids(run: Run) -> tuple[Ids, Ids]:
+    """Read the outside ids of a run's rows: users (|U|,) and items (|I|,).
+
+    Raises:
+        RunError: The run has none, or they are unreadable or as many as it has no rows.
+    """
+    found = []
+    sides = (run.user_embeddings, run.item_embeddings)
+    for (column, name), rows in zip(ID_FILES.items(), sides, strict=True):
+        file = run.path / name
+        if not file.is_file():
+            raise RunError(
+                f"{file}: missing, so nobody knows whose rows these are; an earlier version wrote the run: "
+                f"'lowpass evaluate {run.path} --data DATA --save', with the data it was trained on, adds them"
+            )
+        try:
+            ids = as_array(pq.read_table(file, columns=[column])[column])
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise RunError(f"{file}: unreadable ids ({error}); train the run again") from error
+        if len(ids) != len(rows):
+            raise RunError(f"{file}: {len(ids)} ids for {len(rows)} rows; train the run again")
+        found.append(ids)
+    return found[0], found[1]
+
+
+def match_ids(before: Ids, now: Ids) -> npt.NDArray[np.int64]:
+    """Find the rows that ids had before: shape of `now`, −1 for those that were not there."""
+    if not len(before):
+        return np.full(len(now), -1, dtype=np.int64)
+    order = np.argsort(before, kind="stable")
+    places = np.minimum(np.searchsorted(before[order], now), len(before) - 1)
+    rows: npt.NDArray[np.int64] = order[places]
+    return np.where(before[rows] == now, rows, -1)
 
 
 def write_trajectory(path: Path, trajectory: Mapping[int, tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> None:

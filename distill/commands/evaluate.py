@@ -18,7 +18,7 @@ from distill.evaluation.protocol import Protocol, describe_sample
 from distill.report.blends import compare_blends, reports_under
 from distill.report.figures import plot_curves
 from distill.report.tables import Table, render_comparison, render_markdown
-from distill.run import Run, open_run, write_run
+from distill.run import Run, open_run, write_ids, write_run
 
 Baselines = Mapping[str, Mapping[str, Any]]
 
@@ -110,6 +110,8 @@ def _save(run: Run, report: Mapping[str, Any], name: str) -> None:
         click.echo(f"{run.path}: '{name}' was of other users ({recorded['convention']}), and is replaced", err=True)
         recorded = {}
     metrics = {**run.metrics, name: {**recorded, **report}}
+    if run.data is not None:
+        write_ids(run.path, run.data.user_ids, run.data.item_ids)
     write_run(run.path, run.config, run.user_embeddings, run.item_embeddings, metrics)
 
 

@@ -14,6 +14,7 @@ from distill.commands.options import DIRECTORY, EVAL_USERS, FILE, JSON, SETTING,
 from distill.data.interactions import Interactions, load_interactions
 from distill.distributed.ranks import is_started_by_torchrun, open_ranks
 from distill.evaluation.comparison import SHOWN
+from distill.evaluation.drift import LEAST_OVERLAP, Drift
 from distill.evaluation.protocol import describe_sample
 from distill.methods import METHODS, Method
 from distill.methods.co_teachers import NONE, describe_blend
@@ -29,19 +30,25 @@ TRAINING = (
     click.option("--backbone", type=click.Choice(list(BACKBONES)), default="bprmf", show_default=True),
     click.option("--backbone-set", "backbone_settings", multiple=True, metavar=SETTING, callback=parse_pairs,
                  help="A setting of the backbone; may be repeated."),
+    click.option("--continue-from", type=DIRECTORY, metavar="RUN",
+                 help="Go on from yesterday's run of the same backbone, method and dimension: rows are found by their "
+                      "ids, new users and items start from their neighbours, and epochs are fewer."),
     click.option("--epochs", type=click.IntRange(1),
-                 help="At most so many.  [default: 1000; 10 of ce and rcekd where users × items exceed 5·10⁹]"),
+                 help="At most so many.  [default: 1000; 30 with --continue-from; 10, or 3, of ce and rcekd where "
+                      "users × items exceed 5·10⁹]"),
     click.option("--batch-size", type=click.IntRange(1),
                  help="Interactions a step, or users for a response method.  [default: 2048 / 256]"),
     click.option("--lr", "learning_rate", type=float, help="Adam's.  [default: 1e-3; response methods 5e-3]"),
     click.option("--schedule", type=click.Choice(["constant", "cosine"]),
-                 help="Of the learning rate; cosine ends at 0 after --epochs.  [default: constant]"),
+                 help="Of the learning rate; cosine ends at 0 after --epochs.  [default: constant; cosine with "
+                      "--continue-from]"),
     click.option("--weight-decay", type=float, help="[default: 1e-3; response methods 0]"),
     click.option("--optimizer", type=click.Choice(get_args(OptimizerKind)),
                  help="row-adam moves the rows of a batch alone: an epoch takes time by its interactions, not also by "
                       "users and items. auto: from 200,000 of these on.  [default: auto]"),
     click.option("--patience", type=click.IntRange(1),
-                 help="Epochs without a better validation NDCG@10 before stopping.  [default: 100]"),
+                 help="Epochs without a better validation NDCG@10 before stopping.  [default: 100; 15 with "
+                      "--continue-from]"),
     click.option("--eval-every", type=click.IntRange(1),
                  help="In epochs.  [default: 5; 1 where --epochs is 10 by default]"),
     EVAL_USERS,
@@ -121,6 +128,8 @@ def train(
     Example: lowpass train data/citeulike-t --out runs/teacher --dim 400
 
     Example: lowpass train data/mine --from-embeddings users.parquet items.npy --items-ids items.txt --out runs/teacher
+
+    Example: lowpass train data/today --continue-from runs/yesterday --dim 400 --out runs/today
     """
     if from_embeddings is not None:
         refuse(context, set(context.params) - IMPORTING, "means nothing with --from-embeddings: nothing is trained")
@@ -194,6 +203,8 @@ def distill(
     Example: lowpass distill data/citeulike-t --teacher none --out runs/student
 
     Example: lowpass distill data/citeulike-t --teacher runs/teacher --out runs/freqd --method freqd --alpha 0.5
+
+    Example: lowpass distill data/today --teacher runs/today --continue-from runs/student-yesterday --out runs/student
     """
     if not METHODS.get(method, Method).needs_teacher:
         raise click.BadParameter(f"'{method}' learns from no teacher; use 'lowpass train'", param_hint="--method")
@@ -207,7 +218,8 @@ def distill(
         return
     run = None if teacher == NO_TEACHER else open_run(teacher)
     interactions = _load(data, job.options.eval_users, as_json)
-    usual = large_defaults(method, interactions, has_teacher=run is not None)
+    is_continued = given["continue_from"] is not None
+    usual = large_defaults(method, interactions, has_teacher=run is not None, is_continued=is_continued)
     if chosen := {name: value for name, value in usual.items() if given[name] is None}:
         job = build_job(method, {**given, **chosen, **more}, backbone=backbone, backbone_settings=backbone_settings)
         if not as_json:
@@ -259,6 +271,8 @@ def _say_who_taught(metrics: Mapping[str, Any], teacher: Run | None) -> None:
 
 def _finish(out: Path, metrics: Mapping[str, Any], *, as_json: bool) -> None:
     plot_curves([out], out / "curve.png")
+    if "continued" in metrics and not as_json:
+        _say_what_was_continued(metrics["continued"], metrics["drift"])
     done = metrics["training"]
     _report(
         out,
@@ -266,6 +280,21 @@ def _finish(out: Path, metrics: Mapping[str, Any], *, as_json: bool) -> None:
         f"best epoch {done['best_epoch']} of {done['epochs']}, {done['seconds']} s of training by {done['optimizer']}",
         as_json,
     )
+
+
+def _say_what_was_continued(continued: Mapping[str, Any], drift: Mapping[str, Any]) -> None:
+    counts = ", ".join(f"{continued[f'{side}_kept']:,} {side} kept, {continued[f'{side}_new']:,} new"
+                       for side in ("users", "items"))  # fmt: skip
+    click.echo(f"continued from {continued['from']}: {counts}")
+    found = Drift(**drift)
+    click.echo(f"drift: {found}")
+    if continued["doubt"]:
+        click.echo(f"warning: {continued['doubt']}", err=True)
+    if found.is_catastrophic:
+        click.echo(
+            f"warning: lists share less than {LEAST_OVERLAP:.0%} with yesterday's: look at the data, or train from "
+            "nothing, without --continue-from", err=True,
+        )  # fmt: skip
 
 
 def _say_what_was_understood(understood: Mapping[str, Any]) -> None:

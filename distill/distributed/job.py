@@ -37,7 +37,8 @@ from distill.errors import RunError, SettingError
 from distill.methods.co_teachers import NONE
 from distill.methods.cross_entropy import CrossEntropySettings
 from distill.methods.freqd import FreqDSettings, fill_published
-from distill.run import METRICS_FILE, Run, open_run
+from distill.run import ID_FILES, METRICS_FILE, Run, open_run
+from distill.storage import write_file
 from distill.training.checkpoint import STATE_FILE
 from distill.training.job import RANDOM, Job, describe
 from distill.training.teacher import score_temperature
@@ -115,6 +116,8 @@ def run_sharded_job(
         raise SettingError(f"data: '{share.name}' has no validation interactions to stop on; prepare it with a split")
     if resume and ranks.from_first((out / STATE_FILE).is_file()):
         trainer.resume()
+    for name in ID_FILES.values() if ranks.is_first else ():
+        write_file(out / name, (data / name).read_bytes())
     metrics = trainer.fit()
     remove_range_files(out, ranks)
     return metrics
@@ -130,6 +133,8 @@ def supported_job(job: Job) -> Job:
         raise SettingError(f"backbone: '{job.backbone}' needs the whole table in each step; give {BACKBONE}")
     if job.method not in METHODS:
         raise SettingError(f"method: '{job.method}' is not sharded; give one of {', '.join(METHODS)}")
+    if job.continue_from is not None:
+        raise SettingError("continue_from: a sharded training starts from nothing; leave it out")
     if job.start != RANDOM:
         raise SettingError(f"start: '{job.start}' is not sharded; leave it out")
     if job.co_teachers != NONE:

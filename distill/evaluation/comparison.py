@@ -109,6 +109,8 @@ def label(config: Any) -> str:
         parts.append(f"co-teachers {config['co_teachers']}" + (" alone" if config.get("teacher") is None else ""))
     if config.get("start", "random") != "random":
         parts.append(f"start {config['start']}")
+    if config.get("continue_from"):
+        parts.append("continued")
     if "training" in config:
         parts.append(f"wd {config['training']['weight_decay']:g}")
     if config["backbone"] not in {"bprmf", "imported"}:

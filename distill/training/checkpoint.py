@@ -148,7 +148,7 @@ def read_state(directory: Path, config: Mapping[str, Any], where: str) -> tuple[
 
 
 def require_same_settings(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any], remedy: str) -> None:
-    """Compare all settings of two runs but the teacher's path: its fingerprint says whether it is the same.
+    """Compare all settings of two runs but the paths of others: their fingerprints say whether they are the same.
 
     Args:
         path: The file that holds `saved`.
@@ -160,7 +160,7 @@ def require_same_settings(path: Path, saved: Mapping[str, Any], wanted: Mapping[
         RunError: A setting differs; the first one is named, with both values.
     """
     before, now = _flatten(saved), _flatten(json.loads(json.dumps(wanted)))
-    for key in sorted({*before, *now} - {"teacher"}):
+    for key in sorted({*before, *now} - {"teacher", "continue_from"}):
         if before.get(key) != now.get(key):
             raise RunError(f"{path}: '{key}' was {before.get(key)!r} and is now {now.get(key)!r}; {remedy}")
 

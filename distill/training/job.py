@@ -5,14 +5,17 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy.typing as npt
 import torch
 
 from distill.backbones import BACKBONES, Backbone
 from distill.data.interactions import Interactions
 from distill.errors import RunError, SettingError
+from distill.evaluation.drift import compare_lists
 from distill.methods import Teacher
 from distill.methods.candidates import is_whole
 from distill.methods.co_teachers import (
@@ -40,6 +43,7 @@ from distill.methods.top_lists import LISTS_PATTERN
 from distill.run import METRICS_FILE, Run, features_fingerprint, open_run
 from distill.settings import build_settings
 from distill.training.checkpoint import STATE_FILE
+from distill.training.continuation import CONTINUED_DEFAULTS, Continued, open_continued
 from distill.training.teacher import open_teacher
 from distill.training.trainer import Trainer, TrainingOptions
 
@@ -65,6 +69,8 @@ class Job:
             directory of a run of the same backbone and dimension. A run makes stages: first one method, then another.
         backbone_settings: An instance of the backbone's `Settings`; None takes the defaults.
         co_teachers: What `parse_co_teachers` reads: who is blended with the teacher, for methods that learn lists.
+        continue_from: Yesterday's run of the same backbone, method and dimension, on the data of yesterday: it is gone
+            on from, as `distill.training.continuation` says.
     """
 
     backbone: str = "bprmf"
@@ -75,6 +81,7 @@ class Job:
     start: str = RANDOM
     backbone_settings: Any = None
     co_teachers: str = NONE
+    continue_from: Path | None = None
 
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
@@ -92,6 +99,10 @@ class Job:
                 f"co_teachers: '{self.method}' learns from no lists; give a method that does, such as ce or rcekd, "
                 f"or --co-teachers {NONE}"
             )
+        if self.continue_from is not None and self.start != RANDOM:
+            raise SettingError(
+                f"start: '{self.start}' and continue_from both say where training starts; leave one of them out"
+            )
         if self.settings is None:
             object.__setattr__(self, "settings", build_method_settings(self.method, {}))
         if self.co_teachers != NONE:
@@ -107,6 +118,7 @@ class Student:
     dim: int = 64
     start: str = RANDOM
     co_teachers: str | None = None
+    continue_from: Path | None = None
 
 
 STUDENT_SETTINGS = {field.name: str(field.type) for field in fields(Student)}
@@ -125,10 +137,11 @@ def build_job(
 
     Args:
         method: A method or a composition.
-        given: Name → value, which may be text; None counts as not given. `dim`, `start` and `co_teachers` are the
-            student's, the fields of `TrainingOptions` the training's, all others the method's ("part.name" in a
-            composition). A training option that is not given has the method's default, else the backbone's, else the
-            general one; a method that learns lists has the co-teachers "auto".
+        given: Name → value, which may be text; None counts as not given. `dim`, `start`, `co_teachers` and
+            `continue_from` are the student's, the fields of `TrainingOptions` the training's, all others the method's
+            ("part.name" in a composition). A training option that is not given has the method's default, else the
+            backbone's, else that of trainings that continue, else the general one; a method that learns lists has the
+            co-teachers "auto".
         backbone: Name in `BACKBONES`.
         backbone_settings: Name → value, which may be text.
 
@@ -140,8 +153,9 @@ def build_job(
     known = {name: value for name, value in given.items() if value is not None}
     student = {name: known.pop(name) for name in STUDENT_SETTINGS if name in known}
     options = {name: known.pop(name) for name in TRAINING_SETTINGS if name in known}
-    defaults = {**BACKBONES[backbone].training_defaults, **method_defaults(method)}
     built = build_settings(Student, student, "student")
+    continued = {} if built.continue_from is None else CONTINUED_DEFAULTS
+    defaults = {**continued, **BACKBONES[backbone].training_defaults, **method_defaults(method)}
     return Job(
         backbone,
         method,
@@ -151,6 +165,7 @@ def build_job(
         built.start,
         build_settings(BACKBONES[backbone].Settings, backbone_settings or {}, backbone),
         (AUTO if learns_lists(method) else NONE) if built.co_teachers is None else built.co_teachers,
+        built.continue_from,
     )
 
 
@@ -167,17 +182,26 @@ teacher's SVD after two. Validation Recall@20 after five: 0.150 from nothing; 0.
 0.005, and 0.183 at 0.02 along a cosine."""
 
 
-def large_defaults(method: str, data: Interactions, *, has_teacher: bool) -> dict[str, Any]:
+LARGE_CONTINUED_EPOCHS = 3
+"""Of 10, as a share of them; not measured at that size."""
+
+
+def large_defaults(method: str, data: Interactions, *, has_teacher: bool, is_continued: bool = False) -> dict[str, Any]:
     """Choose flat settings by the size of the data, for what is not given: none where it is small.
 
     Args:
         method: A method or a composition.
         data: Its users and items count.
         has_teacher: Whether there is one to start from.
+        is_continued: Whether yesterday's run is gone on from: in its place, and for fewer epochs.
     """
     if is_whole(*data.train.shape) or not learns_lists(method):
         return {}
-    return {name: value for name, value in LARGE_DEFAULTS.items() if has_teacher or name != "start"}
+    chosen = {name: value for name, value in LARGE_DEFAULTS.items() if has_teacher or name != "start"}
+    if is_continued:
+        chosen.pop("start", None)
+        chosen["epochs"] = LARGE_CONTINUED_EPOCHS
+    return chosen
 
 
 FLAGS = {"learning_rate": "--lr"}
@@ -186,7 +210,7 @@ FLAGS = {"learning_rate": "--lr"}
 
 def command_line(job: Job, data: Path, out: Path, teacher: Path | None = None) -> str:
     """The `lowpass` command that trains a job: backbone, dimension, seed and device, and all that is not default."""
-    usual = build_job(job.method, {}, backbone=job.backbone)
+    usual = build_job(job.method, {"continue_from": job.continue_from}, backbone=job.backbone)
     is_taught = any(method.needs_teacher for method in parse_method(job.method))
     words = ["lowpass", "distill" if is_taught else "train", str(data), "--out", str(out)]
     if is_taught:
@@ -194,6 +218,8 @@ def command_line(job: Job, data: Path, out: Path, teacher: Path | None = None) -
     words += ["--backbone", job.backbone, "--dim", str(job.dim)]
     if job.start != RANDOM:
         words += ["--start", job.start]
+    if job.continue_from is not None:
+        words += ["--continue-from", str(job.continue_from)]
     if job.co_teachers != usual.co_teachers:
         words += ["--co-teachers", job.co_teachers]
     for name, value in vars(job.options).items():
@@ -254,7 +280,15 @@ def describe(job: Job, data: DataName, teacher: Run | None) -> dict[str, Any]:
         "teacher_fingerprint": None if teacher is None else features_fingerprint(teacher),
         "method_settings": describe_method_settings(job.method, job.settings or ()),
         "training": options,
+        **_describe_continued(job),
     }
+
+
+def _describe_continued(job: Job) -> dict[str, Any]:
+    if job.continue_from is None:
+        return {}
+    run = open_run(job.continue_from)
+    return {"continue_from": str(job.continue_from), "continue_from_fingerprint": features_fingerprint(run)}
 
 
 def run_job(
@@ -293,6 +327,7 @@ def run_job(
     torch.manual_seed(job.options.seed)
     student = BACKBONES[job.backbone].build(job.backbone_settings, data, job.dim)
     own = None if teacher is None else open_teacher(teacher, data, student)
+    continued = _continue(student, job, data)
     _start(student, job, data, own)
     config = describe(job, data, teacher)
     fingerprint = config["teacher_fingerprint"]
@@ -309,7 +344,11 @@ def run_job(
         report["blend"] = teaching.report
     elif isinstance(teaching, ListedTeacher):
         report["lists"] = teaching.report["lists"]
-    trainer = Trainer(data, student, method, job.options, out=out, config=config, report=report)
+    judge = None
+    if continued is not None:
+        report["continued"] = continued.report()
+        judge = partial(_judge_drift, continued.run, data, job.options.eval_users)
+    trainer = Trainer(data, student, method, job.options, out=out, config=config, report=report, judge=judge)
     if resume and not _was_cut_before_training(out):
         trainer.resume()
     return trainer.fit()
@@ -327,6 +366,24 @@ def _require_free(out: Path, *, resume: bool) -> None:
 def _was_cut_before_training(out: Path) -> bool:
     """Whether a run ended between making its lists and its first checkpoint: it goes on with the lists."""
     return not (out / STATE_FILE).exists() and any(out.glob(LISTS_PATTERN))
+
+
+def _continue(student: Backbone, job: Job, data: Interactions) -> Continued | None:
+    """Lay yesterday's rows into the student, where there are any."""
+    if job.continue_from is None:
+        return None
+    continued = open_continued(job.continue_from, job.backbone, job.method, job.dim, data)
+    fresh = student.features.detach().numpy()
+    rows = continued.rows(data.train, fresh[: data.num_users], fresh[data.num_users :])
+    with torch.no_grad():
+        student.features.copy_(torch.cat([torch.from_numpy(side) for side in rows]))
+    return continued
+
+
+def _judge_drift(
+    old_run: Run, data: Interactions, eval_users: int | None, users: npt.NDArray[Any], items: npt.NDArray[Any]
+) -> dict[str, Any]:
+    return {"drift": compare_lists(old_run, (users, items), data, eval_users=eval_users).as_dict()}
 
 
 def _start(student: Backbone, job: Job, data: Interactions, teacher: Teacher | None) -> None:

@@ -17,7 +17,7 @@ from distill.errors import DataError, RunError, SettingError
 from distill.evaluation.protocol import evaluate_lists, report_splits
 from distill.evaluation.ranking import rank_alike
 from distill.finite import blocks_of_rows, find_flaw
-from distill.run import METRICS_FILE, write_run
+from distill.run import METRICS_FILE, write_ids, write_run
 from distill.training.parquet_embeddings import ParquetEmbeddings
 from distill.training.row_order import PARQUET, order_rows, read_ids
 from distill.training.trainer import final_reports
@@ -83,6 +83,7 @@ def import_embeddings(
         "data": {"name": data.name, "fingerprint": data.fingerprint},
         "teacher": None,
     }
+    write_ids(out, data.user_ids, data.item_ids)
     write_run(out, config, user_embeddings, item_embeddings, metrics)
     return metrics
 

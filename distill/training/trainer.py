@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from distill.backbones.base import Backbone
@@ -29,7 +30,7 @@ from distill.evaluation.protocol import Protocol, evaluate, report_splits
 from distill.finite import find_flaw
 from distill.methods.base import Method, Step
 from distill.rows import is_row_sparse, mark_row_sparse
-from distill.run import HISTORY_FILE, write_run, write_trajectory
+from distill.run import HISTORY_FILE, write_ids, write_run, write_trajectory
 from distill.storage import write_file
 from distill.training.checkpoint import Embeddings, Progress, load_checkpoint, remove_checkpoints, save_checkpoint
 from distill.training.row_adam import RowAdam
@@ -76,6 +77,7 @@ ROW_ADAM_ENTITIES = 200_000
 """N from which the optimizer "auto" moves the rows of a batch alone: there, at d = 64, more than nine tenths of a step
 of Adam's are spent on rows without a gradient."""
 Schedule = Literal["constant", "cosine"]
+Judge = Callable[[npt.NDArray[Any], npt.NDArray[Any]], Mapping[str, Any]]
 OptimizerKind = Literal["auto", "adam", "row-adam"]
 VALIDATION = Protocol(split="validation", mask="train", average="all", cutoffs=(10, 20))
 """Of early stop; its users are drawn where there are many, the same in each evaluation."""
@@ -296,6 +298,7 @@ class Trainer(EpochLoop):
         out: Path,
         config: Mapping[str, Any],
         report: Mapping[str, Any] | None = None,
+        judge: Judge | None = None,
     ) -> None:
         """Put everything on the device and make the optimizer.
 
@@ -307,6 +310,7 @@ class Trainer(EpochLoop):
             out: The run directory.
             config: Settings recorded in the run and compared on resume.
             report: Further entries of `metrics.json`.
+            judge: Makes further entries of the best users' and items' embeddings, shapes (|U|, d) and (|I|, d).
         """
         super().__init__(options, out, CHECKPOINT_SECONDS)
         self.device = open_device(options.device)
@@ -315,6 +319,7 @@ class Trainer(EpochLoop):
         self.method = method.to(self.device)
         self.config = config
         self.report = report or {}
+        self.judge = judge
         make_sampler = UserSampler if method.batches == "users" else student.sampler
         self.sampler: Sampler = make_sampler(data.train, options.batch_size)
         if moves_rows(self.student, options.optimizer):
@@ -404,7 +409,7 @@ class Trainer(EpochLoop):
     def _finish(self) -> Mapping[str, Any]:
         best = cast("Embeddings", self.best)
         thin_trajectory(self.trajectory, self.progress.best_epoch, self.options.keep_checkpoints)
-        metrics = {
+        metrics: dict[str, Any] = {
             **final_reports(*best, self.data, self.options.eval_users),
             **self.report,
             "training": {
@@ -416,6 +421,8 @@ class Trainer(EpochLoop):
         write_file(self.out / HISTORY_FILE, as_csv(self.progress.history))
         write_trajectory(self.out, {epoch: (u.numpy(), i.numpy()) for epoch, (u, i) in self.trajectory.items()})
         user, item = (part.cpu().numpy() for part in best)
+        metrics |= self.judge(user, item) if self.judge else {}
+        write_ids(self.out, self.data.user_ids, self.data.item_ids)
         write_run(self.out, self.config, user, item, metrics)
         remove_checkpoints(self.out)
         return metrics

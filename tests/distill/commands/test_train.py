@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ def test_train_and_distill_leave_runs_with_a_curve(road: Path) -> None:
     for run in (teacher, student):
         assert {path.name for path in run.path.iterdir()} == {
             "config.json", "embeddings.safetensors", "metrics.json", "history.csv", "curve.png",
+            "users.parquet", "items.parquet",
         }  # fmt: skip
 
 
@@ -174,6 +177,8 @@ def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str], arguments: list
         (["--seed", "1" * 23], "seed: 11111111111111111111111 is beyond"),
         (["--method", "rcekd", "--set", "sampling_temperature=nan"], "sampling_temperature: nan is not finite"),
         (["--start", "nowhere"], "nowhere: no finished run there"),
+        (["--continue-from", "nowhere"], "nowhere: no finished run there"),
+        (["--continue-from", "nowhere", "--start", "svd"], "start: 'svd' and continue_from both say"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_named(
@@ -193,6 +198,78 @@ def test_stages_start_a_composition_from_a_run(road: Path, tmp_path: Path) -> No
     assert (two.config["start"], two.config["method_settings"]["ce"]["num_top"]) == (str(first), 7)
     assert two.config["training"]["batch_size"] == 256
     assert two.metrics["training"]["epochs"] == 2, "out of time after the first evaluation"
+
+
+@pytest.fixture
+def tomorrow(road: Path, tmp_path: Path) -> Path:
+    """The road's data in another order of users, without its first one, split by time as far as anybody knows."""
+    data = load_interactions(road / "data")
+    order = np.random.default_rng(5).permutation(data.num_users)
+    order = order[order != 0]
+    splits = {name: getattr(data, name)[order] for name in ("train", "validation", "test")}
+    settings = {**data.settings, "split": "temporal"}
+    later = replace(data, name="later", user_ids=data.user_ids[order], settings=settings, **splits)
+    save_interactions(later, tmp_path / "tomorrow")
+    return tmp_path / "tomorrow"
+
+
+def test_a_teacher_and_a_student_go_on_from_yesterdays(
+    road: Path, tomorrow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = ["--epochs", "2", "--eval-every", "2", "--batch-size", "256"]
+    words = ["--continue-from", str(road / "teacher"), "--dim", "12", "--out", str(tmp_path / "teacher"), *quick]
+    assert lowpass.main(["train", str(tomorrow), *words]) == 0
+    said = capsys.readouterr()
+    assert f"continued from {road / 'teacher'}: 59 users kept, 0 new, 50 items kept, 0 new\n" in said.out
+    assert "drift: overlap@5 with yesterday's lists " in said.out
+    assert "users: 1.7% lost, 0.0% new; items: 0.0% lost, 0.0% new" in said.out
+    assert said.err == ""
+    words = ["--teacher", str(tmp_path / "teacher"), "--continue-from", str(road / "student"), "--method", "freqd"]
+    words += ["--dim", "4", "--out", str(tmp_path / "student"), *quick]
+    assert lowpass.main(["distill", str(tomorrow), *words, "--json"]) == 0
+    answer = read_json(capsys)
+    assert answer["continued"]["users_kept"] == 59
+    assert 0.5 < answer["drift"]["overlap"] <= 1
+    run = open_run(tmp_path / "student")
+    assert run.config["continue_from"] == str(road / "student")
+    assert run.metrics["drift"] == answer["drift"]
+    assert run.config["training"]["schedule"] == "cosine"
+
+
+def test_a_random_split_and_lists_that_have_nothing_in_common_are_warned_of(
+    road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wild = ["--epochs", "60", "--eval-every", "30", "--patience", "60", "--batch-size", "64", "--lr", "2"]
+    words = ["--continue-from", str(road / "teacher"), "--dim", "12", "--out", str(tmp_path / "teacher"), *wild]
+    assert lowpass.main(["train", str(road / "data"), *words]) == 0
+    said = capsys.readouterr().err
+    assert "warning: the data is split at random, so what is held out today may have been learned yesterday" in said
+    assert "warning: lists share less than" in said
+
+
+def test_yesterdays_run_of_another_kind_is_refused(
+    road: Path, tomorrow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", str(tomorrow), "--out", str(tmp_path / "run"), "--dim", "12"]
+    assert lowpass.main([*words, "--continue-from", str(road / "student")]) == 2
+    assert "its method is 'freqd' and not 'scratch'; give --method freqd" in read_error(capsys)
+    assert lowpass.main([*words, "--backbone", "lightgcn", "--continue-from", str(road / "teacher")]) == 2
+    assert "'lightgcn' makes its embeddings of a table" in read_error(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_earlier_run_gets_its_ids_by_saving_an_evaluation(
+    road: Path, tomorrow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier = tmp_path / "earlier"
+    shutil.copytree(road / "teacher", earlier)
+    (earlier / "users.parquet").unlink()
+    words = ["train", str(tomorrow), "--out", str(tmp_path / "run"), "--dim", "12", *QUICK]
+    words += ["--continue-from", str(earlier)]
+    assert lowpass.main(words) == 2
+    assert "users.parquet: missing, so nobody knows whose rows these are" in read_error(capsys)
+    assert lowpass.main(["evaluate", str(earlier), "--data", str(road / "data"), "--save"]) == 0
+    assert lowpass.main(words) == 0
 
 
 def test_the_default_is_the_recipe_that_the_evidence_finds_best(

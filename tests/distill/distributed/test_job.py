@@ -35,7 +35,8 @@ def test_a_killed_rank_is_started_again_and_the_result_is_the_same(disturbed: Pa
 
 def test_the_run_is_one_that_export_takes_and_nothing_else_is_left(disturbed: Path, small: Path) -> None:
     assert {path.name for path in disturbed.iterdir()} == {
-        "config.json", "curve.png", "embeddings.safetensors", "history.csv", "metrics.json",
+        "config.json", "curve.png", "embeddings.safetensors", "history.csv", "metrics.json", "users.parquet",
+        "items.parquet",
     }  # fmt: skip
     metrics = open_run(disturbed).metrics
     assert metrics["training"]["ranks"] == 2
@@ -50,6 +51,7 @@ REFUSED = {
     ("--backbone", "lightgcn"): "backbone: 'lightgcn' needs the whole table",
     ("--method", "dcd"): "method: 'dcd' is not sharded",
     ("--start", "svd"): "start: 'svd' is not sharded",
+    ("--continue-from", "yesterday"): "continue_from: a sharded training starts from nothing",
     ("--filter", "quadratic"): "filter: a sharded filter reaches direct neighbours alone",
     ("--variant", "cooccurrence"): "variant: 'cooccurrence' is not sharded",
     ("--keep-prob", "0.5"): "keep_prob: 0.5 is not sharded",

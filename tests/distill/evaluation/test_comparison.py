@@ -76,6 +76,7 @@ def test_a_label_says_who_taught_beside_the_teacher() -> None:
     assert label(config) == "ce co-teachers auto wd 0.001"
     assert label({**config, "teacher": None}) == "ce co-teachers auto alone wd 0.001"
     assert label({**config, "co_teachers": "none"}) == "ce wd 0.001"
+    assert label({**config, "co_teachers": "none", "continue_from": "runs/a"}) == "ce continued wd 0.001"
 
 
 def save_run(path: Path, *, history: bool, validation: bool = True) -> Path:
