@@ -92,7 +92,7 @@ def test_repeating_a_finished_sweep_prints_it_again(road: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--range", "beta=0:1"), "beta: 'freqd' has no such setting; it has dim, start, epochs"),
+        (("--range", "beta=0:1"), "beta: 'freqd' has no such setting; it has dim, start, continue_from, epochs"),
         (("--set", "alpha=0.5"), "alpha: is varied already; do not fix it by --set"),
         (("--range", "distillation_weight=-1:1"), "distillation_weight: -1.0 is negative"),
         (("--method", "nonsense"), "method: 'nonsense' is not one of"),

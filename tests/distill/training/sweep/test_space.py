@@ -30,7 +30,7 @@ def test_a_part_of_a_composition_can_be_named() -> None:
 @pytest.mark.parametrize(
     ("ranges", "choices", "message"),
     [
-        (["beta=0:1"], [], "beta: 'freqd' has no such setting; it has dim, start, epochs"),
+        (["beta=0:1"], [], "beta: 'freqd' has no such setting; it has dim, start, continue_from, epochs"),
         ([], ["seed=0,1"], "seed: 'freqd' has no such setting"),
         (["alpha"], [], "alpha: has no value; write NAME="),
         (["alpha=0"], [], "alpha: '0' is not LOW:HIGH or log:LOW:HIGH, each a number"),
