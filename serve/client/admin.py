@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 
 from serve.client.channel import GrpcClient
+from serve.client.recommender import MAX_ANSWER_BYTES
 from serve.rpc.pb.lowpass.v1 import admin_pb2 as pb
 from serve.rpc.pb.lowpass.v1 import admin_pb2_grpc
 
@@ -37,13 +38,18 @@ class AdminClient(GrpcClient):
         credentials: grpc.ChannelCredentials | None = None,
         api_key: str = "",
     ) -> None:
-        super().__init__(target, timeout, credentials, api_key)
+        super().__init__(target, timeout, credentials, api_key, [("grpc.max_receive_message_length", MAX_ANSWER_BYTES)])
         make_stub: Any = admin_pb2_grpc.ModelAdminServiceStub
         self._stub = make_stub(self._channel)
 
     def models(self) -> list[pb.ModelVersion]:
         """Return every version that is in the repository or loaded."""
-        return list(self._call(self._stub.ListModels, pb.ListModelsRequest()).versions)
+        return list(self.listing().versions)
+
+    def listing(self) -> pb.ListModelsResponse:
+        """Return every version, and of each model the split and shadow in force."""
+        listed: pb.ListModelsResponse = self._call(self._stub.ListModels, pb.ListModelsRequest())
+        return listed
 
     def load(self, model: str, revision: str = "") -> pb.ModelVersion:
         """Serve one more version, or the version that a label names, and return it.

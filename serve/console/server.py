@@ -24,9 +24,11 @@ from serve.console.conditions import Condition, conditions
 from serve.console.frontier import UnusableFrontier, read_frontier
 from serve.console.history import PERIOD, History, as_columns
 from serve.console.jobs import MOST_RUNS, read_jobs
+from serve.rpc.admin import LOOKS
 from serve.rpc.credentials import TlsFiles
 from serve.rpc.pb.lowpass.v1 import admin_pb2
 from serve.rpc.services import AnyMethod, Method
+from serve.rpc.status import Refusal
 from serve.telemetry.logs import AccessLog
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.telemetry import Telemetry
@@ -37,8 +39,6 @@ from serve.transport.http_server import HttpServer
 THREADS, LOOKING, CHANGING = 4, 16, 2
 """Threads; requests in flight that look, and that change: a change may load for minutes, and leaves threads to look."""
 CHANGE_SECONDS = 3600.0
-LOOKS = "ListModels"
-"""The one method of the admin service that changes nothing."""
 BOUNDS = HttpBounds(body_bytes=1 << 20, connections=64, held_bytes=8 << 20)
 
 
@@ -48,13 +48,14 @@ class ConsoleServer:
     Args:
         asking: Makes the methods of the recommender service, which count in the series they are given.
         admin: Methods of the admin service; empty where nothing can be changed.
-        metrics: The server's own: what is shown, and where changes are counted.
+        metrics: The server's own: where changes are counted, and what is shown.
         access: Who may look, and who change.
         is_serving: What health says.
         is_local: Whether only this machine reaches the address.
         jobs: Directory of the batch jobs; None for none.
         frontier: Document of a frontier; None for none.
         prepare_thread: Called once in each thread that works on requests.
+        series: What is shown in place of `metrics`.
 
     Raises:
         UnusableFrontier: The document is none.
@@ -75,10 +76,11 @@ class ConsoleServer:
         frontier: Path | None = None,
         prepare_thread: Callable[[], None] | None = None,
         period: float = PERIOD,
+        series: CollectorRegistry | None = None,
     ) -> None:
         if frontier is not None:
             read_frontier(frontier)
-        self._history = History(metrics.registry, period)
+        self._history = History(metrics.registry if series is None else series, period)
         self._listing = next((each for each in admin if each.name == LOOKS), None)
         self._is_serving, self._jobs, self._frontier = is_serving, jobs, frontier
         changes = _changing([each for each in admin if each.name != LOOKS], metrics, limits)
@@ -143,10 +145,8 @@ class ConsoleServer:
         call = Call(now, Deadline.of(monotonic(), CHANGE_SECONDS, None), lambda: True, now)
         try:
             answer: Any = self._listing.handle(admin_pb2.ListModelsRequest(), call)
-        except RequestError as error:
-            return [], [
-                Condition("bad", f"The repository cannot be read: {error}", "What is loaded goes on answering.")
-            ]
+        except (RequestError, Refusal) as error:
+            return [], [Condition("bad", f"Models cannot be listed: {error}", "What is loaded goes on answering.")]
         return list(answer.versions), []
 
     def _read_jobs(self, runs: int = MOST_RUNS) -> list[dict[str, Any]]:

@@ -1,13 +1,18 @@
-"""What the admin address is, whoever changes the models: one server its own, a supervisor those of its workers."""
+"""What the admin address is, whoever changes the models: one server its own, a supervisor those of its workers.
+
+And what the socket is by which a supervisor looks at a worker.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from serve.answers.admission import Admission
 from serve.process.options import ServerOptions
 from serve.rpc.admin import ADMIN_SERVICE, AdminService
 from serve.rpc.credentials import authorizer
+from serve.rpc.services import AnyMethod
 from serve.telemetry.logs import AccessLog
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.telemetry import Telemetry
@@ -35,4 +40,26 @@ def admin_settings(options: ServerOptions, service: AdminService, metrics: Metri
         reflection=options.reflection,
         authorize=authorizer(options.admin_api_keys),
         tls=options.tls,
+    )
+
+
+def looking_settings(
+    options: ServerOptions, services: Mapping[str, tuple[AnyMethod, ...]], unseen: Metrics
+) -> TransportSettings:
+    """Settings of the transport by which a supervisor looks at a worker: nothing asked there is traffic.
+
+    Args:
+        options: Of the worker; keys and certificates are the supervisor's.
+        services: What looks, by full service name.
+        unseen: Series that nobody reads.
+    """
+    admission = Admission(IN_FLIGHT)
+    admission.open()
+    return TransportSettings(
+        services=services,
+        admission=admission,
+        limits=replace(options.limits, max_in_flight=IN_FLIGHT),
+        telemetry=Telemetry(unseen),
+        threads=2,
+        reflection=False,
     )

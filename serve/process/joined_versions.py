@@ -8,6 +8,22 @@ from typing import Any
 from serve.rpc.pb.lowpass.v1 import admin_pb2 as pb
 
 
+def join_listings(listed: Mapping[int, pb.ListModelsResponse], workers: int) -> pb.ListModelsResponse:
+    """One listing; split and shadow are those of the first worker, and what answers by default says if others differ.
+
+    Args:
+        listed: What each worker that answered knows; at least one.
+        workers: How many workers there are.
+    """
+    versions = join_versions({number: each.versions for number, each in listed.items()}, workers)
+    routed = [{each.model: each for each in of_worker.routing} for of_worker in listed.values()]
+    for version in versions:
+        here = [of_worker.get(version.model) for of_worker in routed]
+        if version.is_default and any(each != here[0] for each in here):
+            version.differs = "; ".join(filter(None, [version.differs, "not the same split or shadow in all workers"]))
+    return pb.ListModelsResponse(versions=versions, routing=routed[0].values())
+
+
 def join_versions(listed: Mapping[int, Sequence[pb.ModelVersion]], workers: int) -> list[pb.ModelVersion]:
     """One line for each version, which says where workers differ.
 

@@ -240,8 +240,8 @@ class ServerOptions:
                 raise WrongOptions("--jobs and --frontier are shown by the console: give --console-address")
             return
         read_address("--console-address", self.console_address)
-        if self.workers > 1:
-            raise WrongOptions("--console-address: shows and changes a single process: leave out --workers")
+        if self.workers > 1 and self.repository is None:
+            raise WrongOptions("--console-address with --workers needs --repository")
         if not is_local(self.console_address) and (self.tls_cert is None or self.admin_api_keys is None):
             raise WrongOptions(
                 f"--console-address {self.console_address}: other machines reach it: give --tls-cert, --tls-key and"

@@ -26,12 +26,13 @@ from serve.live.engines import Engines
 from serve.live.manager import ModelManager
 from serve.live.shadow import Shadow
 from serve.live.store import ModelStore, ServedModel
-from serve.process.admin import admin_settings
+from serve.process.admin import admin_settings, looking_settings
 from serve.process.lifecycle import ADDRESSES, announce, stop_signals
 from serve.process.options import ServerOptions
-from serve.rpc.admin import ModelAdminService
+from serve.process.worker_calls import looking_at
+from serve.rpc.admin import ADMIN_SERVICE, LOOKS, ModelAdminService
 from serve.rpc.credentials import authorizer, certificate_ends
-from serve.rpc.services import SERVICE, RecommenderService
+from serve.rpc.services import SERVICE, AnyMethod, RecommenderService
 from serve.telemetry.endpoint import MetricsEndpoint
 from serve.telemetry.logs import AccessLog, log_to_stderr
 from serve.telemetry.metrics import Metrics
@@ -89,6 +90,7 @@ class Server:
         self._make = transport
         self._transport = transport(self._query_settings(service))
         self._admin: Transport | None = None
+        self._looks: Transport | None = None
         if self._manager is not None and options.admin_address:
             self._admin = transport(admin_settings(options, self._admin_service(self._manager), self.metrics))
         self._health = transport(self._health_settings()) if options.health_address else None
@@ -164,10 +166,8 @@ class Server:
     def _open_console(self) -> ConsoleServer:
         options = self._options
         return ConsoleServer(
-            lambda metrics: RecommenderService(
-                self.store, options.limits, metrics, metadata.version("lowpass")
-            ).methods(),
-            () if self._manager is None else ModelAdminService(self._manager, self._shadow).methods(),
+            self._asking,
+            () if self._manager is None else self._admin_service(self._manager).methods(),
             self.metrics,
             options.limits,
             Access(options.api_keys, options.admin_api_keys),
@@ -178,6 +178,11 @@ class Server:
             frontier=options.frontier,
             prepare_thread=limit_native_threads,
         )
+
+    def _asking(self, metrics: Metrics) -> tuple[AnyMethod, ...]:
+        """Methods for who tries the models: counted in `metrics`, and answered by no shadow again."""
+        version = metadata.version("lowpass")
+        return RecommenderService(self.store, self._options.limits, metrics, version).methods()
 
     def _health_settings(self) -> TransportSettings:
         return TransportSettings(
@@ -191,18 +196,27 @@ class Server:
         )
 
     def open_admin(self, socket: str) -> None:
-        """Let a supervisor change models, on a socket that nobody else reaches: without keys, in plain text.
+        """Let a supervisor change models and look at them, on sockets that nobody else reaches: without keys or TLS.
 
         Args:
-            socket: unix:PATH.
+            socket: unix:PATH of the one to change them; see `looking_at`.
         """
         if self._manager is None:
             return
-        settings = admin_settings(self._options, self._admin_service(self._manager), self.metrics)
-        self._admin = self._make(replace(settings, authorize=None, tls=None))
-        self._admin.bind(socket)
-        self._admin.start()
-        self._admin.set_serving(True)
+        service = self._admin_service(self._manager)
+        settings = admin_settings(self._options, service, self.metrics)
+        self._admin = self._open(socket, replace(settings, authorize=None, tls=None))
+        unseen = Metrics(CollectorRegistry())
+        listing = tuple(each for each in service.methods() if each.name == LOOKS)
+        settings = looking_settings(self._options, {SERVICE: self._asking(unseen), ADMIN_SERVICE: listing}, unseen)
+        self._looks = self._open(looking_at(socket), replace(settings, prepare_thread=limit_native_threads))
+
+    def _open(self, socket: str, settings: TransportSettings) -> Transport:
+        opened = self._make(settings)
+        opened.bind(socket)
+        opened.start()
+        opened.set_serving(True)
+        return opened
 
     @property
     def is_stuck(self) -> bool:
@@ -281,8 +295,9 @@ class Server:
     def _close(self, grace: float) -> bool:
         if self._console is not None:
             self._console.stop()
-        if self._admin is not None:
-            self._admin.stop(0.0)
+        for private in (self._admin, self._looks):
+            if private is not None:
+                private.stop(0.0)
         self._shadow.stop()
         if self._manager is not None:
             self._manager.stop()

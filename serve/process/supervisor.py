@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
@@ -32,7 +32,8 @@ from serve.telemetry.metrics import DroppedLines
 from serve.transport.address import split_address
 
 if TYPE_CHECKING:
-    from serve.process.workers_admin import AdminFront
+    from serve.process.workers_admin import AdminFront, WorkersAdmin
+    from serve.process.workers_console import ConsoleFront
 
 LOG = logging.getLogger("lowpass.serve")
 SHARED = {"address": "--address", "health_address": "--health-address", "http_address": "--http-address"}
@@ -149,6 +150,10 @@ class Supervisor:
             WorkerState(place.worker if place.ready_since is not None else None, dict(place.restarts))
             for place in self._places
         ]
+
+    def is_serving(self) -> bool:
+        """Whether any worker serves."""
+        return any(place.ready_since is not None for place in self._places)
 
     @property
     def pids(self) -> list[int]:
@@ -302,33 +307,25 @@ def run(options: ServerOptions) -> int:
     with ExitStack() as stack:
         log = stack.enter_context(log_to_stderr())
         shared: dict[str, Any] = {name: stack.enter_context(_held(options, name)) for name in SHARED}
-        worker_options = replace(
-            options,
-            metrics_address="",
-            ready_file=None,
-            admin_address="",
-            admin_api_keys=None,
-            admin_open=False,
-            **shared,
+        service = stack.enter_context(_workers_admin(options))
+        worker_options = _of_workers(options, shared)
+        supervisor = Supervisor(
+            options.workers,
+            lambda number, tell: WorkerProcess(worker_options, number, tell, service),
+            silent_at_most=options.worker_timeout,
         )
-        with _admin(options) as admin:
-            service = None if admin is None else admin.service
-            supervisor = Supervisor(
-                options.workers,
-                lambda number, tell: WorkerProcess(worker_options, number, tell, service),
-                silent_at_most=options.worker_timeout,
-            )
-            stack.enter_context(stop_signals(supervisor.tell))
-            metrics_address = stack.enter_context(_endpoint(options, supervisor, log))
+        stack.enter_context(stop_signals(supervisor.tell))
+        series = _series_of_all(supervisor, log)
+        shared["metrics_address"] = stack.enter_context(_endpoint(options, series))
+        with _fronts(options, service, supervisor, series) as fronts:
             try:
                 told = supervisor.bring_up()
             except BaseException:
                 supervisor.end(0.0)
                 raise
             if not told:
-                addresses = {**dict.fromkeys(ADDRESSES, ""), **shared, "metrics_address": metrics_address}
-                if admin is not None:
-                    addresses["admin_address"] = admin.open()
+                opened = {name: front.open() for name, front in fronts.items()}
+                addresses = {**dict.fromkeys(ADDRESSES, ""), **shared, **opened}
                 announce(options, {**addresses, **supervisor.ready, "workers": supervisor.pids})
                 told = supervisor.keep_up()
         LOG.info("stopping", extra={"fields": {"signal": told, "workers": supervisor.pids}})
@@ -337,20 +334,63 @@ def run(options: ServerOptions) -> int:
     return 0 if drained else 1
 
 
+def _of_workers(options: ServerOptions, shared: Mapping[str, Any]) -> ServerOptions:
+    """Options of a worker: what there is once is the supervisor's.
+
+    Args:
+        shared: Addresses that workers share.
+    """
+    return replace(
+        options,
+        metrics_address="",
+        ready_file=None,
+        admin_address="",
+        admin_api_keys=None,
+        admin_open=False,
+        console_address="",
+        jobs=None,
+        frontier=None,
+        **shared,
+    )
+
+
 @contextmanager
-def _admin(options: ServerOptions) -> Iterator[AdminFront | None]:
-    """Hold the address where models are changed, if there is one."""
-    if not options.admin_address:
+def _workers_admin(options: ServerOptions) -> Iterator[WorkersAdmin | None]:
+    """What changes models in all workers, where anybody may."""
+    if options.repository is None or not (options.admin_address or options.console_address):
         yield None
         return
     # Only here: it brings gRPC, which a supervisor without it never speaks.
-    from serve.process.workers_admin import AdminFront
+    from serve.process.changes import Changes
+    from serve.process.workers_admin import WorkersAdmin
 
-    front = AdminFront(options)
+    changes = Changes(options.split_shares, options.shadow_rules)
+    service = WorkersAdmin(options.repository, options.workers, changes)
     try:
-        yield front
+        yield service
     finally:
-        front.close()
+        service.close()
+
+
+@contextmanager
+def _fronts(
+    options: ServerOptions, service: WorkersAdmin | None, supervisor: Supervisor, series: CollectorRegistry
+) -> Iterator[dict[str, AdminFront | ConsoleFront]]:
+    """Hold the addresses where models are changed, as far as there are some; closed before the workers end."""
+    fronts: dict[str, AdminFront | ConsoleFront] = {}
+    try:
+        if service is not None and options.admin_address:
+            from serve.process.workers_admin import AdminFront
+
+            fronts["admin_address"] = AdminFront(options, service)
+        if service is not None and options.console_address:
+            from serve.process.workers_console import ConsoleFront
+
+            fronts["console_address"] = ConsoleFront(options, service, series, supervisor.is_serving)
+        yield fronts
+    finally:
+        for front in reversed(fronts.values()):
+            front.close()
 
 
 @contextmanager
@@ -367,17 +407,22 @@ def _held(options: ServerOptions, name: str) -> Iterator[str]:
         port.close()
 
 
-@contextmanager
-def _endpoint(options: ServerOptions, supervisor: Supervisor, log: LogWriter) -> Iterator[str]:
-    """Offer the series of all workers, if that is asked for."""
-    if not options.metrics_address:
-        yield ""
-        return
+def _series_of_all(supervisor: Supervisor, log: LogWriter) -> CollectorRegistry:
+    """The series of all workers, and the supervisor's own."""
     registry = CollectorRegistry()
     ProcessCollector(namespace="lowpass_supervisor", registry=registry)
     registry.register(DroppedLines("lowpass_supervisor_log_lines_dropped", lambda: log.dropped))
     registry.register(MergedSeries(supervisor.states))
-    endpoint = MetricsEndpoint(*split_address("--metrics-address", options.metrics_address), registry)
+    return registry
+
+
+@contextmanager
+def _endpoint(options: ServerOptions, series: CollectorRegistry) -> Iterator[str]:
+    """Offer the series of all workers, if that is asked for."""
+    if not options.metrics_address:
+        yield ""
+        return
+    endpoint = MetricsEndpoint(*split_address("--metrics-address", options.metrics_address), series)
     try:
         yield endpoint.address
     finally:

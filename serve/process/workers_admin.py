@@ -1,10 +1,10 @@
 """The admin service of a supervisor: a change happens in all workers, or in none.
 
-Each worker offers the same service on a Unix socket in a folder that only this user may enter; keys and certificates
-are a matter of the supervisor's own address. A change is tried on one worker first, so that what is wrong with it is
-told once and has changed nothing, then on the others. Where one of those refuses, it is undone in the rest, as far as
-that goes; the error says where not. A worker that has died refuses nothing: what was changed since the start is kept
-(`Changes`), and told to its successor before that serves.
+Each worker offers the same service on a Unix socket in a folder that only this user may enter, and on another one what
+changes nothing; keys and certificates are a matter of the supervisor's own addresses. A change is tried on one worker
+first, so that what is wrong with it is told once and has changed nothing, then on the others. Where one of those
+refuses, it is undone in the rest, as far as that goes; the error says where not. A worker that has died refuses
+nothing: what was changed since the start is kept (`Changes`), and told to its successor before that serves.
 """
 
 from __future__ import annotations
@@ -14,32 +14,39 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import grpc
-from google.rpc import code_pb2, status_pb2
-from grpc_status import rpc_status
+from google.protobuf.message import Message
 from prometheus_client import CollectorRegistry
 
 from export.bundle import RepositoryError
 from export.bundle.opening import Place, open_repository
 from export.bundle.versions import PREVIOUS, STABLE
 from serve.answers.call import Call
-from serve.answers.errors import AddressUnavailable, NotReady, WrongOptions
+from serve.answers.errors import AddressUnavailable, NotReady
 from serve.client.admin import AdminClient
-from serve.client.errors import NotFoundByServer, RecommenderError, ServerUnavailable
+from serve.client.errors import NotFoundByServer, RecommenderError
 from serve.process.admin import SECONDS, admin_settings
 from serve.process.changes import TELL, Changes
-from serve.process.joined_versions import join_versions, name_workers
+from serve.process.joined_versions import join_listings, name_workers
 from serve.process.options import ServerOptions
+from serve.process.worker_calls import (
+    Ask,
+    attempt,
+    attempt_all,
+    is_gone,
+    is_silent,
+    looking_at,
+    refusal,
+    remove_sockets,
+)
 from serve.rpc.admin import AdminService
 from serve.rpc.pb.lowpass.v1 import admin_pb2 as pb
-from serve.rpc.status import Refusal
+from serve.rpc.services import Method
 from serve.telemetry.metrics import Metrics
 from serve.transport.address import UNIX, read_address, split_address
 from serve.transport.choice import choose_transport
@@ -47,10 +54,9 @@ from serve.transport.choice import choose_transport
 LOG = logging.getLogger("lowpass.serve")
 LIST_WITHIN = 5.0
 """Longest wait for what a worker holds, in seconds."""
-LEAVING = ("", "NOT_READY", "SHUTTING_DOWN")
-"""Reasons of UNAVAILABLE by which a worker says nothing of the change: it is gone, or about to be."""
+ANSWER_WITHIN = 2.0
+"""Longest wait for an answer of a worker while there is another one to ask, in seconds."""
 
-Ask = Callable[[AdminClient], Any]
 Undo = Callable[[Mapping[int, Any]], list[str]]
 """Takes a change back in the workers that answered; returns what it could not, in words."""
 
@@ -77,9 +83,9 @@ class WorkersAdmin(AdminService):
         try:
             self._folder = Path(tempfile.mkdtemp(prefix="lowpass-"))
         except OSError as error:
-            raise AddressUnavailable(f"--admin-address: no place for sockets ({error}); set TMPDIR") from error
+            raise AddressUnavailable(f"no place for the sockets of workers ({error}); set TMPDIR") from error
         try:
-            read_address("--admin-address: TMPDIR is too long:", self.new_socket(workers))
+            read_address("TMPDIR is too long for the sockets of workers:", looking_at(self.new_socket(workers)))
         except AddressUnavailable:
             self.close()
             raise
@@ -92,7 +98,7 @@ class WorkersAdmin(AdminService):
         """Tell a worker that has loaded what was changed since the start, and all that changes from now on."""
         with self._changing:
             for change in self._changes.in_order():
-                outcome = _attempt(socket, partial(_tell, change=change), SECONDS)
+                outcome = attempt(socket, partial(_tell, change=change), SECONDS)
                 if isinstance(outcome, RecommenderError):
                     fields = {"worker": number, "change": type(change).__name__, "error": str(outcome)}
                     LOG.error("worker differs", extra={"fields": fields})
@@ -102,15 +108,34 @@ class WorkersAdmin(AdminService):
         """A worker is gone."""
         if self._sockets.get(number) == socket:
             del self._sockets[number]
-        Path(socket.removeprefix(UNIX)).unlink(missing_ok=True)
+        remove_sockets(socket)
 
     def close(self) -> None:
         """Remove the folder of the sockets."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def ask_one(self, method: Method, request: Message, call: Call) -> Message:
+        """Let one worker answer what is no traffic; another one where that is gone or hangs.
+
+        Raises:
+            Refusal: It refuses.
+            NotReady: None answers.
+        """
+        left = self._looked_at()
+        while left:
+            socket = left.pop(next(iter(left)))
+            within = min(ANSWER_WITHIN, call.deadline.remaining) if left else call.deadline.remaining
+            outcome = attempt(socket, lambda worker: worker.ask(method, request), within)
+            if not isinstance(outcome, RecommenderError):
+                answer: Message = outcome
+                return answer
+            if not is_silent(outcome):
+                raise refusal(outcome)
+        raise NotReady("no worker answers: try again soon")
+
     def list_models(self, _request: pb.ListModelsRequest, _call: Call) -> pb.ListModelsResponse:
         """Show every version, and where workers differ."""
-        return pb.ListModelsResponse(versions=self._joined())
+        return self._listing()
 
     def load(self, request: pb.LoadModelRequest, call: Call) -> pb.LoadModelResponse:
         """Serve one more version."""
@@ -127,7 +152,7 @@ class WorkersAdmin(AdminService):
             answers = self._apply(call, lambda admin: admin.load(model, revision), undo=undo)
             version = next(iter(answers.values())).version
             self._changes.load(model, revision, version)
-        (joined,) = (each for each in self._joined(model) if each.version == version)
+        (joined,) = (each for each in self._versions(model) if each.version == version)
         return pb.LoadModelResponse(version=joined)
 
     def unload(self, request: pb.UnloadModelRequest, call: Call) -> pb.UnloadModelResponse:
@@ -148,7 +173,7 @@ class WorkersAdmin(AdminService):
             answers = self._apply(call, ask, undo=undo).values()
             absent = [answer.error for answer in answers if isinstance(answer, _Absent)]
             if len(absent) == len(answers):
-                raise _refusal(absent[0])
+                raise refusal(absent[0])
             named = [label for label, at in self._labels(model).items() if at == version]
             self._changes.unload(model, version, named)
         return pb.UnloadModelResponse(drained=all(answers))
@@ -169,7 +194,7 @@ class WorkersAdmin(AdminService):
                 undo=undo,
             )
             self._changes.load(model, label, self._labels(model).get(label, ""))
-        return pb.SetLabelResponse(versions=self._joined(model))
+        return pb.SetLabelResponse(versions=self._versions(model))
 
     def rollback(self, request: pb.RollbackRequest, call: Call) -> pb.RollbackResponse:
         """Move `stable` back."""
@@ -209,29 +234,29 @@ class WorkersAdmin(AdminService):
         sockets, answers = dict(sorted(self._sockets.items())), dict[int, Any]()
         while sockets and not answers:
             number = next(iter(sockets))
-            outcome = _attempt(sockets.pop(number), first, call.deadline.remaining)
-            if isinstance(outcome, RecommenderError) and not _is_gone(outcome):
-                raise _refusal(outcome)
+            outcome = attempt(sockets.pop(number), first, call.deadline.remaining)
+            if isinstance(outcome, RecommenderError) and not is_gone(outcome):
+                raise refusal(outcome)
             if not isinstance(outcome, RecommenderError):
                 answers[number] = outcome
         if not answers:
             raise NotReady("no worker is up: try again soon")
-        outcomes = _attempt_all(sockets, others or first, call.deadline.remaining)
+        outcomes = attempt_all(sockets, others or first, call.deadline.remaining)
         answers |= {number: each for number, each in outcomes.items() if not isinstance(each, RecommenderError)}
-        refused = {n: each for n, each in outcomes.items() if isinstance(each, RecommenderError) and not _is_gone(each)}
+        refused = {n: each for n, each in outcomes.items() if isinstance(each, RecommenderError) and not is_gone(each)}
         if refused:
             stuck = undo(answers)
             words = "; ".join([f"undone in {name_workers(answers)}", *stuck]) if not stuck else "; ".join(stuck)
             number, error = next(iter(refused.items()))
-            raise _refusal(error, f"refused by {name_workers(refused)} alone, {words}")
+            raise refusal(error, f"refused by {name_workers(refused)} alone, {words}")
         return answers
 
     def _each(self, what: Mapping[int, str], ask: Callable[[str, AdminClient], Any]) -> list[str]:
         """Ask several workers, each for its own; returns those that refuse, in words."""
         stuck = []
         for number, own in what.items():
-            outcome = _attempt(self._sockets.get(number, ""), partial(ask, own), SECONDS)
-            if isinstance(outcome, RecommenderError) and not _is_gone(outcome):
+            outcome = attempt(self._sockets.get(number, ""), partial(ask, own), SECONDS)
+            if isinstance(outcome, RecommenderError) and not is_gone(outcome):
                 stuck.append(f"not undone in worker {number} ({outcome})")
         return stuck
 
@@ -266,22 +291,30 @@ class WorkersAdmin(AdminService):
         return {}
 
     def _loaded(self) -> dict[int, set[tuple[str, str]]]:
-        listed = {number: [each for each in found if each.loaded] for number, found in self._listed().items()}
-        known = {number: {(each.model, each.version) for each in found} for number, found in listed.items()}
+        known = {
+            number: {(each.model, each.version) for each in listed.versions if each.loaded}
+            for number, listed in self._listed().items()
+        }
         return {number: known.get(number, set()) for number in range(self._workers)}
 
-    def _listed(self) -> dict[int, list[pb.ModelVersion]]:
-        outcomes = _attempt_all(dict(self._sockets), lambda admin: admin.models(), LIST_WITHIN)
+    def _listed(self) -> dict[int, pb.ListModelsResponse]:
+        outcomes = attempt_all(self._looked_at(), lambda worker: worker.listing(), LIST_WITHIN)
         for outcome in outcomes.values():
-            if isinstance(outcome, RecommenderError) and not _is_gone(outcome) and outcome.code != "DEADLINE_EXCEEDED":
-                raise _refusal(outcome)
+            if isinstance(outcome, RecommenderError) and not is_silent(outcome):
+                raise refusal(outcome)
         return {n: outcome for n, outcome in sorted(outcomes.items()) if not isinstance(outcome, RecommenderError)}
 
-    def _joined(self, model: str = "") -> list[pb.ModelVersion]:
+    def _listing(self) -> pb.ListModelsResponse:
         listed = self._listed()
         if not listed:
             raise NotReady("no worker answers: try again soon")
-        return [each for each in join_versions(listed, self._workers) if model in ("", each.model)]
+        return join_listings(listed, self._workers)
+
+    def _versions(self, model: str) -> list[pb.ModelVersion]:
+        return [each for each in self._listing().versions if each.model == model]
+
+    def _looked_at(self) -> dict[int, str]:
+        return {number: looking_at(socket) for number, socket in sorted(self._sockets.copy().items())}
 
 
 class _Absent:
@@ -295,77 +328,23 @@ def _tell(admin: AdminClient, change: Any) -> object:
     return TELL[type(change)](admin, change)
 
 
-def _attempt(socket: str, ask: Ask, within: float) -> Any:
-    """An answer, or the error in its place.
-
-    Args:
-        socket: Empty for a worker that is gone.
-        within: Seconds.
-    """
-    try:
-        if not socket:
-            raise ServerUnavailable("UNAVAILABLE", "the worker is gone")
-        # A connection a call: one that is kept would go on trying a worker that has died.
-        with AdminClient(socket, max(0.001, within)) as admin:
-            return ask(admin)
-    except RecommenderError as error:
-        return error
-
-
-def _attempt_all(sockets: Mapping[int, str], ask: Ask, within: float) -> dict[int, Any]:
-    with ThreadPoolExecutor(max(1, len(sockets)), thread_name_prefix="lowpass-admin") as pool:
-        return dict(zip(sockets, pool.map(lambda socket: _attempt(socket, ask, within), sockets.values()), strict=True))
-
-
-def _is_gone(error: RecommenderError) -> bool:
-    return isinstance(error, ServerUnavailable) and error.reason in LEAVING
-
-
-def _refusal(error: RecommenderError, words: str = "") -> Refusal:
-    """The status that a worker sent, to be sent on.
-
-    Args:
-        words: Said before its own.
-    """
-    status = None
-    cause = error.__cause__
-    if isinstance(cause, grpc.RpcError):
-        call: Any = cause
-        with suppress(ValueError):
-            status = rpc_status.from_call(call)
-    if status is None:
-        status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message)
-    status.message = f"{words}: {status.message}" if words else status.message
-    return Refusal(status)
-
-
 class AdminFront:
     """The admin address of a supervisor; held from the start, open to callers once its workers serve.
 
     Args:
-        options: Its repository, address, keys and certificates; what is split and shadowed from the start.
-
-    Attributes:
+        options: Its address, keys and certificates.
         service: What answers there.
 
     Raises:
         StartupError: The address or its keys are unusable.
     """
 
-    def __init__(self, options: ServerOptions) -> None:
-        if options.repository is None:
-            raise WrongOptions("--admin-address needs --repository")
+    def __init__(self, options: ServerOptions, service: WorkersAdmin) -> None:
         split_address("--admin-address", options.admin_address)
-        changes = Changes(options.split_shares, options.shadow_rules)
         _, make = choose_transport(options.transport, needs_grpcio=options.needs_grpcio)
-        self.service = WorkersAdmin(options.repository, options.workers, changes)
-        try:
-            # Workers count the calls; what is refused here is in the log.
-            self._transport = make(admin_settings(options, self.service, Metrics(CollectorRegistry())))
-            self._address = self._transport.bind(options.admin_address)
-        except BaseException:
-            self.service.close()
-            raise
+        # Workers count the calls; what is refused here is in the log.
+        self._transport = make(admin_settings(options, service, Metrics(CollectorRegistry())))
+        self._address = self._transport.bind(options.admin_address)
 
     def open(self) -> str:
         """Let callers in; returns the address."""
@@ -376,4 +355,3 @@ class AdminFront:
     def close(self) -> None:
         """Change nothing more."""
         self._transport.stop(0.0)
-        self.service.close()

@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # It brings FAISS, which a supervisor of workers never asks a
     from serve.live.manager import ModelManager
 
 ADMIN_SERVICE: str = pb.DESCRIPTOR.services_by_name["ModelAdminService"].full_name
+LOOKS = "ListModels"
+"""The one method of the service that changes nothing."""
 
 
 class AdminService(ABC):

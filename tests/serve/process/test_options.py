@@ -63,7 +63,7 @@ def test_the_default_k_is_never_refused() -> None:
         ({"repository": HERE, "admin_address": LOCAL, "admin_api_keys": KEYS, "admin_open": True}, "goes without"),
         ({"jobs": HERE}, "give --console-address"),
         ({"frontier": HERE}, "give --console-address"),
-        ({"repository": HERE, "console_address": LOCAL, "workers": 2}, "leave out --workers"),
+        ({"console_address": LOCAL, "workers": 2}, "--console-address with --workers needs --repository"),
         ({"repository": HERE, "console_address": "0.0.0.0:1"}, "--tls-cert.*--admin-api-keys FILE.*ssh -L"),
         ({"console_address": "box:1", "admin_api_keys": KEYS}, "box:1: other machines reach it"),
         ({"console_address": "box:1", "tls_cert": HERE, "tls_key": HERE}, "box:1: other machines reach it"),
@@ -99,6 +99,7 @@ def test_changing_models_is_open_on_loopback_or_by_name(given: dict[str, Any]) -
     "given",
     [
         {"console_address": LOCAL},
+        {"console_address": LOCAL, "workers": 2, "repository": HERE},
         {"console_address": "unix:/run/console.sock"},
         {"console_address": LOCAL, "api_keys": KEYS, "admin_api_keys": KEYS},
         {"console_address": "0.0.0.0:1", "tls_cert": HERE, "tls_key": HERE, "admin_api_keys": KEYS},

@@ -226,7 +226,7 @@ def test_workers_of_a_killed_supervisor_drain_and_end(
         with workers(tmp_path, disk, *options) as server, asking(server.address, retries=False) as counts:
             eventually(lambda: counts["OK"] > 100)
             (folder,) = Path(sockets).glob("lowpass-*")
-            assert len(list(folder.iterdir())) == 2
+            assert len(list(folder.iterdir())) == 4, "two of each worker"
             server.process.kill()
             server.process.wait()
             eventually(lambda: not any(is_alive(pid) for pid in server.workers))

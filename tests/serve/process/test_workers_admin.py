@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,12 +22,16 @@ from serve.answers.errors import AddressUnavailable, ModelUnusable, NotReady
 from serve.live.manager import ModelManager
 from serve.live.shadow import Shadow
 from serve.live.store import ModelStore
-from serve.process.admin import admin_settings
+from serve.process.admin import admin_settings, looking_settings
 from serve.process.changes import Changes
 from serve.process.options import ServerOptions
+from serve.process.worker_calls import looking_at
 from serve.process.workers_admin import WorkersAdmin
-from serve.rpc.admin import ModelAdminService
+from serve.process.workers_console import answered_by_one
+from serve.rpc.admin import ADMIN_SERVICE, ModelAdminService
 from serve.rpc.pb.lowpass.v1 import admin_pb2 as pb
+from serve.rpc.pb.lowpass.v1 import recommender_pb2
+from serve.rpc.services import SERVICE, RecommenderService
 from serve.rpc.status import Refusal
 from serve.telemetry.metrics import Metrics
 from serve.transport.grpcio import GrpcioServer
@@ -54,13 +59,18 @@ class Worker:
         self.manager.refused = refused
         self.shadow = Shadow(self.store, metrics.shadow, lambda: False)
         service = ModelAdminService(self.manager, self.shadow)
-        settings = admin_settings(ServerOptions(repository=disk.root), service, metrics)
-        self._transport = GrpcioServer(replace(settings, reflection=False))
-        self._transport.bind(socket)
-        self._transport.start()
+        options, unseen = ServerOptions(repository=disk.root), Metrics(CollectorRegistry())
+        changing = replace(admin_settings(options, service, metrics), reflection=False)
+        asked = RecommenderService(self.store, options.limits, unseen, "test").methods()
+        looking = looking_settings(options, {SERVICE: asked, ADMIN_SERVICE: service.methods()[:1]}, unseen)
+        self._transports = [GrpcioServer(changing), GrpcioServer(looking)]
+        for transport, address in zip(self._transports, (socket, looking_at(socket)), strict=True):
+            transport.bind(address)
+            transport.start()
 
     def stop(self) -> None:
-        self._transport.stop(0.0)
+        for transport in self._transports:
+            transport.stop(0.0)
         self.shadow.stop()
         self.manager.stop()
 
@@ -87,10 +97,10 @@ class Stage:
         self._sockets: dict[int, str] = {}
 
     def start(self, number: int, *refused: str) -> Worker:
-        socket = self.admin.new_socket(number)
-        self.workers[number] = Worker(self.disk, socket, frozenset(refused))
-        self._sockets[number] = socket
-        self.admin.join(number, socket)
+        path = self.admin.new_socket(number)
+        self.workers[number] = Worker(self.disk, path, frozenset(refused))
+        self._sockets[number] = path
+        self.admin.join(number, path)
         return self.workers[number]
 
     def kill(self, number: int, *, unnoticed: bool = False) -> None:
@@ -186,6 +196,12 @@ def test_every_change_is_made_in_all_workers(both: Stage) -> None:
     assert [worker.split for worker in both.workers.values()] == [{"canary": 0.25}] * 2
     shadow(both, "canary")
     assert both.listed == {"1": (True, ""), "2": (True, "")}
+    (routing,) = both.admin.list_models(pb.ListModelsRequest(), call()).routing
+    assert (routing.model, dict(routing.shares)) == ("student", {"canary": 0.25})
+    assert (routing.shadow_model, routing.shadow_revision, routing.shadow_share) == ("student", "canary", 0.5)
+    both.workers[1].manager.set_split("student", {})
+    assert both.listed["1"] == (True, "not the same split or shadow in all workers")
+    assert both.listed["2"] == (True, "")
 
 
 def test_what_is_wrong_with_a_change_is_told_as_by_one_server(both: Stage) -> None:
@@ -308,6 +324,34 @@ def test_without_a_worker_everything_is_for_later(stage: Stage) -> None:
             change()
 
 
+def ask(stage: Stage, user: str = "u1") -> recommender_pb2.RecommendResponse:
+    method = next(each for each in answered_by_one(stage.admin) if each.name == "Recommend")
+    answer = method.handle(recommender_pb2.RecommendRequest(user_id=user, k=3), call())
+    assert isinstance(answer, recommender_pb2.RecommendResponse)
+    return answer
+
+
+def test_one_worker_answers_and_another_one_where_it_is_gone_or_hangs(stage: Stage) -> None:
+    with pytest.raises(NotReady):
+        ask(stage)
+    with socket.socket(socket.AF_UNIX) as hung:
+        silent = stage.admin.new_socket(0)
+        hung.bind(looking_at(silent).removeprefix("unix:"))
+        hung.listen()
+        stage.admin.join(0, silent)
+        stage.start(1)
+        assert len(ask(stage).item_ids) == 3
+    assert len(ask(stage).item_ids) == 3, "gone, and nobody has noticed yet"
+    with pytest.raises(Refusal) as caught:
+        ask(stage, "nobody")
+    assert (caught.value.status.code, len(caught.value.status.details)) == (code_pb2.NOT_FOUND, 2)
+
+
+def test_what_streams_is_not_passed_on(stage: Stage) -> None:
+    names = [each.name for each in answered_by_one(stage.admin)]
+    assert names == ["Recommend", "BatchRecommend", "SimilarItems", "GetInfo"]
+
+
 def test_a_change_waits_for_the_one_before_it(both: Stage) -> None:
     threads = [threading.Thread(target=label, args=(both, "canary", version)) for version in ("1", "2", "1")]
     for thread in threads:
@@ -327,7 +371,7 @@ def test_sockets_are_for_this_user_alone_and_gone_in_the_end(stage: Stage) -> No
 
 def test_no_place_for_sockets_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
-    with pytest.raises(AddressUnavailable, match=r"--admin-address: no place for sockets .* set TMPDIR"):
+    with pytest.raises(AddressUnavailable, match=r"no place for the sockets of workers .* set TMPDIR"):
         WorkersAdmin(tmp_path, 2, Changes({}, {}))
     deep = tmp_path / ("x" * 100)
     deep.mkdir()
