@@ -42,7 +42,9 @@ def test_every_end_and_choice_is_checked_before_anything_is_trained() -> None:
         Plan(Path("data"), None, "freqd", "bprmf", {}, choices, {}).check()
     with pytest.raises(SettingError, match="epochs: 'many' does not fit 'training'"):
         build_plan("alpha=0:1", epochs="many").check()
-    with pytest.raises(SettingError, match="seed: 'freqd' has no such setting; it has dim, start, continue_from, epochs"):
+    with pytest.raises(
+        SettingError, match="seed: 'freqd' has no such setting; it has dim, start, continue_from, epochs"
+    ):
         build_plan("alpha=0:1", seed="1").check()
     with pytest.raises(SettingError, match=r"nonsense: 'bprmf' has no such setting; it has none"):
         Plan(
