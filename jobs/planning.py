@@ -28,6 +28,7 @@ class PlannedStep:
         base: The key without the run that it goes on from.
         continued: The run to go on from, or None.
         result: What it has made already, or None.
+        anew: Why it starts from nothing although it is to go on from a run that is there; "" where it does not.
     """
 
     work: Work
@@ -35,6 +36,7 @@ class PlannedStep:
     base: str
     continued: Path | None
     result: Result | None
+    anew: str = ""
 
 
 class Planner:
@@ -62,9 +64,13 @@ class Planner:
         before = self._result_before(work) if work.continued else None
         if before is not None and before.base == base:
             return PlannedStep(work, before.key, base, None, before)  # nothing has changed since
-        key = base if before is None else digest(work.name, {"base": base, "continued": before.content})
-        continued = None if before is None else self.results.place(work.name, before.key) / PLACES[work.name]
-        return PlannedStep(work, key, base, continued, self._find(work, key))
+        if before is None:
+            return PlannedStep(work, base, base, None, self._find(work, base))
+        run = self.results.place(work.name, before.key) / PLACES[work.name]
+        if anew := work.differs(run):
+            return PlannedStep(work, base, base, None, self._find(work, base), f"cannot go on from {run}: {anew}")
+        key = digest(work.name, {"base": base, "continued": before.content})
+        return PlannedStep(work, key, base, run, self._find(work, key))
 
     def inputs_of(self, done: Mapping[str, Result], continued: Path | None = None) -> Inputs:
         """What a step is made of: what the steps before have made, and the run to go on from."""
@@ -104,7 +110,7 @@ def look_ahead(planner: Planner) -> list[tuple[str, str]]:
         step = planner.plan(work, contents)
         if step.result is None:
             going_on = "" if step.continued is None else f", going on from {step.continued}"
-            said.append((work.name, f"runs{going_on}"))
+            said.append((work.name, f"runs{going_on}{', from nothing: it ' + step.anew if step.anew else ''}"))
         else:
             contents[work.name] = step.result.content
             said.append((work.name, f"reused: {step.result.says}"))

@@ -178,6 +178,8 @@ class _Run:
             step.reused = result is not None
             if result is None:
                 self._say_begun(step)
+                if planned.continued is not None or planned.anew:
+                    self._tell(f"  {planned.anew or f'goes on from {planned.continued}'}")
                 started = time.perf_counter()
                 place = self.planner.results.place(work.name, planned.key)
                 place.mkdir(parents=True, exist_ok=True)
