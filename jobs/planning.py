@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.record.folder import JobFolder
 from jobs.record.state import RunState
-from jobs.repository import open_repository
+from jobs.repository import open_place
 from jobs.spec.sections import JobSpec
 from jobs.steps.keys import digest
 from jobs.steps.publishing import find_version
@@ -45,10 +45,15 @@ class Planner:
     Args:
         spec: Of the job.
         folder: Its folder.
+        say: Told what is brought from the repository or sent there.
+
+    Attributes:
+        repository: Where it publishes.
     """
 
-    def __init__(self, spec: JobSpec, folder: JobFolder) -> None:
+    def __init__(self, spec: JobSpec, folder: JobFolder, say: Callable[[str], None] | None = None) -> None:
         self.spec = spec
+        self.repository = open_place(spec.publish.repository, folder.path, say)
         self.results = Results(folder.steps)
         self.works = works(spec)
         self._before: RunState | None = folder.last_published()
@@ -85,13 +90,18 @@ class Planner:
         if result is None or not isinstance(work, Export):
             return result
         # A bundle that was published was moved to the repository, where somebody may have removed it.
-        return result if self.bundle(result) is not None else None
+        is_there = self._staged(result) or find_version(self.repository, self.spec.model, result.content)
+        return result if is_there else None
 
     def bundle(self, result: Result) -> Path | None:
-        """Where the bundle of an export is: as it was made, or in the repository."""
-        staged = find_staged(self.results.place(result.step, result.key))
-        repository = open_repository(self.spec.publish.repository)
-        return staged or find_version(repository, self.spec.model, result.content)
+        """Where the bundle of an export is: as it was made, or in the repository, from where it may be brought."""
+        if (staged := self._staged(result)) is not None:
+            return staged
+        version = find_version(self.repository, self.spec.model, result.content)
+        return None if version is None else self.repository.fetch(self.spec.model, version)
+
+    def _staged(self, result: Result) -> Path | None:
+        return find_staged(self.results.place(result.step, result.key))
 
 
 def look_ahead(planner: Planner) -> list[tuple[str, str]]:

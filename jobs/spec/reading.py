@@ -21,7 +21,7 @@ from distill.training.sweep.plan import sweepable
 from export.build.publish import ExportOptions
 from export.bundle import ModelRepository
 from jobs.errors import SpecError
-from jobs.repository import open_repository
+from jobs.repository import open_place
 from jobs.spec.faults import USERS, Faults
 from jobs.spec.sections import (
     CONTINUE,
@@ -246,7 +246,7 @@ def _publish(table: dict[str, Any], name: str, base: Path, faults: Faults) -> Pu
         return None
     anywhere = ModelRepository(base)
     checks: dict[str, Callable[[], object]] = {
-        "repository": lambda: open_repository(spec.repository),
+        "repository": lambda: open_place(spec.repository, base),
         "model": lambda: anywhere.next_version(spec.model or name),
         "label": lambda: anywhere.reserve(name, label=spec.label),
     }
