@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from jobs.record.folder import JobFolder
@@ -11,7 +12,7 @@ from jobs.record.state import RunState
 from jobs.repository import open_place
 from jobs.spec.sections import JobSpec
 from jobs.steps.keys import digest
-from jobs.steps.publishing import find_version
+from jobs.steps.publishing import find_labelled, find_version
 from jobs.steps.results import Result, Results
 from jobs.steps.work import DATA, STUDENT, TEACHER, Export, Inputs, Work, find_staged, works
 
@@ -56,7 +57,8 @@ class Planner:
         self.repository = open_place(spec.publish.repository, folder.path, say)
         self.results = Results(folder.steps)
         self.works = works(spec)
-        self._before: RunState | None = folder.last_published()
+        self._folder = folder
+        self._last = folder.last_published()
 
     def plan(self, work: Work, contents: Mapping[str, str]) -> PlannedStep:
         """Find the key of a step whose inputs have been made, and what was made of it.
@@ -66,9 +68,10 @@ class Planner:
             contents: Step → content, of the steps before.
         """
         base = work.key(contents)
-        before = self._result_before(work) if work.continued else None
-        if before is not None and before.base == base:
-            return PlannedStep(work, before.key, base, None, before)  # nothing has changed since
+        last = self._result_of(self._last, work) if work.continued else None
+        if last is not None and last.base == base:
+            return PlannedStep(work, last.key, base, None, last)  # nothing has changed since
+        before = self._result_of(self._standing, work) if work.continued else None
         if before is None:
             return PlannedStep(work, base, base, None, self._find(work, base))
         run = self.results.place(work.name, before.key) / PLACES[work.name]
@@ -81,9 +84,16 @@ class Planner:
         """What a step is made of: what the steps before have made, and the run to go on from."""
         return Inputs({name: self.results.place(name, result.key) for name, result in done.items()}, continued)
 
-    def _result_before(self, work: Work) -> Result | None:
-        """What the last published run has made of a step."""
-        return None if self._before is None else self.results.find(work.name, self._before.step(work.name).key)
+    @cached_property
+    def _standing(self) -> RunState | None:
+        """The run that published what the label points to; the last one that published where that is nobody's here."""
+        version = find_labelled(self.repository, self.spec.model, self.spec.publish.label)
+        named = {"model": self.spec.model, "version": version}
+        return next((state for state in self._folder.states() if state.published == named), self._last)
+
+    def _result_of(self, state: RunState | None, work: Work) -> Result | None:
+        """What a run has made of a step, or reused."""
+        return None if state is None else self.results.find(work.name, state.step(work.name).key)
 
     def _find(self, work: Work, key: str) -> Result | None:
         result = self.results.find(work.name, key)

@@ -100,7 +100,7 @@ class ModelSpec:
         method: A method or a composition; "scratch" for a teacher.
         backbone: Name in `BACKBONES`.
         backbone_settings: Of the backbone.
-        continued: Whether training goes on from the last version that this job published.
+        continued: Whether training goes on from the version that the label points to, where this job made it.
         imported: For a teacher: its embeddings from outside, in place of a training.
         settings: Flat settings of the method and the training, as `build_job` takes them.
     """

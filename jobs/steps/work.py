@@ -87,7 +87,7 @@ class Work(ABC):
 
     @property
     def continued(self) -> bool:
-        """Whether it goes on from what the last published run made."""
+        """Whether it goes on from what the run of the labelled version made."""
         return False
 
     def differs(self, before: Path) -> str:
@@ -140,7 +140,7 @@ class _Training(Work):
 
     @property
     def continued(self) -> bool:
-        """Whether it goes on from what the last published run made."""
+        """Whether it goes on from what the run of the labelled version made."""
         return self.model.continued
 
     def differs(self, before: Path) -> str:

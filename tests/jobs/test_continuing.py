@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from distill.run import ID_FILES, Run, match_ids, open_run, read_ids
+from export.bundle import ModelRepository
 from jobs.planning import Planner, look_ahead
 from jobs.record.folder import JobFolder, step_folder
 from jobs.record.state import RunState
@@ -108,6 +109,18 @@ def test_what_was_held_is_not_gone_on_from(second_day: Path) -> None:
     assert trained(second_day, state, "distill").config["continue_from"] == str(
         trained(second_day, first, "distill").path
     )
+
+
+def test_after_a_rollback_it_goes_on_from_what_is_labelled(second_day: Path) -> None:
+    (first,) = states(second_day)
+    spec = second_day / "job.toml"
+    assert run(spec).published == {"model": "toy", "version": "2"}
+    ModelRepository(second_day / "models").rollback("toy")
+    assert run(spec).outcome == "nothing-to-do"
+    write_interactions(second_day / "interactions.csv", users=64, taken=15)
+    state = run(spec)
+    for step in ("teacher", "distill"):
+        assert trained(second_day, state, step).config["continue_from"] == str(trained(second_day, first, step).path)
 
 
 def test_a_run_of_another_kind_is_not_gone_on_from_and_that_is_said(second_day: Path) -> None:
