@@ -137,10 +137,10 @@ def _list_overlap(candidate: Candidate) -> Finding:
         found = compare_lists(candidate.bundle, candidate.labelled, candidate.data, candidate.eval_users)
     except SettingError as error:
         return Finding(None, f"version {candidate.labelled.manifest.model.version}: {error}")
-    error = f", standard error {found.standard_error:.3f}" if found.standard_error else ""
+    spread = f", standard error {found.standard_error:.3f}" if found.standard_error else ""
     says = (
         f"of the {found.k} best of {found.users:,} users, as version {candidate.labelled.manifest.model.version} has "
-        f"them, among the {found.items_kept:,} items of both{error}"
+        f"them, among the {found.items_kept:,} items of both{spread}"
     )
     return Finding(found.overlap, says)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import distill.training.trainer
 import jobs.runner
-from export.bundle.s3.objects import Objects
+from export.bundle.s3.objects import Count, Objects
 from jobs.errors import UnknownJob
 from jobs.record.folder import JobFolder
 from jobs.record.state import RunState, read_state
@@ -62,8 +62,8 @@ def _run(spec: JobSpec, point: str) -> None:
 def _stand_still_after_upload(spec: JobSpec) -> None:
     upload = Objects.upload
 
-    def upload_and_stand_still(*arguments: Any) -> None:
-        upload(*arguments)
+    def upload_and_stand_still(self: Objects, path: Path, key: str, count: Count) -> None:
+        upload(self, path, key, count)
         (spec.folder / UPLOAD).touch()
         time.sleep(2 * WITHIN)
 
