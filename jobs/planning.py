@@ -68,12 +68,12 @@ class Planner:
             contents: Step → content, of the steps before.
         """
         base = work.key(contents)
-        last = self._result_of(self._last, work) if work.continued else None
-        if last is not None and last.base == base:
-            return PlannedStep(work, last.key, base, None, last)  # nothing has changed since
         before = self._result_of(self._standing, work) if work.continued else None
         if before is None:
             return PlannedStep(work, base, base, None, self._find(work, base))
+        for known in (self._result_of(self._last, work), before):
+            if known is not None and known.base == base:
+                return PlannedStep(work, known.key, base, None, known)  # nothing has changed since
         run = self.results.place(work.name, before.key) / PLACES[work.name]
         if anew := work.differs(run):
             return PlannedStep(work, base, base, None, self._find(work, base), f"cannot go on from {run}: {anew}")

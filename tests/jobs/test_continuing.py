@@ -116,6 +116,8 @@ def test_after_a_rollback_it_goes_on_from_what_is_labelled(second_day: Path) -> 
     spec = second_day / "job.toml"
     assert run(spec).published == {"model": "toy", "version": "2"}
     ModelRepository(second_day / "models").rollback("toy")
+    assert run(spec).outcome == "nothing-to-do"  # of the second day's data, and of the first day's
+    write_interactions(second_day / "interactions.csv")
     assert run(spec).outcome == "nothing-to-do"
     write_interactions(second_day / "interactions.csv", users=64, taken=15)
     state = run(spec)
