@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from jobs.record.folder import JobFolder
 from jobs.record.state import RunState
-from jobs.repository import open_repository
+from jobs.repository import open_place
 from jobs.spec.sections import JobSpec
 from jobs.steps.keys import digest
-from jobs.steps.publishing import find_version
+from jobs.steps.publishing import find_labelled, find_version
 from jobs.steps.results import Result, Results
 from jobs.steps.work import DATA, STUDENT, TEACHER, Export, Inputs, Work, find_staged, works
 
@@ -28,6 +29,7 @@ class PlannedStep:
         base: The key without the run that it goes on from.
         continued: The run to go on from, or None.
         result: What it has made already, or None.
+        anew: Why it starts from nothing although it is to go on from a run that is there; "" where it does not.
     """
 
     work: Work
@@ -35,6 +37,7 @@ class PlannedStep:
     base: str
     continued: Path | None
     result: Result | None
+    anew: str = ""
 
 
 class Planner:
@@ -43,13 +46,19 @@ class Planner:
     Args:
         spec: Of the job.
         folder: Its folder.
+        say: Told what is brought from the repository or sent there.
+
+    Attributes:
+        repository: Where it publishes.
     """
 
-    def __init__(self, spec: JobSpec, folder: JobFolder) -> None:
+    def __init__(self, spec: JobSpec, folder: JobFolder, say: Callable[[str], None] | None = None) -> None:
         self.spec = spec
+        self.repository = open_place(spec.publish.repository, folder.path, say)
         self.results = Results(folder.steps)
         self.works = works(spec)
-        self._before: RunState | None = folder.last_published()
+        self._folder = folder
+        self._last = folder.last_published()
 
     def plan(self, work: Work, contents: Mapping[str, str]) -> PlannedStep:
         """Find the key of a step whose inputs have been made, and what was made of it.
@@ -59,33 +68,50 @@ class Planner:
             contents: Step → content, of the steps before.
         """
         base = work.key(contents)
-        before = self._result_before(work) if work.continued else None
-        if before is not None and before.base == base:
-            return PlannedStep(work, before.key, base, None, before)  # nothing has changed since
-        key = base if before is None else digest(work.name, {"base": base, "continued": before.content})
-        continued = None if before is None else self.results.place(work.name, before.key) / PLACES[work.name]
-        return PlannedStep(work, key, base, continued, self._find(work, key))
+        before = self._result_of(self._standing, work) if work.continued else None
+        if before is None:
+            return PlannedStep(work, base, base, None, self._find(work, base))
+        for known in (self._result_of(self._last, work), before):
+            if known is not None and known.base == base:
+                return PlannedStep(work, known.key, base, None, known)  # nothing has changed since
+        run = self.results.place(work.name, before.key) / PLACES[work.name]
+        if anew := work.differs(run):
+            return PlannedStep(work, base, base, None, self._find(work, base), f"cannot go on from {run}: {anew}")
+        key = digest(work.name, {"base": base, "continued": before.content})
+        return PlannedStep(work, key, base, run, self._find(work, key))
 
     def inputs_of(self, done: Mapping[str, Result], continued: Path | None = None) -> Inputs:
         """What a step is made of: what the steps before have made, and the run to go on from."""
         return Inputs({name: self.results.place(name, result.key) for name, result in done.items()}, continued)
 
-    def _result_before(self, work: Work) -> Result | None:
-        """What the last published run has made of a step."""
-        return None if self._before is None else self.results.find(work.name, self._before.step(work.name).key)
+    @cached_property
+    def _standing(self) -> RunState | None:
+        """The run that published what the label points to; the last one that published where that is nobody's here."""
+        version = find_labelled(self.repository, self.spec.model, self.spec.publish.label)
+        named = {"model": self.spec.model, "version": version}
+        return next((state for state in self._folder.states() if state.published == named), self._last)
+
+    def _result_of(self, state: RunState | None, work: Work) -> Result | None:
+        """What a run has made of a step, or reused."""
+        return None if state is None else self.results.find(work.name, state.step(work.name).key)
 
     def _find(self, work: Work, key: str) -> Result | None:
         result = self.results.find(work.name, key)
         if result is None or not isinstance(work, Export):
             return result
         # A bundle that was published was moved to the repository, where somebody may have removed it.
-        return result if self.bundle(result) is not None else None
+        is_there = self._staged(result) or find_version(self.repository, self.spec.model, result.content)
+        return result if is_there else None
 
     def bundle(self, result: Result) -> Path | None:
-        """Where the bundle of an export is: as it was made, or in the repository."""
-        staged = find_staged(self.results.place(result.step, result.key))
-        repository = open_repository(self.spec.publish.repository)
-        return staged or find_version(repository, self.spec.model, result.content)
+        """Where the bundle of an export is: as it was made, or in the repository, from where it may be brought."""
+        if (staged := self._staged(result)) is not None:
+            return staged
+        version = find_version(self.repository, self.spec.model, result.content)
+        return None if version is None else self.repository.fetch(self.spec.model, version)
+
+    def _staged(self, result: Result) -> Path | None:
+        return find_staged(self.results.place(result.step, result.key))
 
 
 def look_ahead(planner: Planner) -> list[tuple[str, str]]:
@@ -104,7 +130,7 @@ def look_ahead(planner: Planner) -> list[tuple[str, str]]:
         step = planner.plan(work, contents)
         if step.result is None:
             going_on = "" if step.continued is None else f", going on from {step.continued}"
-            said.append((work.name, f"runs{going_on}"))
+            said.append((work.name, f"runs{going_on}{', from nothing: it ' + step.anew if step.anew else ''}"))
         else:
             contents[work.name] = step.result.content
             said.append((work.name, f"reused: {step.result.says}"))

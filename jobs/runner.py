@@ -36,12 +36,11 @@ from jobs.record.state import (
     write_state,
 )
 from jobs.report import write_report
-from jobs.repository import open_repository
 from jobs.sinks.metrics import push, write_textfile
 from jobs.sinks.mlflow import record_run
 from jobs.spec.sections import JobSpec
 from jobs.steps.keys import digest
-from jobs.steps.publishing import find_labelled, find_version, publish
+from jobs.steps.publishing import find_labelled, find_version
 from jobs.steps.results import Result
 from jobs.steps.work import Work
 
@@ -124,9 +123,9 @@ class _Run:
         self.path = folder.run_folder(state.run)
         self.log = RunLog(self.path, shown=shown)
         self.times = last_times(folder.states())
-        self.planner = Planner(spec, folder)
+        self.planner = Planner(spec, folder, lambda says: self._tell(f"  {says}"))
         self.done: dict[str, Result] = {}
-        self.repository = open_repository(spec.publish.repository)
+        self.repository = self.planner.repository
 
     def to_end(self) -> RunState:
         write_state(self.path, self.state)
@@ -152,16 +151,16 @@ class _Run:
         if known is not None and known == labelled and self.before is not None and not self._has_published(known):
             # Cut off when the label had moved, and before it could say so.
             self.state.steps[STEPS.index("gate")] = self.before.step("gate")
-            self._publish(known)
-            self._label(known.name)
-            self._end_published(known.name)
+            self._label(self._publish(None))
+            self._end_published(known)
         elif reason := self._nothing_to_do(known, labelled):
             self._end(NOTHING, reason)
         else:
             bundle = self.planner.bundle(result)
             assert bundle is not None  # noqa: S101 - or the export would have been made again
             self.state.candidate = str(bundle)
-            standing = find_labelled(self.repository, self.spec.model, STABLE) or labelled
+            stands = find_labelled(self.repository, self.spec.model, STABLE) or labelled
+            standing = None if stands is None else self.repository.resolve(self.spec.model, stands)
             if self._pass_gate(bundle, standing):
                 version = self._publish(bundle)
                 self._label(version)
@@ -178,6 +177,8 @@ class _Run:
             step.reused = result is not None
             if result is None:
                 self._say_begun(step)
+                if planned.continued is not None or planned.anew:
+                    self._tell(f"  {planned.anew or f'goes on from {planned.continued}'}")
                 started = time.perf_counter()
                 place = self.planner.results.place(work.name, planned.key)
                 place.mkdir(parents=True, exist_ok=True)
@@ -195,22 +196,22 @@ class _Run:
         if before.outcome == DONE and before.key == step.key:
             step.reused, step.seconds = before.reused, before.seconds
 
-    def _has_published(self, version: Path) -> bool:
-        named = {"model": self.spec.model, "version": version.name}
+    def _has_published(self, version: str) -> bool:
+        named = {"model": self.spec.model, "version": version}
         return any(state.published == named for state in self.folder.states())
 
-    def _nothing_to_do(self, known: Path | None, labelled: Path | None) -> str:
+    def _nothing_to_do(self, known: str | None, labelled: str | None) -> str:
         """Why there is nothing to publish; "" where there is."""
         label = self.spec.publish.label
         if known is None:
             return ""
         if known == labelled:
-            return f"version {known.name} of {self.spec.model} is '{label}' already, and nothing changed"
+            return f"version {known} of {self.spec.model} is '{label}' already, and nothing changed"
         if not self._has_published(known):
             return ""  # cut off before it had the label
-        stands = "nothing" if labelled is None else f"version {labelled.name}"
+        stands = "nothing" if labelled is None else f"version {labelled}"
         return (
-            f"nothing changed since version {known.name} of {self.spec.model} was published; somebody moved '{label}' "
+            f"nothing changed since version {known} of {self.spec.model} was published; somebody moved '{label}' "
             f"to {stands} since, and it is left there"
         )
 
@@ -249,16 +250,19 @@ class _Run:
                 self._tell(f"  held by {row.check}: {row.look}")
         self.state.quality = candidate.quality
 
-    def _publish(self, bundle: Path) -> str:
+    def _publish(self, bundle: Path | None) -> str:
+        """Give the bundle a number in the repository, unless it has one."""
         content = self.done["export"].content
         with self._step("publish") as step:
-            step.key = digest("publish", {"bundle": content, "repository": str(self.repository.root)})
-            there = find_version(self.repository, self.spec.model, content)
-            step.reused = there is not None
-            target = there or publish(bundle, self.repository, self.spec.model)
-            self.state.candidate = str(target)
-            step.says = f"{self.spec.model} version {target.name} in {self.repository.root}"
-        return target.name
+            step.key = digest("publish", {"bundle": content, "repository": self.repository.place})
+            version = find_version(self.repository, self.spec.model, content)
+            step.reused = version is not None
+            if version is None:
+                assert bundle is not None  # noqa: S101 - or it would be there
+                version = self.repository.add(bundle, self.spec.model)
+            self.state.candidate = self.repository.address(self.spec.model, version)
+            step.says = f"{self.spec.model} version {version} in {self.repository.place}"
+        return version
 
     def _label(self, version: str) -> None:
         label = self.spec.publish.label

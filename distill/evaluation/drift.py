@@ -103,21 +103,51 @@ def compare_lists(
     eval_users: int | None = None,
 ) -> Drift:
     """Do what `measure_drift` does, of users' and items' embeddings that are no run yet: shapes (|U|, d), (|I|, d)."""
+    user_ids, item_ids = read_ids(old_run)
+    rows = match_ids(user_ids, data.user_ids), match_ids(item_ids, data.item_ids)
+    before = (old_run.user_embeddings, old_run.item_embeddings)
+    try:
+        return compare_rows(before, rows, today, data, k, eval_users=eval_users)
+    except SettingError as error:
+        raise SettingError(f"{old_run.path}: {error}") from error
+
+
+def compare_rows(
+    old: tuple[npt.NDArray[Any], npt.NDArray[Any]],
+    rows: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
+    today: tuple[npt.NDArray[Any], npt.NDArray[Any]],
+    data: Interactions,
+    k: int | None = None,
+    *,
+    eval_users: int | None = None,
+) -> Drift:
+    """Do what `measure_drift` does, of embeddings whose rows are matched already.
+
+    Args:
+        old: Yesterday's users and items.
+        rows: Of each of today's users in them, −1 for new ones, shape (|U|,); likewise of items.
+        today: Shapes (|U|, d), (|I|, d).
+        data: What today's was trained on.
+        k: As of `measure_drift`.
+        eval_users: Likewise.
+
+    Raises:
+        SettingError: `k` is below 1, or there is no user or no item of both.
+    """
     if k is not None and k < 1:
         raise SettingError(f"k: {k} is below 1")
-    user_ids, item_ids = read_ids(old_run)
-    user_rows, item_rows = match_ids(user_ids, data.user_ids), match_ids(item_ids, data.item_ids)
+    user_rows, item_rows = rows
     users, items = np.flatnonzero(user_rows >= 0), np.flatnonzero(item_rows >= 0)
     if not len(users) or not len(items):
-        raise SettingError(f"{old_run.path}: has no users or no items in common with data set '{data.name}'")
+        raise SettingError(f"no users or no items in common with data set '{data.name}'")
     k = max(1, min(CUTOFF, len(items) // SPARED)) if k is None else min(k, len(items))
     hidden = sp.csr_matrix(data.train[users][:, items])
     free = len(items) - np.diff(hidden.indptr)
     sample = draw_users(np.where(free >= k, free, 0), len(items), eval_users)
     asked = sample.users if len(sample.users) else np.arange(len(users), dtype=np.int64)
     before = rank_items(
-        np.asarray(old_run.user_embeddings[user_rows[users]], np.float32),
-        np.asarray(old_run.item_embeddings[item_rows[items]], np.float32), hidden, asked, k,
+        np.asarray(old[0][user_rows[users]], np.float32), np.asarray(old[1][item_rows[items]], np.float32),
+        hidden, asked, k,
     )  # fmt: skip
     now = rank_items(np.asarray(today[0][users], np.float32), np.asarray(today[1][items], np.float32), hidden, asked, k)
     shared = overlap(list(before), list(now))
@@ -127,9 +157,9 @@ def compare_lists(
         k=k,
         users=len(asked),
         users_kept=len(users),
-        users_lost=1 - len(users) / len(user_ids),
+        users_lost=1 - len(users) / len(old[0]),
         users_new=1 - len(users) / data.num_users,
         items_kept=len(items),
-        items_lost=1 - len(items) / len(item_ids),
+        items_lost=1 - len(items) / len(old[1]),
         items_new=1 - len(items) / data.num_items,
     )

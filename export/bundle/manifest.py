@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NoReturn, TypeVar
 
 from export.bundle.errors import ChecksumMismatch, MalformedManifest, UnsupportedSchema
@@ -131,6 +131,10 @@ class Manifest:
     fold_in: dict[str, Any]
     files: dict[str, FileEntry]
     user_shard: UserShard | None = None
+
+    def named(self, model: str, version: str) -> Manifest:
+        """The manifest of the same content as a version of a model: `bundle_id` names neither."""
+        return replace(self, model=replace(self.model, name=model, version=version))
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from export.bundle.errors import RepositoryError, UnknownModel
-from export.bundle.manifest import Manifest
-from export.bundle.reader import open_bundle
+from export.bundle.errors import BundleExists, RepositoryError, UnknownModel
+from export.bundle.manifest import MANIFEST_FILE, Manifest
+from export.bundle.reader import open_bundle, open_manifest
 from export.bundle.versions import (
     LABELS_FILE,
     Repository,
@@ -25,8 +25,10 @@ from export.bundle.versions import (
     parse_labels,
     require_model,
 )
-from export.bundle.writer import BundleContents, open_unverified, write_bundle
+from export.bundle.writer import BundleContents, copy_bundle, flush, open_unverified, write_bundle
 
+TRIES = 5
+"""Of a number, which others may take before a rename does."""
 _SHARD = re.compile(r"shard-(0|[1-9][0-9]{0,3})-of-[1-9][0-9]{0,3}")
 
 
@@ -136,6 +138,27 @@ class ModelRepository(Repository):
                 raise
         return target
 
+    def add(self, bundle: Path, model: str) -> str:
+        """Move a bundle here, or copy it from another file system; see `Repository.add`."""
+        manifest = open_manifest(bundle)
+        for _ in range(TRIES):
+            target = self.reserve(model)
+            named = manifest.named(model, target.name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                if on_one_disk(bundle, target.parent):
+                    write_file(bundle / MANIFEST_FILE, named.to_bytes())
+                    bundle.rename(target)
+                    flush([target.parent])
+                else:
+                    copy_bundle(bundle, target, named)
+            except OSError:
+                if not target.exists():
+                    raise
+            else:
+                return target.name
+        raise BundleExists(f"{target}: others publish there faster than this one; try again")
+
     def _has(self, model: str, version: str) -> bool:
         return version in _versions_in(self._directory(model))
 
@@ -152,6 +175,11 @@ class ModelRepository(Repository):
         directory = self._directory(model)
         with locked(directory):
             _write_labels(directory, change(self.labels(model)))
+
+
+def on_one_disk(one: Path, other: Path) -> bool:
+    """Whether a rename can lead from one directory to the other."""
+    return one.stat().st_dev == other.stat().st_dev
 
 
 def remove_version(bundle: Path) -> None:

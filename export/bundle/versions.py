@@ -152,6 +152,22 @@ class Repository(ABC):
         """
 
     @abstractmethod
+    def add(self, bundle: Path, model: str) -> str:
+        """Make a bundle that was written elsewhere the next version of a model, without a label, or leave none of it.
+
+        Args:
+            bundle: Its directory, of which nobody else knows: it may be moved.
+            model: Name of the model; it and the version are written into the manifest.
+
+        Returns:
+            The version.
+
+        Raises:
+            RepositoryError: The name is not allowed, or others took every number that was tried.
+            BundleError: The copy does not verify.
+        """
+
+    @abstractmethod
     def _has(self, model: str, version: str) -> bool:
         """Whether a version is there whole."""
 

@@ -159,6 +159,33 @@ def _write(
     return complete
 
 
+def copy_bundle(bundle: Path, target: Path, manifest: Manifest) -> None:
+    """Copy a bundle, whole and verified or not at all.
+
+    Args:
+        bundle: Its directory.
+        target: Directory to make.
+        manifest: Of the copy.
+
+    Raises:
+        BundleError: The copy does not verify.
+        OSError: It cannot be written, or `target` is there.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft, lock = open_draft(target)
+    try:
+        shutil.copytree(bundle, draft, dirs_exist_ok=True)
+        (draft / MANIFEST_FILE).write_bytes(manifest.to_bytes())
+        open_bundle(draft, verify=True)
+        draft.chmod(0o755)
+        flush([*draft.iterdir(), draft])
+        draft.rename(target)
+        flush([target.parent])
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        os.close(lock)
+
+
 def open_draft(target: Path) -> tuple[Path, int]:
     """Make an empty draft beside `target`, locked as long as this process lives; remove those that nobody locks."""
     for left in target.parent.iterdir():

@@ -10,10 +10,11 @@ from typing import Literal
 
 from distill.data.interactions import Interactions
 from distill.data.prepare import say_nothing
+from distill.errors import SettingError
 from distill.run import Run
 from export.bundle import Bundle, open_bundle
 from jobs.gate.answering import Answering, measure_answers
-from jobs.gate.quality import NDCG, RECALL, Comparison, Kept, compare_versions, lost_share, measure_kept
+from jobs.gate.quality import NDCG, RECALL, Comparison, Kept, compare_lists, compare_versions, lost_share, measure_kept
 from jobs.record.state import GateRow
 from jobs.spec.sections import OFF, GateSpec
 
@@ -129,6 +130,21 @@ def _worse_than_stable(candidate: Candidate) -> Finding:
     return Finding(found.certain_loss, says)
 
 
+def _list_overlap(candidate: Candidate) -> Finding:
+    if candidate.labelled is None:
+        return Finding(None, NO_VERSION, passes=True)
+    try:
+        found = compare_lists(candidate.bundle, candidate.labelled, candidate.data, candidate.eval_users)
+    except SettingError as error:
+        return Finding(None, f"version {candidate.labelled.manifest.model.version}: {error}")
+    spread = f", standard error {found.standard_error:.3f}" if found.standard_error else ""
+    says = (
+        f"of the {found.k} best of {found.users:,} users, as version {candidate.labelled.manifest.model.version} has "
+        f"them, among the {found.items_kept:,} items of both{spread}"
+    )
+    return Finding(found.overlap, says)
+
+
 def _index_recall(candidate: Candidate) -> Finding:
     found = candidate.answering
     return Finding(found.recall, f"of the exact top 20 of {found.users:,} users, as the server answers")
@@ -170,6 +186,12 @@ CHECKS: Mapping[str, Check] = {
         "most",
         "today's interactions (counts of prepare against the last run's, a source that is cut or doubled), then the "
         "teacher's quality, then the student's",
+    ),
+    "list_overlap": Check(
+        _list_overlap,
+        "least",
+        "what may be out of order: ids of today's source against yesterday's ([data] user_column, item_column), rows "
+        "of [teacher.import]; then the learning curve. Where the change is meant, turn it off for one run",
     ),
     "index_recall": Check(
         _index_recall, "least", "[export] ann_recall and budget; 'lowpass models show' lists the indexes measured"

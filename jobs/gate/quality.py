@@ -9,6 +9,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from distill.data.interactions import Interactions
+from distill.evaluation.drift import Drift, compare_rows
 from distill.evaluation.metrics import measure_ranking
 from distill.evaluation.protocol import Protocol, evaluate
 from distill.evaluation.ranking import rank_items
@@ -108,6 +109,17 @@ def compare_versions(new: Bundle, labelled: Bundle, data: Interactions, eval_use
     ]
     (test,) = compare_pairs({"new": per_user[0], "labelled": per_user[1]})
     return Comparison(test, float(per_user[1].mean()), len(users))
+
+
+def compare_lists(new: Bundle, labelled: Bundle, data: Interactions, eval_users: int | None) -> Drift:
+    """Measure how much of their lists two versions share, by the vectors of both, for the users and items of both.
+
+    Raises:
+        SettingError: They have no user or no item in common.
+    """
+    rows = labelled.user_ids.index_many(data.user_ids), labelled.item_ids.index_many(data.item_ids)
+    before = (labelled.user_embeddings, labelled.item_embeddings)
+    return compare_rows(before, rows, (new.user_embeddings, new.item_embeddings), data, eval_users=eval_users)
 
 
 def lost_share(new: IdTable, labelled: IdTable) -> float:

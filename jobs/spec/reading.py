@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from distill.backbones import BACKBONES
 from distill.data.prepare import SPLIT_METHODS, PrepareOptions
 from distill.data.readers import READERS, ColumnNames
 from distill.methods import METHODS, Method
@@ -20,7 +21,7 @@ from distill.training.sweep.plan import sweepable
 from export.build.publish import ExportOptions
 from export.bundle import ModelRepository
 from jobs.errors import SpecError
-from jobs.repository import open_repository
+from jobs.repository import open_place
 from jobs.spec.faults import USERS, Faults
 from jobs.spec.sections import (
     CONTINUE,
@@ -184,13 +185,21 @@ def _student(table: dict[str, Any], faults: Faults) -> ModelSpec | None:
 
 def _model(section: str, table: dict[str, Any], usual: Mapping[str, Any], faults: Faults) -> ModelSpec | None:
     named = {key: table.pop(key) for key in MODEL_FIELDS & set(table)}
-    if named.pop(CONTINUE, False):
-        named["continued"] = True
-        if CONTINUE_FROM not in {*TRAINING_SETTINGS, *STUDENT_SETTINGS}:
-            faults.add(f"{section}.{CONTINUE}", "no training here goes on from another run's rows; leave it out")
+    if CONTINUE in named:
+        named["continued"] = given = named.pop(CONTINUE)
+        if not isinstance(given, bool):
+            faults.add(f"{section}.{CONTINUE}", f"{given!r} is neither true nor false")
+            return None
     spec = faults.build(ModelSpec, {**usual, **named}, section)
     if spec is None:
         return None
+    if spec.continued and spec.backbone in BACKBONES and not BACKBONES[spec.backbone].is_table:
+        tables = ", ".join(name for name, kind in BACKBONES.items() if kind.is_table)
+        faults.add(
+            f"{section}.{CONTINUE}",
+            f"'{spec.backbone}' makes its embeddings of a table, and a run keeps the embeddings alone; leave it out, "
+            f"or take a backbone that can go on: {tables}",
+        )
     known = _known_settings(section, spec.method, faults)
     if known is None:
         return None
@@ -237,7 +246,7 @@ def _publish(table: dict[str, Any], name: str, base: Path, faults: Faults) -> Pu
         return None
     anywhere = ModelRepository(base)
     checks: dict[str, Callable[[], object]] = {
-        "repository": lambda: open_repository(spec.repository),
+        "repository": lambda: open_place(spec.repository, base),
         "model": lambda: anywhere.next_version(spec.model or name),
         "label": lambda: anywhere.reserve(name, label=spec.label),
     }

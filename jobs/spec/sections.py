@@ -22,6 +22,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from distill.data.prepare import PrepareOptions
 from distill.data.readers import ColumnNames
+from distill.evaluation.drift import LEAST_OVERLAP
 from distill.training.job import RECOMMENDED_METHOD, Job, build_job
 from export.build.publish import ExportOptions
 from export.bundle import STABLE
@@ -99,7 +100,7 @@ class ModelSpec:
         method: A method or a composition; "scratch" for a teacher.
         backbone: Name in `BACKBONES`.
         backbone_settings: Of the backbone.
-        continued: Whether training goes on from the last version that this job published.
+        continued: Whether training goes on from the version that the label points to, where this job made it.
         imported: For a teacher: its embeddings from outside, in place of a training.
         settings: Flat settings of the method and the training, as `build_job` takes them.
     """
@@ -114,10 +115,15 @@ class ModelSpec:
     def build(self, more: Mapping[str, Any] | None = None) -> Job:
         """The training, with further flat settings below those of the spec.
 
+        With `continue_from` among them the run that is gone on from takes the place of `start`, which is the
+        first run's.
+
         Raises:
             SettingError: A name is unknown, or a value has the wrong type or is out of range.
         """
         given = {**(more or {}), **self.settings}
+        if CONTINUE_FROM in given:
+            given.pop("start", None)
         return build_job(self.method, given, backbone=self.backbone, backbone_settings=self.backbone_settings)
 
 
@@ -145,6 +151,7 @@ class GateSpec:
         kept_recall: Least share of its test Recall@20.
         worse_than_stable: Largest loss of NDCG@10 against the labelled version, as a share of that version's, that the
             paired test may be sure of.
+        list_overlap: Least share of users' best items that the labelled version has among theirs, too.
         index_recall: Least share of the exact top 20 that answers have.
         bytes_per_item: Largest index file, bytes an item.
         p99_ms: Longest answer but one in a hundred, on this machine, ms.
@@ -155,6 +162,7 @@ class GateSpec:
     kept_ndcg: Bound = 0.9
     kept_recall: Bound = 0.9
     worse_than_stable: Bound = 0.01
+    list_overlap: Bound = LEAST_OVERLAP
     index_recall: Bound = 0.95
     bytes_per_item: Bound = 512.0
     p99_ms: Bound = 20.0

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from distill.data.interactions import Interactions, load_interactions, save_interactions
 from distill.data.prepare import prepare_source
 from distill.evaluation.comparison import SHOWN
-from distill.run import METRICS_FILE, features_fingerprint, open_run
+from distill.run import METRICS_FILE, Run, features_fingerprint, open_run
 from distill.training.checkpoint import STATE_FILE
 from distill.training.job import Job, describe, large_defaults, run_job
 from distill.training.teacher_import import import_embeddings
@@ -87,8 +87,12 @@ class Work(ABC):
 
     @property
     def continued(self) -> bool:
-        """Whether it goes on from what the last published run made."""
+        """Whether it goes on from what the run of the labelled version made."""
         return False
+
+    def differs(self, before: Path) -> str:
+        """Why it cannot go on from a run, in words; "" where it can."""
+        return ""
 
     def key(self, contents: Mapping[str, str]) -> str:
         """SHA-256 (hex) of all that it is made of, but the run that it goes on from."""
@@ -136,8 +140,17 @@ class _Training(Work):
 
     @property
     def continued(self) -> bool:
-        """Whether it goes on from what the last published run made."""
+        """Whether it goes on from what the run of the labelled version made."""
         return self.model.continued
+
+    def differs(self, before: Path) -> str:
+        """Why it cannot go on from a run: of what kind that one is."""
+        job, config = self.model.build(), open_run(before).config
+        return ", ".join(
+            f"its {name} is {config.get(name)!r} and not {wanted!r}"
+            for name, wanted in (("backbone", job.backbone), ("method", job.method), ("dim", job.dim))
+            if config.get(name) != wanted
+        )
 
     def made_of(self, contents: Mapping[str, str]) -> dict[str, Any]:
         """Every setting that changes the result, data and teacher by their fingerprints."""
@@ -149,11 +162,14 @@ class _Training(Work):
             "keep_checkpoints": job.options.keep_checkpoints,
         }
 
-    def train(self, job: Job, data: Interactions, out: Path, teacher: Path | None) -> tuple[str, str]:
+    def train(self, job: Job, data: Interactions, out: Path, teacher: Path | None, say: Say) -> tuple[str, str]:
         """Train, or go on from the checkpoint, or take what is finished."""
         if not (out / METRICS_FILE).exists():
             run = None if teacher is None else open_run(teacher)
             run_job(job, data, out, teacher=run, resume=(out / STATE_FILE).exists())
+        doubt = open_run(out).metrics.get("continued", {}).get("doubt")
+        if doubt:
+            say(f"  warning: {doubt}")
         return name_run(out)
 
 
@@ -170,7 +186,7 @@ class TrainTeacher(_Training):
     def make(self, folder: Path, inputs: Inputs, say: Say) -> tuple[str, str]:
         """Train."""
         job = self.model.build(_going_on(inputs))
-        return self.train(job, load_interactions(inputs.data), folder / TEACHER, None)
+        return self.train(job, load_interactions(inputs.data), folder / TEACHER, None, say)
 
 
 class ImportTeacher(Work):
@@ -219,11 +235,12 @@ class Distill(_Training):
     def make(self, folder: Path, inputs: Inputs, say: Say) -> tuple[str, str]:
         """Distill; where data are large, with the defaults that suit them."""
         data = load_interactions(inputs.data)
-        usual = large_defaults(self.model.method, data, has_teacher=True)
+        is_continued = inputs.continued is not None
+        usual = large_defaults(self.model.method, data, has_teacher=True, is_continued=is_continued)
         if usual:
             say(f"  many users and items: {', '.join(f'{name} {value}' for name, value in usual.items())}")
         job = self.model.build({**usual, **_going_on(inputs)})
-        return self.train(job, data, folder / STUDENT, inputs.teacher)
+        return self.train(job, data, folder / STUDENT, inputs.teacher, say)
 
 
 class Export(Work):
@@ -275,7 +292,16 @@ def name_run(out: Path) -> tuple[str, str]:
     quality = [] if split is None else [f"{split} {name} {run.metrics[split][name]:.4f}" for name in SHOWN]
     training = run.metrics.get("training", {})
     epochs = [f"best epoch {training['best_epoch']} of {training['epochs']}"] if training else []
-    return features_fingerprint(run), ", ".join([f"d {run.dim}", *epochs, *quality])
+    return features_fingerprint(run), ", ".join([f"d {run.dim}", *_say_continued(run), *epochs, *quality])
+
+
+def _say_continued(run: Run) -> list[str]:
+    found = run.metrics.get("continued")
+    if found is None:
+        return []
+    kept = " and ".join(f"{found[f'{side}_kept']:,} {side}" for side in ("users", "items"))
+    new = " and ".join(f"{found[f'{side}_new']:,}" for side in ("users", "items"))
+    return [f"goes on with {kept}, {new} new"]
 
 
 def _going_on(inputs: Inputs) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import tomllib
 from collections.abc import Sequence
@@ -10,19 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import click
-import pytest
 
 import lowpass
+from jobs.spec.reading import load_spec
 from serve.commands.serve import serve
 from serve.process.options import declarations, make_options
 
 ROOT = Path(__file__).parents[2]
 _FIELDS = {each.name for each in declarations()}
-needs_job = pytest.mark.skipif("job" not in lowpass.COMMANDS, reason="this tree has no 'lowpass job'")
-needs_s3 = pytest.mark.skipif("mirror" not in _FIELDS, reason="this tree has no repositories on S3")
-needs_monitoring = pytest.mark.skipif(
-    not (ROOT / "deploy" / "prometheus" / "prometheus.yml").exists(), reason="this tree has no deploy/prometheus"
-)
 
 
 def check_words(words: Sequence[str]) -> None:
@@ -74,4 +68,4 @@ def check_job(text: str, folder: Path) -> None:
     source.parent.mkdir(parents=True, exist_ok=True)
     source.touch()
     (folder / "job.toml").write_text(moved)
-    importlib.import_module("jobs.spec.reading").load_spec(folder / "job.toml")
+    load_spec(folder / "job.toml")

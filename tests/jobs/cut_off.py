@@ -1,8 +1,9 @@
 """Run a job, ended by SIGKILL at each of some points, until it ends by itself: `cut_off SPEC POINT…`.
 
-A point is STEP:OUTCOME, where the state says that a step has come so far ("teacher:running"), or STEP@EPOCH, where a
-checkpoint of a training is on disk. Each run is a process of its own, forked before anything was computed, which stands
-still at its point; the state on disk tells when it is there.
+A point is STEP:OUTCOME, where the state says that a step has come so far ("teacher:running"), STEP@EPOCH, where a
+checkpoint of a training is on disk, or "upload", where the first file of a bundle has come to the store. Each run is a
+process of its own, forked before anything was computed, which stands still at its point; what is on disk tells when it
+is there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 import distill.training.trainer
 import jobs.runner
+from export.bundle.s3.objects import Count, Objects
 from jobs.errors import UnknownJob
 from jobs.record.folder import JobFolder
 from jobs.record.state import RunState, read_state
@@ -25,6 +27,7 @@ from jobs.spec.reading import load_spec
 from jobs.spec.sections import JobSpec
 
 WITHIN = 120.0
+UPLOAD = "upload"
 Reached = Callable[[], bool]
 
 
@@ -45,13 +48,26 @@ def main(spec_path: Path, points: list[str]) -> None:
 def _run(spec: JobSpec, point: str) -> None:
     """Run the job and stand still at the point; this process never returns."""
     try:
-        if "@" in point:
+        if point == UPLOAD:
+            _stand_still_after_upload(spec)
+        elif "@" in point:
             _stand_still_after_checkpoint(point)
         else:
             _stand_still_after_state(point)
         jobs.runner.run_job(spec, shown=False)
     finally:
         os._exit(1)  # before its point, or an error
+
+
+def _stand_still_after_upload(spec: JobSpec) -> None:
+    upload = Objects.upload
+
+    def upload_and_stand_still(self: Objects, path: Path, key: str, count: Count) -> None:
+        upload(self, path, key, count)
+        (spec.folder / UPLOAD).touch()
+        time.sleep(2 * WITHIN)
+
+    Objects.upload = upload_and_stand_still  # type: ignore[method-assign]
 
 
 def _stand_still_after_state(point: str) -> None:
@@ -82,6 +98,8 @@ def _stand_still_after_checkpoint(point: str) -> None:
 
 
 def _look_for(spec: JobSpec, point: str) -> Reached:
+    if point == UPLOAD:
+        return (spec.folder / UPLOAD).exists
     if "@" in point:
         step, _, epoch = point.partition("@")
         return lambda: any(

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 from export.bundle import ModelRepository, open_manifest
 from jobs.record.folder import JobFolder
 from jobs.record.state import STEPS
+from tests.jobs.cutting import cut_off
 from tests.jobs.toy import write_job
 
-ROOT = Path(__file__).resolve().parents[2]
 POINTS = [
     "prepare:running", "prepare:done", "teacher:running", "teacher@1", "teacher@3", "teacher:done", "distill:running",
     "distill@2", "distill:done", "export:running", "export:done", "gate:running", "gate:done", "publish:running",
@@ -48,13 +43,3 @@ def test_killed_everywhere_a_job_ends_as_one_that_was_not(tmp_path: Path, finish
     assert published.step("metrics").says == "cut off"
     assert (folder.run_folder(published.run) / "report.html").is_file()
     assert not list(tmp_path.rglob("*.draft*"))
-
-
-def cut_off(spec: Path, points: list[str]) -> list[dict[str, Any]]:
-    """What each sitting left, from a process that forks them."""
-    words = [sys.executable, "-m", "tests.jobs.cut_off", str(spec), *points]
-    done = subprocess.run(
-        words, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]

@@ -11,6 +11,7 @@ import pytest
 from export.bundle import (
     BundleError,
     BundleExists,
+    ModelRepository,
     ModelVersions,
     Repository,
     RepositoryError,
@@ -125,6 +126,19 @@ class RepositoryKit(ABC):
         assert repository.versions("toy") == ["1"]
         assert repository.labels("toy") == {}
         assert publish(repository).name == "2"
+
+    def test_a_bundle_from_elsewhere_becomes_the_next_version(self, repository: Repository, tmp_path: Path) -> None:
+        elsewhere = ModelRepository(tmp_path / "elsewhere")
+        bundles = [publish(elsewhere, name="other") for _ in range(2)]
+        publish(repository)
+        assert [repository.add(bundle, "toy") for bundle in bundles] == ["2", "3"]
+        assert (repository.versions("toy"), repository.labels("toy")) == (["1", "2", "3"], {})
+        for version in ("2", "3"):
+            card = open_bundle(repository.resolve("toy", version), verify=True).manifest.model
+            assert (card.name, card.version) == ("toy", version)
+        repository.set_label("toy", "stable", "3")
+        with pytest.raises(UnknownModel):
+            repository.add(publish(elsewhere, name="other"), "../toy")
 
     def test_labels_that_many_move_at_once_are_all_there(self, repository: Repository) -> None:
         publish(repository)

@@ -8,7 +8,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -38,7 +37,7 @@ from export.bundle.versions import (
     parse_labels,
     require_model,
 )
-from export.bundle.writer import BundleContents, open_unverified, write_bundle
+from export.bundle.writer import BundleContents, copy_bundle, open_unverified, write_bundle
 
 CLAIM_FILE = ".claim"
 """No name that a manifest may list."""
@@ -209,20 +208,38 @@ class S3Repository(Repository):
         check: Callable[[Path], object] = open_unverified,
         label: str | None = None,
     ) -> Path:
-        """Build a bundle in the mirror, send it manifest last, and label it; see `Repository.publish`.
-
-        Whoever is killed in between leaves a version without a manifest, which nobody sees and a later one removes.
+        """Build a bundle in the mirror, send it, and label it; see `Repository.publish`.
 
         Raises:
             StoreError: The store does not answer, or refuses.
         """
-        name = manifest.model.name
-        self.reserve(name, manifest.model.version, label)
-        with self._claimed(name, manifest.model.version) as (version, still_ours):
-            manifest = replace(manifest, model=replace(manifest.model, version=version))
+
+        def write(target: Path, version: str) -> Manifest:
+            named = manifest.named(manifest.model.name, version)
+            return write_bundle(target, named, contents, write_graphs, check)
+
+        return self._send(manifest.model.name, manifest.model.version, write, label)
+
+    def add(self, bundle: Path, model: str) -> str:
+        """Copy a bundle into the mirror and send it; see `Repository.add`. Raises also as `publish`."""
+
+        def write(target: Path, version: str) -> Manifest:
+            named = open_manifest(bundle).named(model, version)
+            copy_bundle(bundle, target, named)
+            return named
+
+        return self._send(model, "", write).name
+
+    def _send(self, name: str, wanted: str, write: Callable[[Path, str], Manifest], label: str | None = None) -> Path:
+        """Publish, manifest last, what is written into the mirror under a number.
+
+        Whoever is killed in between leaves a version without a manifest, which nobody sees and a later one removes.
+        """
+        self.reserve(name, wanted, label)
+        with self._claimed(name, wanted) as (version, still_ours):
             target = self._mirror.path(name, version)
             self._mirror.drop(name, version)  # of a repository that was at this address before
-            written = write_bundle(target, manifest, contents, write_graphs, check)
+            written = write(target, version)
             self._mirror.hold(name, version)
             send(self._objects, f"{name}/{version}", target, written, self._say)
             still_ours()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.product import check_job, check_words, needs_job, needs_monitoring, serve_options
+from tests.deploy.product import check_job, check_words, serve_options
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 COMPOSE = Path(sys.executable).with_name("docker-compose")
@@ -71,7 +71,6 @@ def test_the_product_takes_its_options(services: dict[str, dict[str, Any]]) -> N
     assert options.drain_wait + options.grace < 30 == int(serve["stop_grace_period"].removesuffix("s"))
 
 
-@needs_job
 def test_the_job_is_one_that_the_product_takes(services: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     job = services["job"]
     check_words(job["command"])
@@ -80,7 +79,6 @@ def test_the_job_is_one_that_the_product_takes(services: dict[str, dict[str, Any
     assert {"/models", "/work", "/data", job["command"][-1]} <= mounts
 
 
-@needs_monitoring
 def test_every_file_that_is_mounted_exists(services: dict[str, dict[str, Any]]) -> None:
     mounts = [mount for service in services.values() for mount in service.get("volumes", ()) if mount["type"] == "bind"]
     assert len(mounts) >= 6
@@ -88,7 +86,6 @@ def test_every_file_that_is_mounted_exists(services: dict[str, dict[str, Any]]) 
         assert Path(mount["source"]).exists(), mount["source"]
 
 
-@needs_monitoring
 def test_prometheus_does_what_it_does_elsewhere_and_looks_where_compose_serves(
     services: dict[str, dict[str, Any]],
 ) -> None:

@@ -23,7 +23,7 @@ from tests.deploy.helm.charts import (
     render,
     values_of,
 )
-from tests.deploy.product import check_job, check_words, needs_job, needs_monitoring, needs_s3, serve_options
+from tests.deploy.product import check_job, check_words, serve_options
 
 NAMES = ("minimal", "try", "everything", "shards")
 OPERATORS = {"ServiceMonitor", "PrometheusRule"}
@@ -65,7 +65,6 @@ def test_helm_has_nothing_to_say(chart: Path, name: str) -> None:
     assert [each["error"] for each in report["messages"]] == ["icon is recommended"]
 
 
-@needs_monitoring
 def test_helm_accepts_the_chart_where_it_lies() -> None:
     assert CHART.joinpath("files/rules").resolve() == RULES
     assert CHART.joinpath("files/dashboards").resolve() == DASHBOARDS
@@ -129,7 +128,7 @@ def test_no_pod_is_root_or_writes_its_image_or_holds_a_token(made: dict[str, lis
             assert mounts == {volume["name"] for volume in pod.get("volumes", ())}
 
 
-@pytest.mark.parametrize("name", ["minimal", "try", "everything", pytest.param("shards", marks=needs_s3)])
+@pytest.mark.parametrize("name", ["minimal", "try", "everything", "shards"])
 def test_the_product_takes_the_options(made: dict[str, list[dict[str, Any]]], name: str, tmp_path: Path) -> None:
     for options in config_of(made[name], tmp_path):
         assert options.metrics_address == "0.0.0.0:9464"
@@ -137,7 +136,6 @@ def test_the_product_takes_the_options(made: dict[str, list[dict[str, Any]]], na
         check_words(container["args"])
 
 
-@needs_job
 def test_the_job_is_one_that_the_product_takes(made: dict[str, list[dict[str, Any]]], tmp_path: Path) -> None:
     (job,) = kinds(made["everything"], "CronJob")
     (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
@@ -277,7 +275,6 @@ def test_the_values_of_the_page_are_taken(chart: Path) -> None:
     assert {"CronJob", "Deployment", "ServiceMonitor"} <= {each["kind"] for each in objects}
 
 
-@needs_monitoring
 def test_rules_and_dashboards_are_the_ones_of_deploy() -> None:
     objects = render(values_of("everything"))
     rules = kinds(objects, "PrometheusRule")

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.product import needs_job, needs_s3
-
 ROOT = Path(__file__).parents[3]
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -42,8 +40,6 @@ def test_the_context_holds_every_package_of_the_wheel() -> None:
     assert copied <= let_in
 
 
-@needs_job
-@needs_s3
 def test_extras_exist() -> None:
     extras = set(PROJECT["project"]["optional-dependencies"])
     chosen = {extra for line in instructions("ARG") if "EXTRAS=" in line for extra in line.split("=")[1].split(",")}

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import export.bundle.repository
 from export.bundle import (
+    ChecksumMismatch,
     ModelRepository,
     ModelVersions,
     NotABundle,
@@ -20,8 +22,11 @@ from export.bundle import (
     UnknownModel,
     UnknownVersion,
     find_bundle,
+    open_bundle,
+    open_manifest,
 )
 from export.bundle.description import describe_versions
+from export.bundle.writer import copy_bundle
 from tests.export.toy import toy_contents, toy_manifest, write_placeholders
 from tests.kits.repository_kit import RepositoryKit, publish
 
@@ -44,6 +49,44 @@ class TestModelRepository(RepositoryKit):
         path = repository.fetch(model, version) / file
         content = path.read_bytes()
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.fixture(params=["renamed", "copied"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "copied":
+        monkeypatch.setattr(export.bundle.repository, "on_one_disk", lambda one, other: False)
+    return str(request.param)
+
+
+def test_a_bundle_from_elsewhere_appears_whole(repository: ModelRepository, tmp_path: Path, way: str) -> None:
+    bundle = publish(ModelRepository(tmp_path / "elsewhere"), name="other")
+    assert repository.add(bundle, "toy") == "3"
+    assert open_bundle(repository.resolve("toy", "3"), verify=True).manifest.model.name == "toy"
+    assert bundle.exists() == (way == "copied")
+    assert not [path for path in (repository.root / "toy").iterdir() if path.name.startswith(".")]
+
+
+def test_a_copy_that_does_not_verify_leaves_nothing(repository: ModelRepository, tmp_path: Path) -> None:
+    bundle = publish(ModelRepository(tmp_path / "elsewhere"))
+    content = (bundle / "fold_in.onnx").read_bytes()
+    (bundle / "fold_in.onnx").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ChecksumMismatch):
+        copy_bundle(bundle, repository.root / "toy" / "3", open_manifest(bundle).named("toy", "3"))
+    assert sorted(path.name for path in (repository.root / "toy").iterdir()) == ["1", "2"]
+
+
+def test_a_number_that_others_took_meanwhile_is_passed_over(
+    repository: ModelRepository, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = publish(ModelRepository(tmp_path / "elsewhere"))
+    reserve, given = repository.reserve, iter(["2", ""])
+
+    def reserve_late(model: str) -> Path:
+        version = next(given)
+        return repository.root / model / version if version else reserve(model)
+
+    monkeypatch.setattr(repository, "reserve", reserve_late)
+    assert repository.add(bundle, "toy") == "3"
 
 
 def test_drafts_and_strangers_are_not_versions(repository: ModelRepository) -> None:

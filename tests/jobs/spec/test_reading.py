@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-import jobs.spec.reading
 from distill.training.job import build_job
 from export.build.publish import ExportOptions
 from jobs.errors import SpecError
 from jobs.spec.reading import load_spec
-from jobs.spec.sections import CONTINUE_FROM, GateSpec
+from jobs.spec.sections import GateSpec
 from tests.jobs.toy import write_job
 
 LEAST = '[data]\nsource = "x.csv"\n[publish]\nrepository = "models"\n'
@@ -143,13 +142,12 @@ def test_a_spec_that_cannot_be_read_is_told_in_a_line(tmp_path: Path) -> None:
         load_spec(write(tmp_path, "name = toy"))
 
 
-def test_going_on_from_yesterday_needs_a_training_that_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_going_on_from_yesterday_needs_a_training_that_can(tmp_path: Path) -> None:
     path = write_job(tmp_path, ("dim = 16", "dim = 16\ncontinue = true"))
-    for name in ("TRAINING_SETTINGS", "STUDENT_SETTINGS"):
-        known = {key: kind for key, kind in getattr(jobs.spec.reading, name).items() if key != CONTINUE_FROM}
-        monkeypatch.setattr(jobs.spec.reading, name, known)
-    (line,) = faults(path)
-    assert line.startswith("teacher.continue: no training here goes on")
-    monkeypatch.setattr(jobs.spec.reading, "STUDENT_SETTINGS", {**known, "dim": "int", CONTINUE_FROM: "Path | None"})
     assert load_spec(path).teacher.continued
     assert not load_spec(path).student.continued
+    (line,) = faults(write_job(tmp_path, ("dim = 16", 'dim = 16\nbackbone = "lightgcn"\ncontinue = true')))
+    assert line.startswith("teacher.continue: 'lightgcn' makes its embeddings of a table")
+    assert line.endswith("take a backbone that can go on: bprmf, ials")
+    (line,) = faults(write_job(tmp_path, ("dim = 16", 'dim = 16\ncontinue = "yes, please"')))
+    assert line == "teacher.continue: 'yes, please' is neither true nor false"
