@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from export.bundle.engines.address import EngineAddress, collection_name
 from export.bundle.engines.card import KINDS, Card
-from export.bundle.engines.engine import Engine, open_engine
+from export.bundle.engines.engine import Engine
+from export.bundle.engines.opening import open_engine
 
 __all__ = ["KINDS", "Card", "Engine", "EngineAddress", "collection_name", "open_engine"]

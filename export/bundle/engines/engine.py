@@ -1,4 +1,4 @@
-"""An engine as the loader and the server see it, and the choice among them."""
+"""An engine as the loader and the server see it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from export.bundle.engines.address import EngineAddress
 from export.bundle.engines.card import Card
-from export.bundle.errors import EngineExtraMissing
 
 Vectors = npt.NDArray[np.float32]
 Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
-EXTRAS = {"milvus": "pymilvus", "pgvector": "psycopg"}
 
 
 class Engine(Protocol):
@@ -53,30 +50,6 @@ class Engine(Protocol):
     def close(self) -> None:
         """End its connections."""
         ...
-
-
-def open_engine(address: EngineAddress, connections: int = 4) -> Engine:
-    """Make what asks an engine; nothing is connected yet.
-
-    Args:
-        connections: Searches at a time that each need one of their own.
-
-    Raises:
-        EngineExtraMissing: Its driver is not installed.
-        ExportError: A file that the address names cannot be read.
-    """
-    try:
-        if address.kind == "milvus":
-            from export.bundle.engines.milvus import Milvus
-
-            return Milvus(address)
-        from export.bundle.engines.pgvector import Pgvector
-
-        return Pgvector(address, connections)
-    except ImportError as error:
-        raise EngineExtraMissing(
-            f"{address.place}: needs {EXTRAS[address.kind]} ({error}): pip install 'lowpass[{address.kind}]'"
-        ) from error
 
 
 def padded(k: int, counts: Any, scores: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> Found:
