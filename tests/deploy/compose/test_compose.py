@@ -76,7 +76,7 @@ def test_the_job_is_one_that_the_product_takes(services: dict[str, dict[str, Any
     check_words(job["command"])
     check_job((DEPLOY / "compose" / "job.toml").read_text(), tmp_path)
     mounts = {mount["target"] for mount in job["volumes"]}
-    assert {"/models", "/work", "/data", job["command"][-1]} <= mounts
+    assert {"/models", "/job", "/data", job["command"][-1]} <= mounts
 
 
 def test_every_file_that_is_mounted_exists(services: dict[str, dict[str, Any]]) -> None:
