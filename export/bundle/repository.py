@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from export.bundle.errors import BundleExists, RepositoryError, UnknownModel
@@ -128,7 +127,7 @@ class ModelRepository(Repository):
     ) -> Path:
         """Write a bundle, or leave nothing of it; see `Repository.publish`."""
         target = self.reserve(manifest.model.name, manifest.model.version, label)
-        manifest = replace(manifest, model=replace(manifest.model, version=target.name))
+        manifest = manifest.named(manifest.model.name, target.name)
         write_bundle(target, manifest, contents, write_graphs, check)
         if label is not None:
             try:

@@ -82,7 +82,7 @@ class ShardedRepository:
         name = manifest.model.name
         targets = self._reserve_all(name, manifest.model.version, label)
         version = targets[0].name
-        manifest = replace(manifest, model=replace(manifest.model, version=version))
+        manifest = manifest.named(name, version)
         parts = split_users(contents, len(self.shards))
         try:
             with self._draft(version) as draft:

@@ -9,17 +9,19 @@ import shutil
 import socket
 import subprocess
 import threading
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests.kits.waiting import wait_for
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = ("recording.rules.yml", "alerts.rules.yml")
@@ -33,13 +35,7 @@ needs_prometheus = pytest.mark.skipif(
 )
 
 
-def eventually(check: Callable[[], Any], what: str) -> Any:
-    """What a check gives, once that is true."""
-    give_up = time.monotonic() + WITHIN
-    while not (found := check()):
-        assert time.monotonic() < give_up, f"{what}: not within {WITHIN:.0f} s"
-        time.sleep(0.1)
-    return found
+eventually = partial(wait_for, within=WITHIN)
 
 
 def read_rules(name: str) -> list[dict[str, Any]]:

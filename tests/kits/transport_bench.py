@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -23,6 +23,7 @@ from serve.telemetry.logs import NO_LOG, AccessLog
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.telemetry import Telemetry
 from serve.transport.base import Transport, TransportSettings
+from tests.kits.waiting import wait_for
 
 RECOMMEND = f"/{SERVICE}/Recommend"
 STREAM = f"/{SERVICE}/StreamRecommend"
@@ -183,11 +184,7 @@ class Bench:
         self.channel.close()
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < give_up, "did not happen in time"
-        time.sleep(0.01)
+eventually = partial(wait_for, within=WAIT)
 
 
 def details_of(error: Any, kind: Any) -> Any:

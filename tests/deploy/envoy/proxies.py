@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import envoy
 
@@ -42,6 +44,33 @@ class Proxy:
     def healthy(self) -> int:
         """How many servers it finds well."""
         return self.page("clusters").count("health_flags::healthy")
+
+
+class Callers:
+    """Threads that ask until they are told to stop.
+
+    Args:
+        asks: What each does until `_stop` is set.
+
+    Attributes:
+        faults: What failed or was wrong.
+    """
+
+    def __init__(self, asks: Iterable[Callable[[], None]]) -> None:
+        self.faults: list[object] = []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=ask) for ask in asks]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(WITHIN)
+            assert not thread.is_alive()
 
 
 @contextlib.contextmanager

@@ -22,7 +22,8 @@ from export.bundle.repository import ModelRepository
 from serve.client.recommender import RecommenderClient
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.pb.lowpass.v1 import recommender_pb2_grpc
-from tests.deploy.envoy.proxies import Proxy, proxy, validate
+from tests.deploy.envoy.proxies import Callers, Proxy, proxy, validate
+from tests.kits.waiting import wait_for
 from tests.serve.processes import ServerProcess, serving
 from tests.serve.repositories import USERS, two_versions
 
@@ -86,7 +87,7 @@ class Servers:
         return self.start("--address", server.address)
 
 
-class Load:
+class Load(Callers):
     """Callers that ask until they are told to stop: two of the SDK, two that are plain.
 
     Attributes:
@@ -96,21 +97,9 @@ class Load:
 
     def __init__(self, proxied: Proxy, expected: dict[str, tuple[str, ...]]) -> None:
         self.made: Counter[str] = Counter()
-        self.faults: list[object] = []
         self._proxied, self._expected = proxied, expected
-        self._stop, self._lock = threading.Event(), threading.Lock()
-        self._threads = [threading.Thread(target=ask) for ask in (self._ask_by_sdk, self._ask_plainly) * 2]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(WITHIN)
-            assert not thread.is_alive()
+        self._lock = threading.Lock()
+        super().__init__((self._ask_by_sdk, self._ask_plainly) * 2)
 
     def _until_stopped(self, ask: Callable[[str], None]) -> None:
         while not self._stop.is_set():
@@ -152,11 +141,7 @@ class Load:
             self.faults += wrong
 
 
-def eventually(check: Callable[[], bool], otherwise: str) -> None:
-    give_up = time.monotonic() + WITHIN
-    while not check():
-        assert time.monotonic() < give_up, otherwise
-        time.sleep(0.05)
+eventually = partial(wait_for, within=WITHIN)
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import contextlib
 import re
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -25,7 +25,7 @@ from serve.client.errors import NotFoundByServer, RecommenderError, error_from_c
 from serve.client.recommender import RecommenderClient
 from serve.rpc.pb.lowpass.v1 import recommender_pb2 as pb
 from serve.rpc.pb.lowpass.v1 import recommender_pb2_grpc
-from tests.deploy.envoy.proxies import proxy, validate
+from tests.deploy.envoy.proxies import Callers, proxy, validate
 from tests.serve.processes import ServerProcess, serving
 from tests.serve.repositories import USERS, publish
 
@@ -129,7 +129,7 @@ def proxied(tmp_path: Path) -> Iterator[Proxied]:
         yield Proxied(address, servers, expected)
 
 
-class Load:
+class Load(Callers):
     """Callers of the SDK that ask in turn for lists, batches, streams and similar items until they are told to stop.
 
     Attributes:
@@ -140,22 +140,9 @@ class Load:
 
     def __init__(self, proxied: Proxied, callers: int = 4) -> None:
         self.answers: Counter[str] = Counter()
-        self.faults: list[object] = []
         self.latest = 0.0
         self._proxied = proxied
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(callers)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(WITHIN)
-            assert not thread.is_alive()
+        super().__init__([partial(self._ask, number) for number in range(callers)])
 
     def _ask(self, number: int) -> None:
         mine = EVERYBODY[number:] + EVERYBODY[:number]

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -267,7 +268,7 @@ def test_every_series_of_real_servers_is_documented_and_the_other_way_round(watc
 
 @needs_prometheus
 def test_prometheus_keeps_the_traces_of_the_latency(watched: Watched) -> None:
-    def look() -> object:
+    def look() -> Any:
         now = time.time()
         query = "lowpass_request_duration_seconds_bucket"
         words = {"query": query, "start": str(now - 600), "end": str(now)}

@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from export.bundle.repository import ModelRepository
 from serve.client.errors import RecommenderError
 from serve.client.recommender import RecommenderClient
 from tests.kits.liveness import is_alive, is_stopped
+from tests.kits.waiting import wait_for
 from tests.serve.process.test_faults import TRANSPORTS
 from tests.serve.processes import ServerProcess, serving
 from tests.serve.repositories import two_versions
@@ -97,11 +98,7 @@ def answered(server: ServerProcess) -> dict[str, float]:
     return by_worker(server, "lowpass_request_duration_seconds_count", code="OK", method="Recommend")
 
 
-def eventually(check: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + WITHIN
-    while not check():
-        assert time.monotonic() < give_up, "did not come about"
-        time.sleep(0.05)
+eventually = partial(wait_for, within=WITHIN)
 
 
 def wait_restarted(server: ServerProcess, restarts: dict[str, float]) -> None:
